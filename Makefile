@@ -1,0 +1,80 @@
+# make setup | test | demo | lint | sanitize | wheel-check | test-gpu | clean
+# Everything happens in .venv and build/; `make setup` needs Python 3.11+, a C++17 compiler and make.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: setup test demo test-gpu lint format sanitize wheel-check clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= $(shell nproc)
+PYTEST_ARGS ?= -n $(JOBS)
+DEMO_ARGS ?=
+WERROR := $(if $(CI),ON,OFF)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
+
+cxx_sources := $(shell find plugins runtime tests -name '*.h' -o -name '*.cpp')
+build_inputs := pyproject.toml CMakeLists.txt $(shell find cmake plugins scripts -type f -not -name '*.pyc') \
+	$(shell find dibr_deploy export runtime -name __init__.py)
+
+setup: $(VENV)/.installed
+
+$(VENV)/.requirements: requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make setup needs Python 3.11 or newer as PYTHON, got $$($(PYTHON) --version)" >&2; exit 1; }
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+# Editable: Python files are used where they lie; the native libraries are built and copied into .venv.
+$(VENV)/.installed: $(VENV)/.requirements $(build_inputs)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable . \
+		-C build-dir=build/editable -C cmake.define.DIBR_TORCH=ON -C cmake.define.DIBR_ORT=ON \
+		-C cmake.define.DIBR_WERROR=$(WERROR)
+	touch $@
+
+test: setup
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
+
+demo: setup
+	$(BIN)/python examples/demo.py $(DEMO_ARGS)
+
+# mypy sees the package as it is installed, with export/ and runtime/ inside of dibr_deploy/.
+lint: $(VENV)/.requirements
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(cxx_sources)
+	$(BIN)/mypy scripts
+	rm -rf build/types && mkdir -p build/types
+	cp -rs $(CURDIR)/dibr_deploy build/types/
+	cp -rs $(CURDIR)/export $(CURDIR)/runtime build/types/dibr_deploy/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --package dibr_deploy
+
+format: $(VENV)/.requirements
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(cxx_sources)
+
+# libdibr under address and undefined-behaviour, then thread sanitizer, driven through its C ABI.
+sanitize: $(VENV)/.requirements
+	for sanitizers in "address;undefined" thread; do \
+		folder="build/sanitize-$${sanitizers%%;*}"; \
+		$(BIN)/cmake -S . -B "$$folder" -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja --log-level=WARNING \
+			-DCMAKE_BUILD_TYPE=RelWithDebInfo -DDIBR_SANITIZE="$$sanitizers" -DDIBR_TESTS=ON -DDIBR_TORCH=OFF \
+			-DDIBR_ORT=OFF -DDIBR_WERROR=$(WERROR); \
+		$(BIN)/cmake --build "$$folder" -- --quiet; \
+		$(BIN)/ctest --test-dir "$$folder" --output-on-failure --no-tests=error; \
+	done
+
+# The wheel as a user gets it: built in isolation, installed into a clean environment, used from outside of this folder.
+wheel-check: $(VENV)/.requirements
+	bash tests/packaging/check_wheel.sh $(BIN)/python build/wheel-check
+
+clean:
+	rm -rf build dist third_party $(VENV)/.installed

@@ -1,0 +1,42 @@
+# How every native library of this project is compiled and installed.
+
+# Folder of the libraries inside the wheel and inside an installed prefix.
+set(DIBR_INSTALL_LIBDIR lib CACHE STRING "Where the libraries go, relative to the install prefix")
+set(DIBR_INSTALL_INCLUDEDIR include CACHE STRING "Where dibr/dibr.h goes, relative to the install prefix")
+
+# Flags of one target. Contraction to fused multiply-add is off everywhere, since it would change which face covers
+# a pixel from one machine or compiler to the next.
+function(dibr_target_flags target)
+  target_compile_features(${target} PRIVATE cxx_std_17)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+  set(flags
+    -Wall -Wextra $<$<BOOL:${DIBR_WERROR}>:-Werror>
+    -ffp-contract=off -fno-trapping-math -fno-math-errno
+    "-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=")
+  # nvcc takes other flags: dibr_add_cuda_backend.
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:C,CXX>:${flags}>")
+  if(DIBR_SANITIZE)
+    list(JOIN DIBR_SANITIZE "," sanitizers)
+    # A C caller may hand over any integer as an enumerator, and to refuse it is to load it: hence no check of that.
+    set(sanitize -fsanitize=${sanitizers} -fno-sanitize=enum -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    if("undefined" IN_LIST DIBR_SANITIZE)
+      list(APPEND sanitize -fsanitize=float-cast-overflow)  # which "undefined" does not include
+    endif()
+    target_compile_options(${target} PRIVATE ${sanitize} -g)
+    target_link_options(${target} PRIVATE ${sanitize})
+  endif()
+endfunction()
+
+# A shared library that exports what its map names and finds its siblings in its own folder.
+function(dibr_add_library target export_map)
+  add_library(${target} SHARED ${ARGN})
+  dibr_target_flags(${target})
+  set_target_properties(${target} PROPERTIES
+    C_VISIBILITY_PRESET hidden
+    CXX_VISIBILITY_PRESET hidden
+    VISIBILITY_INLINES_HIDDEN ON
+    BUILD_RPATH_USE_ORIGIN ON
+    INSTALL_RPATH "$ORIGIN"
+    LINK_DEPENDS "${export_map}")
+  target_link_options(${target} PRIVATE "-Wl,--version-script=${export_map}" -Wl,--exclude-libs,ALL)
+endfunction()

@@ -1,0 +1,120 @@
+"""Reads a dataset folder (docs/data.md): images, masks and cameras. It opens no other file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..cameras import invert_rigid, perspective
+from ..errors import DibrError
+from .transforms import Frame, Transforms, read_transforms
+
+
+class View(NamedTuple):
+    """One posed image, or a batch of them with a leading B."""
+
+    image: Tensor
+    """[3, H, W] float32 in 0..1, row 0 at the top."""
+    mask: Tensor
+    """[H, W] float32 in 0..1, the part of each pixel that the object covers."""
+    world_to_clip: Tensor
+    """[4, 4] float32."""
+
+
+class PosedImages(Dataset[View]):
+    """All frames of a dataset folder, decoded into memory: height x width x 4 bytes each.
+
+    Attributes:
+        height, width: of every image, pixels.
+        views_of: object id -> the indices of its frames, both in the file's order.
+
+    Raises (on construction):
+        DibrError: the camera file is wrong, a file is missing or not an image, sizes differ, an image has neither a
+            mask nor an alpha channel, or a matrix is not a rigid motion.
+    """
+
+    def __init__(self, folder: str | Path, *, near: float = 0.1, far: float = 100.0) -> None:
+        """near, far: clipping planes of the cameras, world units; the file has none."""
+        self.folder = Path(folder)
+        transforms = read_transforms(folder)
+        decoded = [_decode(self.folder, frame) for frame in transforms.frames]
+        self.height, self.width = _common_size(decoded, transforms, self.folder)
+        self._pixels = torch.from_numpy(np.stack(decoded))
+        self._world_to_clip = _cameras(transforms, self.height, self.width, near, far)
+        self.views_of: dict[str, list[int]] = {}
+        for index, frame in enumerate(transforms.frames):
+            self.views_of.setdefault(frame.object_id, []).append(index)
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, index: int) -> View:
+        return View(*(part[0] for part in self.views([index])))
+
+    def views(self, indices: list[int]) -> View:
+        """The frames of ``indices`` as one batch: [B, 3, H, W], [B, H, W], [B, 4, 4]."""
+        pixels = self._pixels[indices].permute(0, 3, 1, 2).float() / 255
+        return View(pixels[:, :3], pixels[:, 3], self._world_to_clip[indices])
+
+
+def _decode(folder: Path, frame: Frame) -> np.ndarray:
+    """Image and mask of a frame, [H, W, 4] uint8."""
+    path = folder / frame.file_path
+    path = path if path.suffix else path.with_suffix(".png")
+    image = _open(path)
+    if frame.mask_path is None:
+        if "A" not in image.getbands():
+            raise DibrError(f"image {path} has no alpha channel, and its frame has no mask_path")
+        return np.asarray(image.convert("RGBA"))
+    mask_path = folder / frame.mask_path
+    mask = _open(mask_path).convert("L")
+    if mask.size != image.size:
+        raise DibrError(
+            f"mask {mask_path} is {mask.width} x {mask.height} pixels, but its image is {image.width} x {image.height}"
+        )
+    return np.concatenate([np.asarray(image.convert("RGB")), np.asarray(mask)[..., None]], axis=-1)
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise DibrError(f"image {path} is missing")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except OSError as error:
+        raise DibrError(f"image {path} is cut off or not an image") from error
+
+
+def _common_size(decoded: list[np.ndarray], transforms: Transforms, folder: Path) -> tuple[int, int]:
+    height, width = decoded[0].shape[:2]
+    for frame, pixels in zip(transforms.frames, decoded, strict=True):
+        wanted = (transforms.h or height, transforms.w or width)
+        if pixels.shape[:2] != wanted:
+            raise DibrError(
+                f"image {folder / frame.file_path} is {pixels.shape[1]} x {pixels.shape[0]} pixels, "
+                f"but this dataset's images are {wanted[1]} x {wanted[0]}"
+            )
+    return height, width
+
+
+def _cameras(transforms: Transforms, height: int, width: int, near: float, far: float) -> Tensor:
+    """world_to_clip of every frame, [N, 4, 4] float32; computed in float64."""
+    camera_to_world = torch.tensor([frame.transform_matrix for frame in transforms.frames], dtype=torch.float64)
+    identity = torch.eye(4, dtype=torch.float64)
+    rotation = camera_to_world[:, :3, :3]
+    rigid = (rotation @ rotation.mT - identity[:3, :3]).abs().amax(dim=(1, 2)) < 1e-3
+    rigid &= (torch.linalg.det(rotation) > 0) & ((camera_to_world[:, 3] - identity[3]).abs().amax(dim=1) < 1e-6)
+    if not bool(rigid.all()):
+        wrong = transforms.frames[int((~rigid).nonzero()[0])]
+        raise DibrError(f"transform_matrix of {wrong.file_path} must be a rotation and a translation, but is not")
+    fov_y = 2 * math.atan(math.tan(transforms.camera_angle_x / 2) * height / width)
+    projection = perspective(torch.tensor(fov_y, dtype=torch.float64), width / height, near, far)
+    return (projection @ invert_rigid(camera_to_world)).float()

@@ -1,0 +1,427 @@
+"""The renderer's operators as differentiable torch functions.
+
+Every function checks its arguments, then calls one operator of ``torch.ops.dibr``. All of them work under autograd,
+``torch.compile`` and ``torch.export``, batch and image size may be symbolic, and results are the same, bit for bit,
+for any number of threads. Shapes: B images, V vertices, F faces, H rows, W columns. Row 0 is the top of the image, and
+pixel (row j, column i) has its centre at ``x = (2 i + 1 - W) / W``, ``y = (H - 2 j - 1) / H`` in normalised device
+coordinates (NDC), x to the right and y up.
+
+Real arguments are float32 or float64, the same for the whole call; attributes and textures may be float16 or bfloat16
+beside float32 where no gradient is asked for. Bad arguments raise
+:class:`~dibr_deploy.errors.DibrError` before anything is computed; a face that names a vertex that does not exist
+raises RuntimeError. Second derivatives are not offered: asking for one raises RuntimeError naming the operator.
+
+The method is that of Chen et al., "Learning to Predict 3D Objects with an Interpolation-based Differentiable
+Renderer", NeurIPS 2019 (DIB-R).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor
+
+from dibr_deploy import _native
+from dibr_deploy.errors import DibrError
+
+TORCH_FLOOR = (2, 10)
+
+
+def _load_library() -> None:
+    release = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if release < TORCH_FLOOR:
+        raise ImportError(f"dibr_deploy needs torch 2.10 or newer, got {torch.__version__}")
+    torch.ops.load_library(str(_native.library_path("libdibr_torch.so")))
+
+
+_load_library()
+
+# The values are those of dibr.h.
+CULL = {"none": 0, "back": 1}
+FILTER = {"nearest": 0, "bilinear": 1}
+WRAP = {"clamp": 0, "repeat": 1, "mirror": 2}
+
+_DEVICES = ("cpu", "meta")
+_REAL = (torch.float32, torch.float64)
+_REAL_OR_HALF = (*_REAL, torch.float16, torch.bfloat16)
+_INTEGER = (torch.int32, torch.int64)
+_INT32 = torch.iinfo(torch.int32)
+
+
+class Raster(NamedTuple):
+    """What :func:`rasterize` returns."""
+
+    face_index: Tensor
+    """int32 [B, H, W]: index into ``faces`` of the visible face, -1 on background."""
+    barycentrics: Tensor
+    """[B, H, W, 3]: weights of the face's three vertices, which sum to 1; 0 on background."""
+    depth: Tensor
+    """[B, H, W]: NDC z / w, smaller is nearer; 1 on background."""
+
+
+def rasterize(
+    positions: Tensor,
+    faces: Tensor,
+    height: int,
+    width: int,
+    *,
+    face_ranges: Tensor | None = None,
+    face_valid: Tensor | None = None,
+    perspective_correct: bool = True,
+    cull: str = "none",
+    depth_clip: bool = True,
+) -> Raster:
+    """Find the visible face at every pixel centre, and where in it the centre lies.
+
+    Edges are inclusive; of faces at exactly the same depth the lowest index wins. Triangles are clipped at the near
+    plane, but barycentrics always refer to the whole face. Degenerate faces and faces with a vertex that is not finite
+    cover nothing.
+
+    Args:
+        positions: [B, V, 4] clip-space (x, y, z, w), OpenGL style: visible where ``-w <= x, y, z <= w``. [B, V, 3] is
+            taken as w = 1. Differentiable, through ``barycentrics`` and ``depth``; coverage itself has no gradient.
+        faces: [F, 3] int32 or int64 vertex indices, counter-clockwise seen from the front, shared by the batch.
+        height: rows H of the image, 1 to 32768.
+        width: columns W of the image, 1 to 32768.
+        face_ranges: [B, 2] int32 or int64, (start, count) into ``faces`` for each image; None: every image has all
+            faces.
+        face_valid: [B, F] bool; False takes a face out of one image.
+        perspective_correct: True: barycentrics are perspective-correct; False: the paper's screen-space weights.
+        cull: "none", or "back" to drop faces that are clockwise on the screen.
+        depth_clip: False keeps what lies nearer than the near plane or beyond the far plane, wherever w > 0.
+
+    Returns:
+        :class:`Raster` of face_index, barycentrics and depth.
+    """
+    op = "rasterize"
+    positions = _clip_positions(op, positions)
+    faces = _faces(op, faces, positions)
+    ranges = _face_ranges(op, face_ranges, positions)
+    valid = _face_valid(op, face_valid, positions, faces)
+    rows, columns = _size(op, "height", height), _size(op, "width", width)
+    cull_code = _choice(op, "cull", cull, CULL)
+    face_index, barycentrics, depth = torch.ops.dibr.rasterize(
+        positions, faces, ranges, valid, rows, columns, bool(perspective_correct), cull_code, bool(depth_clip)
+    )
+    return Raster(face_index, barycentrics, depth)
+
+
+def interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor) -> Tensor:
+    """Interpolate vertex attributes over the image: the sum of barycentrics times the attributes of the pixel's face.
+
+    Args:
+        attributes: [B, V, D], or [1, V, D] shared by the batch. Differentiable.
+        faces: [F, 3] int32 or int64. They may differ from the faces that were rasterised as long as face k here is
+            face k there: texture coordinates have vertices of their own.
+        face_index: [B, H, W] int32 or int64, of :func:`rasterize`.
+        barycentrics: [B, H, W, 3] of :func:`rasterize`. Differentiable.
+
+    Returns:
+        [B, H, W, D], 0 on background.
+    """
+    op = "interpolate"
+    _tensor(op, "attributes", attributes, _REAL_OR_HALF, ("B or 1", "V", "D"))
+    _half_has_no_gradient(op, "attributes", attributes)
+    faces = _faces(op, faces, attributes)
+    face_index = _face_index(op, face_index, attributes)
+    _tensor(op, "barycentrics", barycentrics, _REAL, ("B", "H", "W", 3))
+    _like(op, "barycentrics", barycentrics, "attributes", attributes)
+    _same_shape(op, "barycentrics", barycentrics, [*face_index.shape, 3])
+    _shared_batch(op, "attributes", attributes, face_index.shape[0])
+    return torch.ops.dibr.interpolate(attributes, faces, face_index, barycentrics)
+
+
+def soft_mask(
+    positions: Tensor,
+    faces: Tensor,
+    face_index: Tensor,
+    *,
+    face_ranges: Tensor | None = None,
+    sigmainv: float = 7000.0,
+    boxlen: float = 0.02,
+    knum: int = 30,
+) -> Tensor:
+    """Silhouette that is soft outside of the mesh, so that a mask loss can pull the outline.
+
+    A covered pixel has mask 1. For every other pixel take the first ``knum`` faces, in index order, whose
+    two-dimensional bounding box enlarged by ``boxlen`` contains the pixel centre; with d_k the distance from the
+    centre to face k, ``mask = 1 - prod_k (1 - exp(-sigmainv d_k^2))``. The mask is discontinuous where a pixel crosses
+    the border of an enlarged box.
+
+    Args:
+        positions: [B, V, 4] clip-space, or [B, V, 3] taken as w = 1, as in :func:`rasterize`. Differentiable, through
+            the nearest edge or vertex of each face, at uncovered pixels.
+        faces: [F, 3] int32 or int64.
+        face_index: [B, H, W] int32 or int64, of :func:`rasterize`.
+        face_ranges: [B, 2] int32 or int64, as in :func:`rasterize`.
+        sigmainv: sharpness, above 0, in 1 / NDC^2.
+        boxlen: margin of the bounding boxes, at least 0, in NDC.
+        knum: how many faces count for one pixel, at least 1.
+
+    Returns:
+        [B, H, W] in 0..1.
+    """
+    op = "soft_mask"
+    positions = _clip_positions(op, positions)
+    faces = _faces(op, faces, positions)
+    face_index = _face_index(op, face_index, positions)
+    if face_index.shape[0] != positions.shape[0]:
+        _fail(op, "face_index", f"have the batch size {positions.shape[0]} of positions", face_index)
+    ranges = _face_ranges(op, face_ranges, positions)
+    if not sigmainv > 0.0:
+        _fail(op, "sigmainv", "be above 0", sigmainv)
+    if not boxlen >= 0.0:
+        _fail(op, "boxlen", "be at least 0", boxlen)
+    count = _size(op, "knum", knum)
+    return torch.ops.dibr.soft_mask(positions, faces, face_index, ranges, float(sigmainv), float(boxlen), count)
+
+
+def texture(texture: Tensor, uv: Tensor, *, filter: str = "bilinear", wrap: str = "clamp") -> Tensor:
+    """Sample a texture at every pixel.
+
+    ``u`` runs along columns and ``v`` along rows, v = 0 being the top row; texel centres lie at ``(i + 0.5) / n``.
+    A uv that is not finite samples 0.
+
+    Args:
+        texture: [B, C, Ht, Wt], or [1, C, Ht, Wt] shared by the batch. Differentiable.
+        uv: [B, H, W, 2]. Differentiable with filter "bilinear", as the piecewise bilinear surface; its gradient is 0
+            with "nearest".
+        filter: "nearest" or "bilinear".
+        wrap: what texel indices outside of the texture mean: "clamp", "repeat" or "mirror".
+
+    Returns:
+        [B, H, W, C].
+    """
+    op = "texture"
+    _tensor(op, "texture", texture, _REAL_OR_HALF, ("B or 1", "C", "Ht", "Wt"))
+    _tensor(op, "uv", uv, _REAL, ("B", "H", "W", 2))
+    _like(op, "uv", uv, "texture", texture)
+    _half_has_no_gradient(op, "texture", texture)
+    _shared_batch(op, "texture", texture, uv.shape[0])
+    for name, sized, axis in (("texture", texture, 2), ("texture", texture, 3), ("uv", uv, 1), ("uv", uv, 2)):
+        if sized.shape[axis] < 1:
+            _fail(op, name, "have at least one row and column", sized)
+    return torch.ops.dibr.texture(texture, uv, _choice(op, "filter", filter, FILTER), _choice(op, "wrap", wrap, WRAP))
+
+
+# --- Argument checks. They read shapes, dtypes and devices; values only where no trace is being made.
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)} on {value.device}"
+    return f"{value!r}" if isinstance(value, (bool, int, float, str)) else type(value).__name__
+
+
+def _fail(op: str, name: str, expected: str, actual: Any) -> NoReturn:
+    raise DibrError(f"{op}: {name} must {expected}, got {_describe(actual)}")
+
+
+def _tensor(op: str, name: str, value: Any, dtypes: Sequence[torch.dtype], shape: Sequence[str | int]) -> None:
+    """Check type, dtype, rank and the fixed sizes; a name in ``shape`` stands for any size."""
+    types = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+    expected = f"be a tensor [{', '.join(map(str, shape))}] of {types}"
+    if not isinstance(value, Tensor) or value.dtype not in dtypes or value.dim() != len(shape):
+        _fail(op, name, expected, value)
+    for actual, wanted in zip(value.shape, shape, strict=True):
+        if isinstance(wanted, int) and actual != wanted:
+            _fail(op, name, expected, value)
+    if value.device.type not in _DEVICES:
+        _fail(op, name, "be on the CPU, the only device this version has kernels for", value)
+
+
+def _like(op: str, name: str, value: Tensor, reference_name: str, reference: Tensor) -> None:
+    """Check for the dtype, float32 where that is a half, and the device of the reference."""
+    dtype = torch.float64 if reference.dtype == torch.float64 else torch.float32
+    if value.dtype != dtype or value.device != reference.device:
+        wanted = f"{str(dtype).removeprefix('torch.')} on {reference.device}"
+        _fail(op, name, f"be {wanted} to go with {reference_name} of {_describe(reference)}", value)
+
+
+def _half_has_no_gradient(op: str, name: str, value: Tensor) -> None:
+    if value.dtype not in _REAL and value.requires_grad and torch.is_grad_enabled():
+        _fail(op, name, "be float32 or float64 where its gradient is asked for", value)
+
+
+def _same_shape(op: str, name: str, value: Tensor, shape: Sequence[int]) -> None:
+    if list(value.shape) != list(shape):
+        _fail(op, name, f"have shape {list(shape)}", value)
+
+
+def _shared_batch(op: str, name: str, value: Tensor, batch: int) -> None:
+    if value.shape[0] != batch and value.shape[0] != 1:
+        _fail(op, name, f"have batch size 1 or {batch}", value)
+
+
+def _clip_positions(op: str, positions: Tensor) -> Tensor:
+    if isinstance(positions, Tensor) and positions.dim() == 3 and positions.shape[2] == 3:
+        _tensor(op, "positions", positions, _REAL, ("B", "V", 3))
+        return torch.cat([positions, torch.ones_like(positions[..., :1])], dim=-1)
+    _tensor(op, "positions", positions, _REAL, ("B", "V", 4))
+    return positions
+
+
+def _faces(op: str, faces: Tensor, reference: Tensor) -> Tensor:
+    _tensor(op, "faces", faces, _INTEGER, ("F", 3))
+    return _int32(op, "faces", faces, reference)
+
+
+def _face_index(op: str, face_index: Tensor, reference: Tensor) -> Tensor:
+    _tensor(op, "face_index", face_index, _INTEGER, ("B", "H", "W"))
+    if face_index.shape[1] < 1 or face_index.shape[2] < 1:
+        _fail(op, "face_index", "have at least one row and column", face_index)
+    return _int32(op, "face_index", face_index, reference)
+
+
+def _face_ranges(op: str, face_ranges: Tensor | None, positions: Tensor) -> Tensor | None:
+    if face_ranges is None:
+        return None
+    _tensor(op, "face_ranges", face_ranges, _INTEGER, ("B", 2))
+    _same_shape(op, "face_ranges", face_ranges, [positions.shape[0], 2])
+    return _int32(op, "face_ranges", face_ranges, positions)
+
+
+def _face_valid(op: str, face_valid: Tensor | None, positions: Tensor, faces: Tensor) -> Tensor | None:
+    if face_valid is None:
+        return None
+    _tensor(op, "face_valid", face_valid, (torch.bool,), ("B", "F"))
+    _same_shape(op, "face_valid", face_valid, [positions.shape[0], faces.shape[0]])
+    return _int32(op, "face_valid", face_valid, positions)
+
+
+def _int32(op: str, name: str, integers: Tensor, reference: Tensor) -> Tensor:
+    """The tensor as int32. In a trace, where values cannot be asked for, what does not fit is brought to values that
+    the kernels refuse as out of range; wrapping around would not."""
+    if integers.device != reference.device:
+        _fail(op, name, f"be on {reference.device} as the other arguments are", integers)
+    if integers.dtype == torch.int64:
+        if not _values_are_readable(integers):
+            return integers.clamp(-2, _INT32.max).to(torch.int32)
+        lowest, highest = (int(value) for value in integers.aminmax()) if integers.numel() > 0 else (0, 0)
+        if lowest < _INT32.min or highest > _INT32.max:
+            _fail(op, name, f"fit into int32, but has values from {lowest} to {highest}", integers)
+    return integers.to(torch.int32)
+
+
+def _values_are_readable(tensor: Tensor) -> bool:
+    """Whether reading values neither breaks a trace nor waits for a device."""
+    plain = type(tensor) is Tensor or type(tensor) is torch.nn.Parameter
+    return plain and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _size(op: str, name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or value < 1:
+        _fail(op, name, "be an integer of at least 1", value)
+    return value
+
+
+def _choice(op: str, name: str, value: str, choices: dict[str, int]) -> int:
+    if value not in choices:
+        _fail(op, name, f"be one of {', '.join(repr(choice) for choice in choices)}", value)
+    return choices[value]
+
+
+# --- Shapes for tracing, and gradients.
+
+
+@torch.library.register_fake("dibr::rasterize")
+def _(positions, faces, face_ranges, face_valid, height, width, perspective_correct, cull, depth_clip):
+    image = (positions.shape[0], height, width)
+    face_index = positions.new_empty(image, dtype=torch.int32)
+    return face_index, positions.new_empty((*image, 3)), positions.new_empty(image)
+
+
+@torch.library.register_fake("dibr::rasterize_backward")
+def _(positions, faces, face_index, grad_barycentrics, grad_depth, perspective_correct):
+    return positions.new_empty(positions.shape)
+
+
+@torch.library.register_fake("dibr::interpolate")
+def _(attributes, faces, face_index, barycentrics):
+    return attributes.new_empty((*face_index.shape, attributes.shape[2]))
+
+
+@torch.library.register_fake("dibr::interpolate_backward")
+def _(attributes, faces, face_index, barycentrics, grad_output):
+    return attributes.new_empty(attributes.shape), barycentrics.new_empty(barycentrics.shape)
+
+
+@torch.library.register_fake("dibr::soft_mask")
+def _(positions, faces, face_index, face_ranges, sigmainv, boxlen, knum):
+    return positions.new_empty(face_index.shape)
+
+
+@torch.library.register_fake("dibr::soft_mask_backward")
+def _(positions, faces, face_index, face_ranges, grad_mask, sigmainv, boxlen, knum):
+    return positions.new_empty(positions.shape)
+
+
+@torch.library.register_fake("dibr::texture")
+def _(texture, uv, filter, wrap):
+    return texture.new_empty((*uv.shape[:3], texture.shape[1]))
+
+
+@torch.library.register_fake("dibr::texture_backward")
+def _(texture, uv, grad_output, filter, wrap):
+    return texture.new_empty(texture.shape), uv.new_empty(uv.shape)
+
+
+def _rasterize_context(ctx, inputs, output) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(inputs[0], inputs[1], output[0])
+    ctx.perspective_correct = inputs[6]
+
+
+def _rasterize_gradient(ctx, _, grad_barycentrics, grad_depth):
+    grad_positions = None
+    if ctx.needs_input_grad[0] and not (grad_barycentrics is None and grad_depth is None):
+        grad_positions = torch.ops.dibr.rasterize_backward(
+            *ctx.saved_tensors, grad_barycentrics, grad_depth, ctx.perspective_correct
+        )
+    return grad_positions, None, None, None, None, None, None, None, None
+
+
+def _interpolate_context(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _interpolate_gradient(ctx, grad_output):
+    grad_attributes, grad_barycentrics = torch.ops.dibr.interpolate_backward(*ctx.saved_tensors, grad_output)
+    return grad_attributes, None, None, grad_barycentrics
+
+
+def _soft_mask_context(ctx, inputs, output) -> None:
+    positions, faces, face_index, face_ranges, *ctx.settings = inputs
+    ctx.save_for_backward(positions, faces, face_index, face_ranges)
+
+
+def _soft_mask_gradient(ctx, grad_mask):
+    grad_positions = torch.ops.dibr.soft_mask_backward(*ctx.saved_tensors, grad_mask, *ctx.settings)
+    return grad_positions, None, None, None, None, None, None
+
+
+def _texture_context(ctx, inputs, output) -> None:
+    texture, uv, *ctx.settings = inputs
+    ctx.save_for_backward(texture, uv)
+
+
+def _texture_gradient(ctx, grad_output):
+    grad_texture, grad_uv = torch.ops.dibr.texture_backward(*ctx.saved_tensors, grad_output, *ctx.settings)
+    return grad_texture, grad_uv, None, None
+
+
+def _register_gradient(op: str, setup_context, gradient) -> None:
+    torch.library.register_autograd(f"dibr::{op}", gradient, setup_context=setup_context)
+
+    def refuse(ctx, *gradients):
+        raise RuntimeError(f"dibr::{op} has no second derivative: its gradient cannot be differentiated again")
+
+    torch.library.register_autograd(f"dibr::{op}_backward", refuse)
+
+
+_register_gradient("rasterize", _rasterize_context, _rasterize_gradient)
+_register_gradient("interpolate", _interpolate_context, _interpolate_gradient)
+_register_gradient("soft_mask", _soft_mask_context, _soft_mask_gradient)
+_register_gradient("texture", _texture_context, _texture_gradient)

@@ -1,0 +1,87 @@
+"""Checkpoints: one file that holds a model and all that is needed to go on training it exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import DibrError
+from ..files import write_atomically
+from ..models import ImageToMesh, ImageToMeshRenderer, ModelConfig
+
+FILE_NAME = "checkpoint.pt"
+FORMAT = "dibr_deploy checkpoint"
+VERSION = 1
+
+
+def save_checkpoint(path: str | Path, model: ImageToMeshRenderer, training: dict[str, Any] | None = None) -> None:
+    """Writes a checkpoint atomically.
+
+    Args:
+        path: the file.
+        model: its weights, sizes and renderer settings are kept.
+        training: what the trainer needs besides: tensors and plain values alone.
+    """
+    renderer = model.renderer
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": dataclasses.asdict(model.network.config),
+        "renderer": {
+            "height": renderer.height,
+            "width": renderer.width,
+            "background": renderer.background.tolist(),
+            "sigmainv": renderer.sigmainv,
+        },
+        "weights": model.network.state_dict(),
+        "training": training or {},
+    }
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+
+def load_checkpoint(path: str | Path) -> ImageToMeshRenderer:
+    """The model of a checkpoint file, or of the run folder that holds one, on the CPU and in eval mode.
+
+    Raises:
+        DibrError: the file is missing, cut off, not a checkpoint, or of a newer version.
+    """
+    return model_of(read_checkpoint(path), path).eval()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint; loads tensors and plain values, never code. Raises as ``load_checkpoint`` does."""
+    path = checkpoint_path(path)
+    if not path.is_file():
+        raise DibrError(f"checkpoint {path} does not exist")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+        raise DibrError(f"checkpoint {path} is cut off or not a checkpoint") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DibrError(f"{path} is not a checkpoint of dibr_deploy")
+    if content["version"] > VERSION:
+        raise DibrError(
+            f"checkpoint {path} has version {content['version']}, but this dibr_deploy reads up to version {VERSION}"
+        )
+    return content
+
+
+def model_of(content: dict[str, Any], path: str | Path) -> ImageToMeshRenderer:
+    """Builds the model of a checkpoint's content; ``path`` is named in errors."""
+    try:
+        network = ImageToMesh(ModelConfig(**content["model"]))
+        network.load_state_dict(content["weights"])
+        settings = dict(content["renderer"])
+        return ImageToMeshRenderer(network, background=tuple(settings.pop("background")), **settings)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise DibrError(f"checkpoint {path} does not fit this dibr_deploy's model: {error}") from error
+
+
+def checkpoint_path(path: str | Path) -> Path:
+    """A run folder's checkpoint, or the path itself."""
+    path = Path(path)
+    return path / FILE_NAME if path.is_dir() else path

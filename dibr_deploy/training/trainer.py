@@ -1,0 +1,217 @@
+"""Training from images, masks and cameras alone: no 3D ground truth is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from ..data.dataset import PosedImages, View
+from ..errors import DibrError
+from ..files import write_atomically
+from ..losses import flattening_loss, laplacian_loss, mask_iou_loss, masked_l1_loss
+from ..mesh import edge_faces, unique_edges
+from ..metrics import mask_iou
+from ..models import ImageToMesh, ImageToMeshRenderer, ModelConfig, RenderedPrediction
+from .checkpoint import FILE_NAME, model_of, read_checkpoint, save_checkpoint
+from .config import TrainingConfig
+from .sampling import PairSampler, split_views
+
+LOG_NAME = "losses.csv"
+LOG_COLUMNS = ["step", "loss", "mask", "color", "laplacian", "flattening", "held_out_iou"]
+SAMPLES = 6
+
+_LAST_LEARNING_RATE = 0.05
+
+
+class Trainer:
+    """One run in one folder: ``checkpoint.pt``, ``losses.csv`` and ``samples/step_NNNNNN.png``.
+
+    Each step predicts a mesh from one view of an object, renders it from that view's camera and from a second one's,
+    and compares both pictures with the images and masks. A run that was stopped and resumed ends with the same
+    weights, bit for bit, as one that was not, on the same machine with the same number of threads.
+
+    Attributes:
+        model: what is being trained.
+        step: how many steps are done.
+    """
+
+    def __init__(self, data: str | Path, output: str | Path, config: TrainingConfig, *, resume: bool = False) -> None:
+        """Opens the dataset and starts a run in ``output``, or takes up the one that is there.
+
+        Raises:
+            DibrError: the dataset is wrong; ``output`` holds files but ``resume`` is False; ``resume`` is True but
+                there is no checkpoint, or its settings other than ``steps`` are not those of ``config``.
+        """
+        self.config, self.output = config, Path(output)
+        content = self._checkpoint_content(resume)
+        self.data = PosedImages(data)
+        training_views, self._held_out = split_views(self.data.views_of)
+        self._first_views = {name: views[0] for name, views in training_views.items()}
+        self._sampler = PairSampler(training_views, config.batch, config.seed)
+        self.model = self._new_model() if content is None else model_of(content, self.output)
+        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
+        self.step = 0
+        if content is not None:
+            self._optimizer.load_state_dict(content["training"]["optimizer"])
+            self.step = content["training"]["step"]
+        faces = self.model.network.faces
+        self._edges, self._edge_faces = unique_edges(faces), edge_faces(faces)
+
+    def run(self) -> None:
+        """Trains to the last step. An interrupt (Ctrl-C) leaves a checkpoint of the last whole step behind.
+
+        Raises:
+            DibrError: the loss is no longer finite.
+        """
+        self.output.mkdir(parents=True, exist_ok=True)
+        self._start_log()
+        progress = tqdm(total=self.config.steps, initial=self.step, desc="training", unit="step")
+        with progress, (self.output / LOG_NAME).open("a", newline="") as file:
+            log = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
+            try:
+                while self.step < self.config.steps:
+                    row = self._train_step()
+                    pause = self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps
+                    if pause:
+                        row["held_out_iou"] = f"{self._evaluate():.6g}"
+                    log.writerow(row)
+                    file.flush()
+                    if pause:
+                        self._save()
+                    progress.update()
+                    progress.set_postfix_str(f"loss {row['loss']}")
+            except KeyboardInterrupt:
+                self._save()
+                raise
+
+    def held_out_iou(self) -> tuple[float, float]:
+        """Mean IoU of the covered pixels with the masks of held-out views: the prediction's, and the bare template's.
+
+        The mesh is predicted from each object's first view. Without held-out views, the first ones take their place.
+        """
+        inputs, targets = self._evaluation_views()
+        template = self.model.network.template.expand(len(inputs), -1, -1)
+        with torch.no_grad():
+            prediction = self.model.network(self._input(self.data.views(inputs)))
+            scores = []
+            for vertices in (prediction.vertices, template):
+                rendered = self.model.render(prediction._replace(vertices=vertices), self.data.views(targets)[2])
+                scores.append(float(mask_iou((rendered.face_index >= 0).float(), self.data.views(targets).mask).mean()))
+        return scores[0], scores[1]
+
+    def _checkpoint_content(self, resume: bool) -> dict[str, Any] | None:
+        if not resume:
+            if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
+                raise DibrError(f"output {self.output} exists already; give another folder, or resume the run there")
+            return None
+        content = read_checkpoint(self.output / FILE_NAME)
+        kept = content["training"].get("config", {})
+        for name, value in self.config.model_dump().items():
+            if name != "steps" and kept.get(name) != value:
+                raise DibrError(f"the run in {self.output} has {name} = {kept.get(name)}, got {value}")
+        return content
+
+    def _new_model(self) -> ImageToMeshRenderer:
+        sizes = ModelConfig(image_size=self.config.image_size, texture_size=self.config.texture_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            network = ImageToMesh(sizes)
+        return ImageToMeshRenderer(network, self.data.height, self.data.width)
+
+    def _train_step(self) -> dict[str, Any]:
+        """One optimiser step; returns its row of the log."""
+        self._follow_schedule()
+        inputs, targets = (self.data.views(views) for views in self._sampler(self.step))
+        wanted = View(*(torch.cat(parts) for parts in zip(inputs, targets, strict=True)))
+        prediction = self.model.network(self._input(inputs))
+        twice = type(prediction)(*(torch.cat([part, part]) for part in prediction))
+        losses = self._losses(self.model.render(twice, wanted.world_to_clip), wanted, prediction.vertices)
+        weights = self.config
+        loss = (
+            weights.mask_weight * losses["mask"]
+            + weights.color_weight * losses["color"]
+            + weights.laplacian_weight * losses["laplacian"]
+            + weights.flattening_weight * losses["flattening"]
+        )
+        if not bool(torch.isfinite(loss)):
+            raise DibrError(f"the loss is {float(loss)} at step {self.step}: lower lr, now {self.config.lr}")
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        self.step += 1
+        values = {name: f"{float(value.detach()):.6g}" for name, value in {"loss": loss, **losses}.items()}
+        return {"step": self.step, **values, "held_out_iou": ""}
+
+    def _losses(self, rendered: RenderedPrediction, wanted: View, vertices: Tensor) -> dict[str, Tensor]:
+        return {
+            "mask": mask_iou_loss(rendered.mask, wanted.mask),
+            "color": masked_l1_loss(rendered.image, wanted.image.permute(0, 2, 3, 1), wanted.mask),
+            "laplacian": laplacian_loss(vertices, self._edges),
+            "flattening": flattening_loss(vertices, self.model.network.faces, self._edge_faces),
+        }
+
+    def _follow_schedule(self) -> None:
+        config = self.config
+        done = self.step / config.steps
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        for group in self._optimizer.param_groups:
+            group["lr"] = config.lr * (_LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine)
+        sharper = (config.sigmainv_end / config.sigmainv_start) ** min(1.0, 2 * done)
+        self.model.renderer.sigmainv = config.sigmainv_start * sharper
+
+    def _input(self, views: View) -> Tensor:
+        """The network's input [B, 3, S, S] from images [B, 3, H, W]."""
+        size = self.config.image_size
+        if views.image.shape[-2:] == (size, size):
+            return views.image
+        return F.interpolate(views.image, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+    def _evaluation_views(self) -> tuple[list[int], list[int]]:
+        """Per held-out view (or object, where none is held out): the object's first view, and the view itself."""
+        pairs = [(self._first_views[name], view) for name, views in self._held_out.items() for view in views]
+        pairs = pairs or [(view, view) for view in self._first_views.values()]
+        return [first for first, _ in pairs], [view for _, view in pairs]
+
+    def _evaluate(self) -> float:
+        """Writes sample pictures and returns the IoU on held-out views."""
+        inputs, targets = (self.data.views(views[:SAMPLES]) for views in self._evaluation_views())
+        with torch.no_grad():
+            rendered = self.model(self._input(inputs), targets.world_to_clip)
+        rows = [inputs.image.permute(0, 2, 3, 1), targets.image.permute(0, 2, 3, 1), rendered.image]
+        rows.append(rendered.mask.unsqueeze(-1).expand(-1, -1, -1, 3))
+        sheet = torch.cat([torch.cat(list(row), dim=1) for row in rows])
+        picture = Image.fromarray((sheet.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+        folder = self.output / "samples"
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / f"step_{self.step:06d}.png", picture.save)
+        return self.held_out_iou()[0]
+
+    def _save(self) -> None:
+        training = {
+            "step": self.step,
+            "config": self.config.model_dump(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        save_checkpoint(self.output / FILE_NAME, self.model, training)
+
+    def _start_log(self) -> None:
+        """Leaves the header and the rows up to the current step, which a resumed run goes on from."""
+        rows: list[list[str]] = []
+        with contextlib.suppress(FileNotFoundError), (self.output / LOG_NAME).open(newline="") as file:
+            rows = [row for row in list(csv.reader(file))[1:] if len(row) == len(LOG_COLUMNS)]
+        kept = [LOG_COLUMNS, *(row for row in rows if int(row[0]) <= self.step)]
+        write_atomically(self.output / LOG_NAME, "".join(",".join(row) + "\n" for row in kept))
+
+
+def read_config(output: str | Path) -> dict[str, Any]:
+    """The settings of the run in ``output``, from its checkpoint. Raises DibrError where there is none."""
+    return dict(read_checkpoint(Path(output) / FILE_NAME)["training"].get("config", {}))

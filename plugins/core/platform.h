@@ -1,0 +1,45 @@
+// What the mathematics needs from the compiler, and nothing else: it compiles as host C++ and as CUDA.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define DIBR_HD __host__ __device__ __forceinline__
+#else
+#define DIBR_HD inline
+#endif
+
+namespace dibr {
+
+// Magnitudes that keep every product below finite in T. A coordinate beyond max_coordinate counts as non-finite; a face
+// whose clip-space determinant is at most min_determinant counts as having no area.
+template <class T>
+struct Limits;
+template <>
+struct Limits<float> {
+  static constexpr float max_coordinate = 1e9f;
+  static constexpr double min_determinant = 1e-27;
+  static constexpr float max_depth = 1e18f;
+};
+template <>
+struct Limits<double> {
+  static constexpr double max_coordinate = 1e50;
+  static constexpr double min_determinant = 1e-240;
+  static constexpr double max_depth = 1e100;
+};
+
+template <class T>
+DIBR_HD T minimum(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+DIBR_HD T maximum(T a, T b) {
+  return a < b ? b : a;
+}
+template <class T>
+DIBR_HD T absolute(T a) {
+  return a < T(0) ? -a : a;
+}
+
+}  // namespace dibr

@@ -1,0 +1,99 @@
+// Triangles in clip space, pixel centres, and which pixels a triangle can reach. Shared by Rasterize and SoftMask.
+#pragma once
+
+#include "core/platform.h"
+
+namespace dibr {
+
+// Vertex k of the face is (x[k], y[k], z[k], w[k]) in clip space.
+template <class T>
+struct Triangle {
+  T x[3], y[3], z[3], w[3];
+};
+
+template <class T>
+DIBR_HD Triangle<T> gather_triangle(const T* positions, const int32_t* vertices) {
+  Triangle<T> t;
+  for (int k = 0; k < 3; ++k) {
+    const T* p = positions + int64_t(vertices[k]) * 4;
+    t.x[k] = p[0];
+    t.y[k] = p[1];
+    t.z[k] = p[2];
+    t.w[k] = p[3];
+  }
+  return t;
+}
+
+// NDC of the pixel centre: x to the right, y up, row 0 at the top.
+template <class T>
+DIBR_HD T pixel_x(int64_t column, int64_t width) {
+  return T(2 * column + 1 - width) / T(width);
+}
+template <class T>
+DIBR_HD T pixel_y(int64_t row, int64_t height) {
+  return T(height - 2 * row - 1) / T(height);
+}
+
+// False when a coordinate is NaN, infinite or beyond Limits<T>::max_coordinate.
+template <class T>
+DIBR_HD bool is_finite(const Triangle<T>& t) {
+  bool finite = true;
+  for (int k = 0; k < 3; ++k) {
+    finite = finite && absolute(t.x[k]) <= Limits<T>::max_coordinate && absolute(t.y[k]) <= Limits<T>::max_coordinate &&
+             absolute(t.z[k]) <= Limits<T>::max_coordinate && absolute(t.w[k]) <= Limits<T>::max_coordinate;
+  }
+  return finite;
+}
+
+// Determinant of the three (x, y, w) columns: 2 * (NDC area) * w0 w1 w2, positive for a counter-clockwise face. It
+// keeps its meaning when some w <= 0. Always in double, and relative to the vertex of largest |w|, so that a repeated
+// vertex gives exactly 0.
+template <class T>
+DIBR_HD double clip_determinant(const Triangle<T>& t) {
+  int k = 0;
+  for (int i = 1; i < 3; ++i) {
+    if (absolute(t.w[i]) > absolute(t.w[k])) k = i;
+  }
+  const int a = k == 2 ? 0 : k + 1, b = k == 0 ? 2 : k - 1;
+  const double w = t.w[k];
+  if (w == 0.0) return 0.0;
+  const double ax = double(t.x[a]) * w - double(t.x[k]) * double(t.w[a]);
+  const double ay = double(t.y[a]) * w - double(t.y[k]) * double(t.w[a]);
+  const double bx = double(t.x[b]) * w - double(t.x[k]) * double(t.w[b]);
+  const double by = double(t.y[b]) * w - double(t.y[k]) * double(t.w[b]);
+  return (ax * by - ay * bx) / w;
+}
+
+// Inclusive ranges of columns and rows; empty when x0 > x1.
+struct PixelBox {
+  int32_t x0, y0, x1, y1;
+};
+
+DIBR_HD PixelBox empty_box() { return {1, 1, 0, 0}; }
+DIBR_HD bool is_empty(const PixelBox& box) { return box.x0 > box.x1 || box.y0 > box.y1; }
+
+// A rectangle in NDC that grows around points.
+struct NdcBox {
+  double x0 = 1e300, y0 = 1e300, x1 = -1e300, y1 = -1e300;
+  DIBR_HD void include(double x, double y) {
+    x0 = minimum(x0, x);
+    x1 = maximum(x1, x);
+    y0 = minimum(y0, y);
+    y1 = maximum(y1, y);
+  }
+};
+
+// The pixels whose centres lie in the rectangle, and those within a thousandth of a pixel of it: rounding may add
+// candidates, never lose one.
+DIBR_HD PixelBox pixels_in(const NdcBox& ndc, int64_t width, int64_t height) {
+  const double slack = 1e-3, w = double(width), h = double(height);
+  const double x0 = std::ceil(((ndc.x0 + 1.0) * w - 1.0) * 0.5 - slack);
+  const double x1 = std::floor(((ndc.x1 + 1.0) * w - 1.0) * 0.5 + slack);
+  const double y0 = std::ceil(((1.0 - ndc.y1) * h - 1.0) * 0.5 - slack);
+  const double y1 = std::floor(((1.0 - ndc.y0) * h - 1.0) * 0.5 + slack);
+  if (!(x0 <= x1 && y0 <= y1 && x1 >= 0.0 && y1 >= 0.0 && x0 < w && y0 < h)) return empty_box();
+  return {int32_t(maximum(x0, 0.0)), int32_t(maximum(y0, 0.0)), int32_t(minimum(x1, w - 1.0)),
+          int32_t(minimum(y1, h - 1.0))};
+}
+
+}  // namespace dibr

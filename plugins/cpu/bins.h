@@ -1,0 +1,134 @@
+// Bins: for every tile of every image, the faces that can touch it, ascending in face index. Count, scan, fill in a
+// workspace whose size depends on shapes only. Where the lists of an image do not fit, its last tiles are given no list
+// and walk all faces instead: slower, never wrong.
+#pragma once
+
+#include <vector>
+
+#include "abi/arena.h"
+#include "core/triangle.h"
+#include "cpu/mesh.h"
+
+namespace dibr::cpu {
+
+constexpr int64_t kTile = 32;
+
+struct TileArea {
+  int64_t x0, y0, x1, y1;  // half-open, in pixels
+};
+
+class Bins {
+ public:
+  Bins(int64_t batch, int64_t faces, int64_t height, int64_t width, Arena& arena)
+      : batch_(batch), faces_(faces), height_(height), width_(width) {
+    columns_ = (width + kTile - 1) / kTile;
+    rows_ = (height + kTile - 1) / kTile;
+    chunks_ = std::clamp<int64_t>(faces / 4096, 1, 16);
+    capacity_ = 4 * faces + 256 * tiles();
+    boxes_ = arena.take<PixelBox>(batch * faces);
+    starts_ = arena.take<int64_t>(batch * (tiles() * chunks_ + 1));
+    entries_ = arena.take<int32_t>(batch * capacity_);
+  }
+
+  int64_t tiles() const { return columns_ * rows_; }
+  int64_t tile_rows() const { return rows_; }
+  int64_t tile_columns() const { return columns_; }
+
+  // box_of(image, face) gives the pixels that a face can touch; range_of(image) the image's faces.
+  template <class BoxOf, class RangeOf>
+  void build(const dibr_launch& launch, const RangeOf& range_of, const BoxOf& box_of) {
+    parallel_for(launch, batch_ * chunks_, [&](int64_t i) { count_chunk(i / chunks_, i % chunks_, range_of, box_of); });
+    parallel_for(launch, batch_, [&](int64_t image) { scan(image); });
+    parallel_for(launch, batch_ * chunks_, [&](int64_t i) { fill_chunk(i / chunks_, i % chunks_, range_of); });
+  }
+
+  TileArea area(int64_t tile) const {
+    const int64_t x = tile % columns_ * kTile, y = tile / columns_ * kTile;
+    return {x, y, std::min(x + kTile, width_), std::min(y + kTile, height_)};
+  }
+
+  const PixelBox& box(int64_t image, int64_t face) const { return boxes_[image * faces_ + face]; }
+
+  // Calls visit(face) for every face that can touch the tile, ascending, until it returns false.
+  template <class Visit>
+  void for_each_face(int64_t image, int64_t tile, const FaceRange& range, const Visit& visit) const {
+    const int64_t* starts = starts_ + image * (tiles() * chunks_ + 1) + tile * chunks_;
+    const int64_t begin = starts[0], end = starts[chunks_];
+    if (end <= capacity_) {
+      const int32_t* entries = entries_ + image * capacity_;
+      for (int64_t i = begin; i < end; ++i) {
+        if (!visit(entries[i])) return;
+      }
+      return;
+    }
+    const TileArea tile_area = area(tile);
+    for (int64_t face = range.start; face < range.start + range.count; ++face) {
+      const PixelBox& b = box(image, face);
+      const bool touches =
+          !is_empty(b) && b.x0 < tile_area.x1 && b.x1 >= tile_area.x0 && b.y0 < tile_area.y1 && b.y1 >= tile_area.y0;
+      if (touches && !visit(int32_t(face))) return;
+    }
+  }
+
+ private:
+  // The slot of (tile, chunk) counts while counting, and is the next free entry while filling.
+  int64_t* slots(int64_t image, int64_t chunk) const { return starts_ + image * (tiles() * chunks_ + 1) + chunk; }
+
+  template <class Visit>
+  void for_each_tile(const PixelBox& b, const Visit& visit) const {
+    if (is_empty(b)) return;
+    for (int64_t y = b.y0 / kTile; y <= b.y1 / kTile; ++y) {
+      for (int64_t x = b.x0 / kTile; x <= b.x1 / kTile; ++x) visit(y * columns_ + x);
+    }
+  }
+
+  template <class BoxOf, class RangeOf>
+  void count_chunk(int64_t image, int64_t chunk, const RangeOf& range_of, const BoxOf& box_of) {
+    int64_t* counts = slots(image, chunk);
+    for (int64_t tile = 0; tile < tiles(); ++tile) counts[tile * chunks_] = 0;
+    const FaceRange range = range_of(image);
+    const Range part = part_of(range.count, chunks_, chunk);
+    for (int64_t face = range.start + part.begin; face < range.start + part.end; ++face) {
+      PixelBox& b = boxes_[image * faces_ + face];
+      b = box_of(image, face);
+      for_each_tile(b, [&](int64_t tile) { ++counts[tile * chunks_]; });
+    }
+  }
+
+  void scan(int64_t image) {
+    int64_t* slot = slots(image, 0);
+    int64_t next = 0;
+    for (int64_t i = 0; i < tiles() * chunks_; ++i) {
+      const int64_t count = slot[i];
+      slot[i] = next;
+      next += count;
+    }
+    slot[tiles() * chunks_] = next;
+  }
+
+  template <class RangeOf>
+  void fill_chunk(int64_t image, int64_t chunk, const RangeOf& range_of) {
+    // Starts must survive for the reader, so the running positions live in a thread's own scratch.
+    static thread_local std::vector<int64_t> next;
+    const int64_t* first = slots(image, chunk);
+    next.resize(size_t(tiles()));
+    for (int64_t tile = 0; tile < tiles(); ++tile) next[size_t(tile)] = first[tile * chunks_];
+    int32_t* entries = entries_ + image * capacity_;
+    const FaceRange range = range_of(image);
+    const Range part = part_of(range.count, chunks_, chunk);
+    for (int64_t face = range.start + part.begin; face < range.start + part.end; ++face) {
+      for_each_tile(box(image, face), [&](int64_t tile) {
+        const int64_t position = next[size_t(tile)]++;
+        if (position < capacity_) entries[position] = int32_t(face);
+      });
+    }
+  }
+
+  int64_t batch_, faces_, height_, width_;
+  int64_t columns_, rows_, chunks_, capacity_;
+  PixelBox* boxes_;   // [B, F]
+  int64_t* starts_;   // [B, tiles, chunks] + 1
+  int32_t* entries_;  // [B, capacity]
+};
+
+}  // namespace dibr::cpu

@@ -1,0 +1,60 @@
+// Deterministic scatter-add. The units of work (rows) that feed one output array are cut into runs by shapes alone;
+// each run adds into an array of its own, and these are summed in order. So neither the number of threads nor the order
+// in which they work changes a bit of the result.
+#pragma once
+
+#include <cstring>
+
+#include "abi/arena.h"
+#include "cpu/parallel.h"
+
+namespace dibr::cpu {
+
+template <class T>
+class Scatter {
+ public:
+  // `groups` outputs of `elements` each; `units` units of work feed each. Private arrays stay below about
+  // `budget` elements in all.
+  Scatter(int64_t groups, int64_t elements, int64_t units, int64_t budget, Arena& arena)
+      : groups_(groups), elements_(elements), units_(units) {
+    const int64_t wanted = (kRuns + groups - 1) / std::max<int64_t>(groups, 1);
+    const int64_t affordable = budget / std::max<int64_t>(groups * elements, 1);
+    runs_ = std::clamp<int64_t>(std::min(wanted, affordable), 1, std::max<int64_t>(units, 1));
+    if (runs_ > 1) private_ = arena.take<T>(groups * runs_ * elements);
+  }
+
+  // body(group, unit, sum) adds unit's share to sum[elements]. Overwrites out [groups, elements].
+  template <class Body>
+  void run(const dibr_launch& launch, T* out, const Body& body) const {
+    T* sums = runs_ > 1 ? private_ : out;
+    parallel_for(launch, groups_ * runs_, [&](int64_t i) {
+      T* sum = sums + i * elements_;
+      if (elements_ > 0) std::memset(sum, 0, size_t(elements_) * sizeof(T));
+      const Range part = part_of(units_, runs_, i % runs_);
+      for (int64_t unit = part.begin; unit < part.end; ++unit) body(i / runs_, unit, sum);
+    });
+    if (runs_ > 1) reduce(launch, out);
+  }
+
+ private:
+  static constexpr int64_t kRuns = 16;
+  static constexpr int64_t kBlock = 4096;
+
+  void reduce(const dibr_launch& launch, T* out) const {
+    const int64_t blocks = (elements_ + kBlock - 1) / kBlock;
+    parallel_for(launch, groups_ * blocks, [&](int64_t i) {
+      const int64_t group = i / blocks, begin = i % blocks * kBlock, end = std::min(begin + kBlock, elements_);
+      const T* sums = private_ + group * runs_ * elements_;
+      T* target = out + group * elements_;
+      std::copy(sums + begin, sums + end, target + begin);
+      for (int64_t run = 1; run < runs_; ++run) {
+        for (int64_t e = begin; e < end; ++e) target[e] += sums[run * elements_ + e];
+      }
+    });
+  }
+
+  int64_t groups_, elements_, units_, runs_ = 1;
+  T* private_ = nullptr;
+};
+
+}  // namespace dibr::cpu

@@ -1,0 +1,209 @@
+// SoftMask on the GPU: one block per tile, one thread per pixel, faces staged in shared memory in index order.
+#include "abi/backend.h"
+#include "abi/dispatch.h"
+#include "core/soft_mask.h"
+#include "cuda/bins.cuh"
+#include "cuda/reduce.cuh"
+#include "cuda/scatter.cuh"
+
+namespace dibr::cuda {
+namespace {
+
+constexpr int kStaged = 64;
+
+template <class T, class P>
+struct MaskBoxOf {
+  __device__ PixelBox operator()(const P& p, int64_t image, int64_t face) const {
+    return mask_box(triangle_of<T>(p, image, face), T(p.boxlen), p.width, p.height);
+  }
+};
+
+// A face in shared memory; takes_part is false where the tile has nothing to do with it.
+template <class T>
+struct StagedFace {
+  MaskFace<T> face;
+  T w[3];
+  int32_t vertices[3];
+  bool takes_part;
+};
+
+template <class T, class P>
+__device__ void stage(const P& p, const Bins& bins, const Tile& tile, int64_t i, StagedFace<T>* staged) {
+  staged->takes_part = false;
+  if (i >= tile.count) return;
+  const int64_t face = tile.face(i);
+  if (is_empty(bins.boxes[tile.image * bins.faces + face])) return;
+  const Triangle<T> t = triangle_of<T>(p, tile.image, face);
+  staged->takes_part = project_mask_face(t, T(p.boxlen), &staged->face);
+  for (int k = 0; k < 3; ++k) {
+    staged->w[k] = t.w[k];
+    staged->vertices[k] = p.face_indices[3 * face + k];
+  }
+}
+
+template <class T>
+__device__ bool in_box(const StagedFace<T>& s, T px, T py) {
+  return s.takes_part && s.face.x0 <= px && px < s.face.x1 && s.face.y0 <= py && py < s.face.y1;
+}
+
+// One thread's pixel, and how many faces it may still take.
+template <class T>
+struct MaskPixel {
+  int64_t index;
+  T px, py;
+  bool inside, open;
+
+  template <class P>
+  __device__ MaskPixel(const P& p, const Tile& tile) {
+    const int x = tile.x0 + int(threadIdx.x) % kTile, y = tile.y0 + int(threadIdx.x) / kTile;
+    inside = x < p.width && y < p.height;
+    index = (tile.image * p.height + y) * p.width + x;
+    px = pixel_x<T>(x, p.width);
+    py = pixel_y<T>(y, p.height);
+    open = inside && p.face_index[index] < 0;
+  }
+};
+
+// Stages the tile's faces batch by batch and calls use(staged face, whether this pixel takes it) for each, until no
+// pixel of the tile can take another. Every thread of the block runs through the same calls.
+template <class T, class P, class Use>
+__device__ void for_each_staged(const P& p, const Bins& bins, const Tile& tile, const MaskPixel<T>& pixel,
+                                StagedFace<T>* staged, const Use& use) {
+  int64_t taken = 0;
+  for (int64_t base = 0; base < tile.count; base += kStaged) {
+    if (__syncthreads_or(pixel.open && taken < p.knum) == 0) break;
+    if (threadIdx.x < kStaged) stage(p, bins, tile, base + threadIdx.x, &staged[threadIdx.x]);
+    __syncthreads();
+    for (int i = 0; i < kStaged; ++i) {
+      const bool takes = pixel.open && taken < p.knum && in_box(staged[i], pixel.px, pixel.py);
+      taken += takes;
+      use(staged[i], takes);
+    }
+  }
+  __syncthreads();
+}
+
+template <class T>
+__global__ void __launch_bounds__(kTilePixels) soft_mask_kernel(Bins bins, dibr_soft_mask_params p) {
+  __shared__ StagedFace<T> staged[kStaged];
+  for (int64_t index = blockIdx.x; index < bins.batch * bins.tiles(); index += gridDim.x) {
+    const Tile tile = tile_at(bins, p, index);
+    const MaskPixel<T> pixel(p, tile);
+    T product = T(1);
+    for_each_staged(p, bins, tile, pixel, staged, [&](const StagedFace<T>& s, bool takes) {
+      if (!takes) return;
+      const T distance2 = nearest_boundary_point(s.face.x, s.face.y, pixel.px, pixel.py).distance2;
+      product *= T(1) - std::exp(-T(p.sigmainv) * distance2);
+    });
+    if (pixel.inside) static_cast<T*>(p.mask)[pixel.index] = pixel.open ? T(1) - product : T(1);
+  }
+}
+
+// prod_{j != k} (1 - p_j) from one pass over all factors: those that are exactly 0 are counted apart, so that leaving
+// one out never divides by 0 and p_k = 1 is safe.
+template <class T>
+struct ProductWithout {
+  T of_nonzero = T(1);
+  int zeros = 0;
+
+  __device__ void include(T factor) {
+    if (factor == T(0)) {
+      ++zeros;
+    } else {
+      of_nonzero *= factor;
+    }
+  }
+  __device__ T operator()(T factor) const {
+    if (factor == T(0)) return zeros == 1 ? of_nonzero : T(0);
+    return zeros == 0 ? of_nonzero / factor : T(0);
+  }
+};
+
+template <class T, class Sink>
+__global__ void __launch_bounds__(kTilePixels)
+    soft_mask_backward_kernel(Bins bins, dibr_soft_mask_backward_params p, Sink sink) {
+  __shared__ StagedFace<T> staged[kStaged];
+  for (int64_t index = blockIdx.x; index < bins.batch * bins.tiles(); index += gridDim.x) {
+    const Tile tile = tile_at(bins, p, index);
+    MaskPixel<T> pixel(p, tile);
+    const T grad_mask = pixel.inside ? static_cast<const T*>(p.grad_mask)[pixel.index] : T(0);
+    pixel.open = pixel.open && grad_mask != T(0);
+    ProductWithout<T> product;
+    for_each_staged(p, bins, tile, pixel, staged, [&](const StagedFace<T>& s, bool takes) {
+      if (!takes) return;
+      const T distance2 = nearest_boundary_point(s.face.x, s.face.y, pixel.px, pixel.py).distance2;
+      product.include(T(1) - std::exp(-T(p.sigmainv) * distance2));
+    });
+    for_each_staged(p, bins, tile, pixel, staged, [&](const StagedFace<T>& s, bool takes) {
+      if (__ballot_sync(kFullWarp, takes) == 0) return;
+      T gradient[3][4] = {};
+      if (takes) {
+        const BoundaryPoint<T> point = nearest_boundary_point(s.face.x, s.face.y, pixel.px, pixel.py);
+        const T probability = std::exp(-T(p.sigmainv) * point.distance2);
+        const T grad_distance2 = -T(p.sigmainv) * probability * product(T(1) - probability) * grad_mask;
+        for (int k = 0; k < 3; ++k) {
+          if (k != point.a && k != point.b) continue;
+          mask_vertex_gradient(s.face, point, k, s.w[k], grad_distance2, gradient[k]);
+        }
+      }
+      for (int k = 0; k < 3; ++k) {
+        for (const int c : {0, 1, 3}) {
+          const T sum = warp_sum(gradient[k][c]);
+          const int64_t vertex = tile.image * p.vertices + s.vertices[k];
+          if (lane_index() == 0 && sum != T(0)) sink.add(4 * vertex + c, sum);
+        }
+      }
+    });
+  }
+}
+
+template <class T>
+dibr_status forward(const dibr_soft_mask_params& p, const dibr_launch& launch) {
+  Arena arena(launch.workspace);
+  const Bins bins(p.batch, p.faces, p.height, p.width, arena);
+  if (p.batch == 0) return DIBR_OK;
+  build_bins(bins, p, MaskBoxOf<T, dibr_soft_mask_params>{}, stream_of(launch));
+  DIBR_LAUNCH((soft_mask_kernel<T>), grid_for(p.batch * bins.tiles(), 1), kTilePixels, 0, stream_of(launch), bins, p);
+  return launched("soft_mask");
+}
+
+template <class T>
+ScatterSpace<T> position_space(const dibr_soft_mask_backward_params& p, Arena& arena) {
+  const int64_t per_pixel = 3 * (p.knum < p.faces ? p.knum : p.faces);
+  return ScatterSpace<T>(p.batch * p.vertices * 4, p.height * p.width * per_pixel, p.deterministic != 0, arena);
+}
+
+template <class T>
+dibr_status backward(const dibr_soft_mask_backward_params& p, const dibr_launch& launch) {
+  Arena arena(launch.workspace);
+  const Bins bins(p.batch, p.faces, p.height, p.width, arena);
+  const ScatterSpace<T> space = position_space<T>(p, arena);
+  if (p.batch > 0) build_bins(bins, p, MaskBoxOf<T, dibr_soft_mask_backward_params>{}, stream_of(launch));
+  scatter_add(space, static_cast<T*>(p.grad_positions), p.deterministic != 0, stream_of(launch), [&](auto sink) {
+    const unsigned grid = grid_for(p.batch * bins.tiles(), 1);
+    if (grid == 0) return;
+    DIBR_LAUNCH((soft_mask_backward_kernel<T, decltype(sink)>), grid, kTilePixels, 0, stream_of(launch), bins, p, sink);
+  });
+  return launched("soft_mask_backward");
+}
+
+}  // namespace
+
+dibr_status soft_mask_workspace(const dibr_soft_mask_params& p, Arena& arena) {
+  Bins(p.batch, p.faces, p.height, p.width, arena);
+  return DIBR_OK;
+}
+dibr_status soft_mask(const dibr_soft_mask_params& p, const dibr_launch& launch) {
+  return dispatch(p.dtype, [&](auto t) { return forward<decltype(t)>(p, launch); });
+}
+
+dibr_status soft_mask_backward_workspace(const dibr_soft_mask_backward_params& p, Arena& arena) {
+  Bins(p.batch, p.faces, p.height, p.width, arena);
+  dispatch(p.dtype, [&](auto t) { position_space<decltype(t)>(p, arena); });
+  return DIBR_OK;
+}
+dibr_status soft_mask_backward(const dibr_soft_mask_backward_params& p, const dibr_launch& launch) {
+  return dispatch(p.dtype, [&](auto t) { return backward<decltype(t)>(p, launch); });
+}
+
+}  // namespace dibr::cuda

@@ -1,0 +1,66 @@
+// RegisterCustomOps, the one symbol of this library: session options, or any host that opens custom-op libraries, call
+// it.
+#include <cstdio>
+#include <string>
+
+#include "onnxruntime/custom_op.h"
+
+namespace dibr::onnxruntime {
+namespace {
+
+constexpr const char* kDomain = "ai.dibr";
+
+// ONNX Runtime before 1.28 dereferences absent inputs and outputs while it infers the shapes of custom ops. Ops that
+// have optional arguments leave their shapes to the model's own annotations there.
+constexpr int kFirstMinorWithSafeInference = 28;
+
+int minor_version(const OrtApiBase& runtime) {
+  int minor = 0;
+  std::sscanf(runtime.GetVersionString(), "1.%d", &minor);
+  return minor;
+}
+
+bool has_optional(const Arguments& arguments) {
+  for (size_t index = 0; index < arguments.size(); ++index) {
+    if (arguments[index].optional) return true;
+  }
+  return false;
+}
+
+// ONNX Runtime keeps pointers to the ops for as long as a session lives, which may be until after the static objects of
+// this library are destroyed: the domain and its ops are never freed.
+OrtCustomOpDomain* create_domain(const OrtApiBase& runtime) {
+  const bool safe_inference = minor_version(runtime) >= kFirstMinorWithSafeInference;
+  OrtCustomOpDomain* domain = nullptr;
+  Ort::ThrowOnError(Ort::GetApi().CreateCustomOpDomain(kDomain, &domain));
+  for (const OpDefinition* definition : {&kRasterize, &kInterpolate, &kSoftMask, &kTexture}) {
+    const bool infer_shapes =
+        safe_inference || !(has_optional(definition->inputs) || has_optional(definition->outputs));
+    for (const dibr_dtype dtype : {DIBR_FLOAT32, DIBR_FLOAT64}) {
+      Ort::ThrowOnError(
+          Ort::GetApi().CustomOpDomain_Add(domain, new CustomOp(*definition, dtype, DIBR_CPU, infer_shapes)));
+    }
+  }
+  return domain;
+}
+
+OrtStatus* refuse_old_runtime(const OrtApiBase& runtime) {
+  const std::string message = "dibr: this custom-op library needs ONNX Runtime 1." + std::to_string(kApiVersion) +
+                              " or newer, but ONNX Runtime " + runtime.GetVersionString() + " loaded it";
+  return runtime.GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
+}
+
+}  // namespace
+}  // namespace dibr::onnxruntime
+
+extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
+                                                                               const OrtApiBase* runtime) {
+  using namespace dibr::onnxruntime;
+  const OrtApi* api = runtime->GetApi(kApiVersion);
+  if (api == nullptr) return refuse_old_runtime(*runtime);
+  Ort::InitApi(api);
+  return guard([&] {
+    static OrtCustomOpDomain* const domain = create_domain(*runtime);
+    Ort::ThrowOnError(api->AddCustomOpDomain(options, domain));
+  });
+}

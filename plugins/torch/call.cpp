@@ -1,0 +1,185 @@
+#include "torch/call.h"
+
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <atomic>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace dibr::torch_door {
+namespace {
+
+using ::torch::headeronly::ScalarType;
+
+// torch turns this into a RuntimeError.
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::runtime_error(message.str());
+}
+
+// As Python spells it.
+std::string to_text(ScalarType type) {
+  switch (type) {
+    case ScalarType::Bool:
+      return "bool";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::Long:
+      return "int64";
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::Double:
+      return "float64";
+    default:
+      return ::torch::headeronly::toString(type);
+  }
+}
+
+std::string to_text(const Tensor& tensor) {
+  std::ostringstream text;
+  const char* separator = "";
+  text << "[";
+  for (const int64_t size : tensor.sizes()) {
+    text << separator << size;
+    separator = ", ";
+  }
+  text << "]";
+  return text.str();
+}
+
+// For example "[B, V, 4] with B = 2".
+std::string to_text(Shape shape) {
+  std::ostringstream text, known;
+  const char* separator = "";
+  text << "[";
+  for (const Extent& extent : shape) {
+    text << separator;
+    separator = ", ";
+    if (extent.size == nullptr) {
+      text << extent.number;
+      continue;
+    }
+    text << extent.size->name;
+    if (extent.size->value >= 0) {
+      known << (known.tellp() > 0 ? ", " : " with ") << extent.size->name << " = " << extent.size->value;
+    }
+  }
+  text << "]" << known.str();
+  return text.str();
+}
+
+dibr_dtype dtype_of(const char* op, const char* name, const Tensor& tensor, Dtypes allowed) {
+  const bool half = allowed == Dtypes::kRealOrHalf;
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return DIBR_FLOAT32;
+    case ScalarType::Double:
+      return DIBR_FLOAT64;
+    case ScalarType::Half:
+      if (half) return DIBR_FLOAT16;
+      break;
+    case ScalarType::BFloat16:
+      if (half) return DIBR_BFLOAT16;
+      break;
+    default:
+      break;
+  }
+  fail(op, ": ", name, " must be float32", half ? ", float64, float16 or bfloat16" : " or float64", ", got ",
+       to_text(tensor.scalar_type()));
+}
+
+// dibr_parallel_for on torch's intra-op threads. torch would cut the range into one run for each thread; tasks differ
+// too much in length for that, so the threads take the next task as they get free.
+void parallel_for(void*, int64_t count, dibr_task task, void* task_state) noexcept {
+  std::atomic<int64_t> next{0};
+  const auto work = [&](int64_t, int64_t) {
+    for (int64_t i = next++; i < count; i = next++) task(task_state, i);
+  };
+  ::torch::stable::parallel_for(0, std::min<int64_t>(count, ::torch::stable::get_num_threads()), 1, work);
+}
+
+}  // namespace
+
+Call::Call(const char* op, const char* first_name, const Tensor& first, Dtypes allowed)
+    : op_(op),
+      first_name_(first_name),
+      first_(first),
+      dtype_(dtype_of(op, first_name, first, allowed)),
+      device_(DIBR_CPU) {}
+
+const void* Call::real(const char* name, const OptionalTensor& tensor, Shape shape) {
+  return tensor ? hold(name, *tensor, first_.scalar_type(), shape).const_data_ptr() : nullptr;
+}
+
+const void* Call::real_not_half(const char* name, const OptionalTensor& tensor, Shape shape) {
+  const ScalarType type = dtype_ == DIBR_FLOAT64 ? ScalarType::Double : ScalarType::Float;
+  return tensor ? hold(name, *tensor, type, shape).const_data_ptr() : nullptr;
+}
+
+const int32_t* Call::int32(const char* name, const OptionalTensor& tensor, Shape shape) {
+  return tensor ? static_cast<const int32_t*>(hold(name, *tensor, ScalarType::Int, shape).const_data_ptr()) : nullptr;
+}
+
+Tensor Call::new_real(std::initializer_list<int64_t> shape) const { return ::torch::stable::new_empty(first_, shape); }
+
+Tensor Call::new_int32(std::initializer_list<int64_t> shape) const {
+  return ::torch::stable::new_empty(first_, shape, ScalarType::Int);
+}
+
+const Tensor& Call::hold(const char* name, const Tensor& tensor, ScalarType type, Shape shape) {
+  if (tensor.device() != first_.device()) fail(op_, ": ", name, " must be on the device of ", first_name_);
+  if (tensor.scalar_type() != type) {
+    fail(op_, ": ", name, " must be ", to_text(type), ", got ", to_text(tensor.scalar_type()));
+  }
+  match(name, tensor, shape);
+  return inputs_.emplace_back(::torch::stable::contiguous(tensor));
+}
+
+void Call::match(const char* name, const Tensor& tensor, Shape shape) const {
+  bool fits = tensor.dim() == static_cast<int64_t>(shape.size());
+  int64_t axis = 0;
+  for (const Extent& extent : shape) {
+    if (!fits) break;
+    const int64_t expected = extent.size != nullptr ? extent.size->value : extent.number;
+    fits = expected < 0 || tensor.size(axis) == expected;
+    ++axis;
+  }
+  if (!fits) fail(op_, ": ", name, " must have shape ", to_text(shape), ", got ", to_text(tensor));
+  axis = 0;
+  for (const Extent& extent : shape) {
+    if (extent.size != nullptr) extent.size->value = tensor.size(axis);
+    ++axis;
+  }
+}
+
+void Call::check_choice(const char* name, int64_t value, int64_t count) const {
+  if (value < 0 || value >= count) fail(op_, ": ", name, " must be in [0, ", count - 1, "], got ", value);
+}
+
+void Call::check(dibr_status status) const {
+  if (status != DIBR_OK) fail(dibr_last_error());
+}
+
+void Call::allocate_workspace(uint64_t bytes) {
+  workspace_bytes_ = bytes;
+  if (bytes > 0) workspace_ = ::torch::stable::new_empty(first_, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
+}
+
+dibr_launch Call::make_launch() const {
+  dibr_launch launch{};
+  launch.device = device_;
+  launch.parallel_for = parallel_for;
+  launch.workspace = workspace_ ? workspace_->mutable_data_ptr() : nullptr;
+  launch.workspace_bytes = workspace_bytes_;
+  return launch;
+}
+
+}  // namespace dibr::torch_door

@@ -1,0 +1,33 @@
+// The torch ops, as register.cpp registers them. Arguments and shapes are those of dibr_deploy/ops.py; faces,
+// face_ranges, face_valid and face_index are int32, enumerations are the integers of dibr.h.
+#pragma once
+
+#include <tuple>
+
+#include "torch/call.h"
+
+namespace dibr::torch_door {
+
+std::tuple<Tensor, Tensor, Tensor> rasterize(const Tensor& positions, const Tensor& faces,
+                                             const OptionalTensor& face_ranges, const OptionalTensor& face_valid,
+                                             int64_t height, int64_t width, bool perspective_correct, int64_t cull,
+                                             bool depth_clip);
+Tensor rasterize_backward(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
+                          const OptionalTensor& grad_barycentrics, const OptionalTensor& grad_depth,
+                          bool perspective_correct);
+
+Tensor interpolate(const Tensor& attributes, const Tensor& faces, const Tensor& face_index, const Tensor& barycentrics);
+std::tuple<Tensor, Tensor> interpolate_backward(const Tensor& attributes, const Tensor& faces, const Tensor& face_index,
+                                                const Tensor& barycentrics, const Tensor& grad_output);
+
+Tensor soft_mask(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
+                 const OptionalTensor& face_ranges, double sigmainv, double boxlen, int64_t knum);
+Tensor soft_mask_backward(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
+                          const OptionalTensor& face_ranges, const Tensor& grad_mask, double sigmainv, double boxlen,
+                          int64_t knum);
+
+Tensor texture(const Tensor& texture, const Tensor& uv, int64_t filter, int64_t wrap);
+std::tuple<Tensor, Tensor> texture_backward(const Tensor& texture, const Tensor& uv, const Tensor& grad_output,
+                                            int64_t filter, int64_t wrap);
+
+}  // namespace dibr::torch_door

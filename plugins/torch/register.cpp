@@ -1,0 +1,41 @@
+// Registers the ops with torch through its stable ABI. dibr_deploy/ops.py adds shapes (fake kernels) and autograd.
+#include <torch/csrc/stable/library.h>
+
+#include "torch/ops.h"
+
+namespace door = dibr::torch_door;
+
+STABLE_TORCH_LIBRARY(dibr, library) {
+  library.def(
+      "rasterize(Tensor positions, Tensor faces, Tensor? face_ranges, Tensor? face_valid, SymInt height, "
+      "SymInt width, bool perspective_correct, int cull, bool depth_clip) "
+      "-> (Tensor face_index, Tensor barycentrics, Tensor depth)");
+  library.def(
+      "rasterize_backward(Tensor positions, Tensor faces, Tensor face_index, Tensor? grad_barycentrics, "
+      "Tensor? grad_depth, bool perspective_correct) -> Tensor");
+  library.def("interpolate(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics) -> Tensor");
+  library.def(
+      "interpolate_backward(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics, "
+      "Tensor grad_output) -> (Tensor grad_attributes, Tensor grad_barycentrics)");
+  library.def(
+      "soft_mask(Tensor positions, Tensor faces, Tensor face_index, Tensor? face_ranges, float sigmainv, "
+      "float boxlen, int knum) -> Tensor");
+  library.def(
+      "soft_mask_backward(Tensor positions, Tensor faces, Tensor face_index, Tensor? face_ranges, "
+      "Tensor grad_mask, float sigmainv, float boxlen, int knum) -> Tensor");
+  library.def("texture(Tensor texture, Tensor uv, int filter, int wrap) -> Tensor");
+  library.def(
+      "texture_backward(Tensor texture, Tensor uv, Tensor grad_output, int filter, int wrap) "
+      "-> (Tensor grad_texture, Tensor grad_uv)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(dibr, CPU, library) {
+  library.impl("rasterize", TORCH_BOX(&door::rasterize));
+  library.impl("rasterize_backward", TORCH_BOX(&door::rasterize_backward));
+  library.impl("interpolate", TORCH_BOX(&door::interpolate));
+  library.impl("interpolate_backward", TORCH_BOX(&door::interpolate_backward));
+  library.impl("soft_mask", TORCH_BOX(&door::soft_mask));
+  library.impl("soft_mask_backward", TORCH_BOX(&door::soft_mask_backward));
+  library.impl("texture", TORCH_BOX(&door::texture));
+  library.impl("texture_backward", TORCH_BOX(&door::texture_backward));
+}

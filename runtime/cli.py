@@ -1,0 +1,31 @@
+"""`dibr render`: the arguments. The work is imported when the command runs, and torch never is."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+
+def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `render`."""
+    render = subparsers.add_parser("render", help="show what an exported model makes of a photo")
+    render.add_argument("--model", type=Path, required=True, metavar="FILE", help="written by `dibr export`")
+    render.add_argument("--image", type=Path, required=True, metavar="FILE", help="a photo of any size")
+    render.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for PNG, GIF and GLB")
+    render.add_argument("--frames", type=int, default=36, help="views of the turntable (default %(default)s)")
+    render.add_argument("--elevation", type=float, default=20.0, help="of the camera, degrees (default %(default)s)")
+    render.add_argument("--provider", default="auto", help="auto, cpu or cuda (default %(default)s)")
+    render.add_argument("--threads", type=int, default=None, help="of one operator (default: one per core)")
+    render.set_defaults(run=_render)
+
+
+def _render(arguments: argparse.Namespace) -> None:
+    from .render import render_photo
+    from .session import Session
+
+    session = Session(arguments.model, arguments.provider, threads=arguments.threads)
+    elevation = math.radians(arguments.elevation)
+    written = render_photo(session, arguments.image, arguments.output, frames=arguments.frames, elevation=elevation)
+    for name, path in written._asdict().items():
+        print(f"{name}: {path}")

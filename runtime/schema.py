@@ -1,0 +1,12 @@
+"""What an exported graph says about itself: the domain of its ops and the keys of its metadata."""
+
+OP_DOMAIN = "ai.dibr"
+
+METADATA_SCHEMA_VERSION = "dibr.schema_version"
+"""Version of the op schema that the graph uses, a decimal integer."""
+METADATA_PRODUCER = "dibr.producer"
+"""Name and version of the exporter."""
+METADATA_OPSET = "dibr.opset"
+"""Version of the standard ONNX opset, a decimal integer."""
+METADATA_OUTPUTS = "dibr.outputs"
+"""JSON object: meaning of each output by name."""

@@ -1,0 +1,34 @@
+"""Builds libdibr with its CUDA kernels compiled for the CPU (tests/cuda_on_host), once for all test processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _tool(name: str) -> str:
+    beside_python = Path(sys.executable).parent / name
+    found = str(beside_python) if beside_python.exists() else shutil.which(name)
+    assert found, f"{name} is needed to build the CUDA kernels for the CPU"
+    return found
+
+
+def build(name: str = "cuda_on_host", target: str = "dibr", **options: str) -> Path:
+    """The build folder of a host build with these CMake options; rebuilds what has changed."""
+    folder = ROOT / "build" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"DIBR_CUDA_ON_HOST": "ON", "DIBR_TORCH": "OFF", "DIBR_ORT": "OFF", **options}
+    configure = [_tool("cmake"), "-S", str(ROOT), "-B", str(folder), "-G", "Ninja"]
+    configure += [f"-DCMAKE_MAKE_PROGRAM={_tool('ninja')}", *(f"-D{key}={value}" for key, value in settings.items())]
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for command in (configure, [_tool("cmake"), "--build", str(folder), "--target", target]):
+            result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CLICOLOR": "0"})
+            assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
+    return folder

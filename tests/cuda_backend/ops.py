@@ -1,0 +1,196 @@
+"""The ops on numpy arrays, on either device of one library: the same call, so that two devices can be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cuda_backend.abi import BFLOAT16, DTYPES, Library, aligned
+from oracle.scenes import Scene
+
+
+def bfloat16_bits(values: np.ndarray) -> np.ndarray:
+    """float32 -> uint16 bits of the nearest bfloat16, ties to even."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def bfloat16_values(bits: np.ndarray) -> np.ndarray:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _code(array: np.ndarray) -> int:
+    return BFLOAT16 if array.dtype == np.uint16 else DTYPES[array.dtype]
+
+
+@dataclass(frozen=True)
+class Device:
+    library: Library
+    code: int
+    deterministic: bool = False
+
+    def _mesh(self, scene: Scene) -> dict[str, object]:
+        return {
+            "batch": scene.positions.shape[0],
+            "vertices": scene.positions.shape[1],
+            "faces": scene.faces.shape[0],
+            "height": scene.height,
+            "width": scene.width,
+            "positions": np.ascontiguousarray(scene.positions),
+            "face_indices": np.ascontiguousarray(scene.faces, np.int32),
+        }
+
+    def rasterize(self, scene: Scene, perspective_correct: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """face_index, barycentrics, depth."""
+        shape = (scene.positions.shape[0], scene.height, scene.width)
+        dtype = scene.positions.dtype
+        out = aligned(shape, np.int32), aligned((*shape, 3), dtype), aligned(shape, dtype)
+        keep = {
+            "face_ranges": None if scene.face_ranges is None else np.ascontiguousarray(scene.face_ranges, np.int32),
+            "face_valid": None if scene.face_valid is None else np.ascontiguousarray(scene.face_valid, np.int32),
+        }
+        self.library.run(
+            "rasterize",
+            self.code,
+            DTYPES[dtype],
+            **self._mesh(scene),
+            **keep,
+            perspective_correct=int(perspective_correct),
+            cull=int(scene.cull == "back"),
+            depth_clip=int(scene.depth_clip),
+            face_index=out[0],
+            barycentrics=out[1],
+            depth=out[2],
+        )
+        return out
+
+    def rasterize_backward(
+        self,
+        scene: Scene,
+        face_index: np.ndarray,
+        grad_barycentrics: np.ndarray | None,
+        grad_depth: np.ndarray | None,
+        perspective_correct: bool = True,
+    ) -> np.ndarray:
+        out = aligned(scene.positions.shape, scene.positions.dtype)
+        self.library.run(
+            "rasterize_backward",
+            self.code,
+            DTYPES[scene.positions.dtype],
+            **self._mesh(scene),
+            deterministic=int(self.deterministic),
+            perspective_correct=int(perspective_correct),
+            face_index=face_index,
+            grad_barycentrics=grad_barycentrics,
+            grad_depth=grad_depth,
+            grad_positions=out,
+        )
+        return out
+
+    def _soft_mask(self, op: str, scene: Scene, options: dict[str, float], **arrays: np.ndarray) -> None:
+        settings: dict[str, float] = {"sigmainv": 7000.0, "boxlen": 0.02, "knum": 30, **options}
+        ranges = None if scene.face_ranges is None else np.ascontiguousarray(scene.face_ranges, np.int32)
+        dtype = DTYPES[scene.positions.dtype]
+        self.library.run(op, self.code, dtype, **self._mesh(scene), face_ranges=ranges, **settings, **arrays)
+
+    def soft_mask(self, scene: Scene, face_index: np.ndarray, **options: float) -> np.ndarray:
+        out = aligned(face_index.shape, scene.positions.dtype)
+        self._soft_mask("soft_mask", scene, options, face_index=face_index, mask=out)
+        return out
+
+    def soft_mask_backward(
+        self, scene: Scene, face_index: np.ndarray, grad_mask: np.ndarray, **options: float
+    ) -> np.ndarray:
+        out = aligned(scene.positions.shape, scene.positions.dtype)
+        options = {**options, "deterministic": int(self.deterministic)}
+        self._soft_mask(
+            "soft_mask_backward", scene, options, face_index=face_index, grad_mask=grad_mask, grad_positions=out
+        )
+        return out
+
+    @staticmethod
+    def _attributes(attributes: np.ndarray, faces: np.ndarray, face_index: np.ndarray) -> dict[str, object]:
+        return {
+            "batch": face_index.shape[0],
+            "attribute_batch": attributes.shape[0],
+            "vertices": attributes.shape[1],
+            "channels": attributes.shape[2],
+            "faces": faces.shape[0],
+            "height": face_index.shape[1],
+            "width": face_index.shape[2],
+            "attributes": attributes,
+            "face_indices": np.ascontiguousarray(faces, np.int32),
+            "face_index": face_index,
+        }
+
+    def interpolate(
+        self, attributes: np.ndarray, faces: np.ndarray, face_index: np.ndarray, barycentrics: np.ndarray
+    ) -> np.ndarray:
+        out = aligned((*face_index.shape, attributes.shape[2]), attributes.dtype)
+        mesh = self._attributes(attributes, faces, face_index)
+        self.library.run(
+            "interpolate", self.code, _code(attributes), **mesh, barycentrics=barycentrics, output=out
+        )
+        return out
+
+    def interpolate_backward(
+        self,
+        attributes: np.ndarray,
+        faces: np.ndarray,
+        face_index: np.ndarray,
+        barycentrics: np.ndarray,
+        grad_output: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients of attributes and barycentrics."""
+        out = aligned(attributes.shape, attributes.dtype), aligned(barycentrics.shape, barycentrics.dtype)
+        self.library.run(
+            "interpolate_backward",
+            self.code,
+            _code(attributes),
+            **self._attributes(attributes, faces, face_index),
+            deterministic=int(self.deterministic),
+            barycentrics=barycentrics,
+            grad_output=grad_output,
+            grad_attributes=out[0],
+            grad_barycentrics=out[1],
+        )
+        return out
+
+    @staticmethod
+    def _texture(texture: np.ndarray, uv: np.ndarray, filter: int, wrap: int) -> dict[str, object]:
+        return {
+            "batch": uv.shape[0],
+            "texture_batch": texture.shape[0],
+            "channels": texture.shape[1],
+            "texture_height": texture.shape[2],
+            "texture_width": texture.shape[3],
+            "height": uv.shape[1],
+            "width": uv.shape[2],
+            "filter": filter,
+            "wrap": wrap,
+            "texture": texture,
+            "uv": uv,
+        }
+
+    def texture(self, texture: np.ndarray, uv: np.ndarray, filter: int, wrap: int) -> np.ndarray:
+        out = aligned((*uv.shape[:3], texture.shape[1]), texture.dtype)
+        self.library.run("texture", self.code, _code(texture), **self._texture(texture, uv, filter, wrap), output=out)
+        return out
+
+    def texture_backward(
+        self, texture: np.ndarray, uv: np.ndarray, grad_output: np.ndarray, filter: int, wrap: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients of texture and uv."""
+        out = aligned(texture.shape, texture.dtype), aligned(uv.shape, uv.dtype)
+        self.library.run(
+            "texture_backward",
+            self.code,
+            _code(texture),
+            **self._texture(texture, uv, filter, wrap),
+            deterministic=int(self.deterministic),
+            grad_output=grad_output,
+            grad_texture=out[0],
+            grad_uv=out[1],
+        )
+        return out

@@ -1,0 +1,214 @@
+"""Texture against the float64 oracle, values by hand and finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from oracle import compare, kernel, oracle
+from oracle.kernel import tensor
+
+from dibr_deploy import ops
+
+DTYPES = [np.float32, np.float64]
+WRAPS = ["clamp", "repeat", "mirror"]
+SIZES = [(1, 1), (1, 6), (5, 1), (7, 4), (64, 32)]
+
+
+def random_input(dtype, size, batch=2, shared=False, channels=3, image=(23, 41)):
+    """texture [B or 1, C, Ht, Wt] and uv [B, H, W, 2] from -2.5 to 3.5."""
+    rng = np.random.default_rng(0)
+    texels = rng.normal(size=(1 if shared else batch, channels, *size)).astype(dtype)
+    return texels, rng.uniform(-2.5, 3.5, (batch, *image, 2)).astype(dtype)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["batched", "shared"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equals_the_oracle(dtype, mode, wrap, size, shared, record_property):
+    """Nearest jumps at texel borders: pixels within the rounding of the texel coordinate of one are left out there."""
+    texels, uv = random_input(dtype, size, shared=shared)
+    actual = ops.texture(tensor(texels), tensor(uv), filter=mode, wrap=wrap).numpy()
+    expected = oracle.texture(texels, uv, filter=mode, wrap=wrap)
+    assert actual.dtype == dtype
+    assert actual.shape == expected.shape
+    excused = np.zeros(uv.shape[:3], dtype=bool)
+    if mode == "nearest":
+        excused = oracle.texel_clearance(uv, *size, mode) <= 4 * max(size) * np.finfo(dtype).eps
+    error = np.abs(actual - expected)[~excused].max()
+    kind = np.dtype(dtype).name
+    record_property(f"oracle: texture {kind} pixels", excused.size)
+    record_property(f"oracle: texture {kind} pixels on a texel border left out", int(excused.sum()))
+    record_property(f"oracle: texture {kind} {mode} largest error", error)
+    assert excused.mean() <= 1e-3
+    assert error <= compare.VALUE_TOLERANCE[np.dtype(dtype)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("wrap", "expected"),
+    [
+        ("clamp", [1, 1, 1, 1.5, 2, 3, 4, 4, 4]),
+        ("repeat", [3, 4, 2.5, 1.5, 2, 3, 4, 1.75, 2]),
+        ("mirror", [2, 1, 1, 1.5, 2, 3, 4, 4, 3]),
+    ],
+)
+def test_a_row_of_four_texels_by_hand(wrap, expected, dtype):
+    """Texels 1 2 3 4 with centres at 1/8, 3/8, 5/8, 7/8."""
+    u = torch.tensor([-0.375, -0.125, 0.0, 0.25, 0.375, 0.625, 0.875, 1.0625, 1.375], dtype=dtype)
+    uv = torch.stack([u, torch.full_like(u, 0.5)], dim=-1)[None, None]
+    sampled = ops.texture(torch.tensor([[[[1, 2, 3, 4]]]], dtype=dtype), uv, wrap=wrap)
+    assert sampled[0, 0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_v_zero_is_the_top_row(mode):
+    texels = torch.tensor([[[[1.0, 2], [3, 4]]]])
+    uv = torch.tensor([[[[0.25, 0.25], [0.75, 0.25]], [[0.25, 0.75], [0.75, 0.75]]]])
+    assert ops.texture(texels, uv, filter=mode)[0, :, :, 0].tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_nearest_takes_the_texel_that_contains_the_point(wrap):
+    """Borders belong to the texel that begins there."""
+    texels = torch.arange(4.0).reshape(1, 1, 1, 4)
+    u = torch.tensor([0.0, 0.2499, 0.25, 0.7499, 0.75, 0.9999, 1.0, -0.0001])
+    uv = torch.stack([u, torch.full_like(u, 0.5)], dim=-1)[None, None]
+    beyond = {"clamp": [3, 0], "repeat": [0, 3], "mirror": [3, 0]}[wrap]
+    assert ops.texture(texels, uv, filter="nearest", wrap=wrap)[0, 0, :, 0].tolist() == [0, 0, 1, 2, 3, 3, *beyond]
+
+
+def uv_away_from_creases(size, count, seed, clearance=1e-3):
+    """[1, 1, count, 2] uv from -1.5 to 2.5, none within `clearance` texels of a line through texel centres."""
+    uv = np.random.default_rng(seed).uniform(-1.5, 2.5, (8 * count, 2))
+    return uv[oracle.texel_clearance(uv, *size, "bilinear") > clearance][None, None, :count]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (1, 5)], ids=str)
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("shared", [False, True], ids=["batched", "shared"])
+def test_gradcheck_in_texture_and_uv(size, wrap, shared):
+    texels, _ = random_input(np.float64, size, shared=shared, channels=2)
+    uv = np.concatenate([uv_away_from_creases(size, 9, seed) for seed in (1, 2)])
+    inputs = tensor(texels).requires_grad_(), tensor(uv).requires_grad_()
+    assert torch.autograd.gradcheck(lambda t, c: ops.texture(t, c, wrap=wrap), inputs, eps=1e-6)
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_gradcheck_of_nearest_in_texture_and_none_in_uv(wrap):
+    texels, uv = random_input(np.float64, (3, 4), image=(3, 3))
+    uv = tensor(uv).requires_grad_()
+    inputs = tensor(texels).requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: ops.texture(t, uv.detach(), filter="nearest", wrap=wrap), (inputs,))
+    output = ops.texture(inputs, uv, filter="nearest", wrap=wrap)
+    assert (torch.autograd.grad(output.sum(), uv)[0] == 0).all()
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_gradient_at_a_crease_is_the_limit_from_larger_uv(wrap):
+    """The surface has creases at u = (i + 1/2) / n; the cell that begins there gives the gradient, in every wrap."""
+    size = (4, 8)
+    texels = tensor(np.random.default_rng(4).normal(size=(1, 1, *size)))
+    columns, rows = np.meshgrid(np.arange(-8, 17), np.arange(-4, 9))
+    creases = tensor(np.stack([(columns + 0.5) / 8, (rows + 0.5) / 4], axis=-1)[None])
+
+    def gradient(shift):
+        uv = (creases + shift).requires_grad_()
+        return torch.autograd.grad(ops.texture(texels, uv, wrap=wrap).sum(), uv)[0]
+
+    on_crease, above, below = gradient(0.0), gradient(1e-9), gradient(-1e-9)
+    torch.testing.assert_close(on_crease, above, rtol=0, atol=1e-6)
+    assert ((on_crease - below).abs() > 1e-3).any()
+
+
+def test_no_gradient_in_uv_beyond_a_clamped_border():
+    texels, _ = random_input(np.float64, (4, 4))
+    beyond = torch.tensor([[[[-0.3, 0.4], [1.4, 0.6]]]] * 2, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(ops.texture(tensor(texels), beyond).sum(), beyond)
+    assert (gradient[..., 0] == 0).all()
+    assert (gradient[..., 1] != 0).all()
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_float32_gradient_equals_float64(wrap, mode, record_property):
+    texels, uv = random_input(np.float32, (16, 32))
+    clear = oracle.texel_clearance(uv, 16, 32, mode) > 1e-4
+    uv[~clear] = 0.51
+
+    def gradients(dtype):
+        inputs = [torch.from_numpy(array).to(dtype).requires_grad_() for array in (texels, uv)]
+        output = ops.texture(*inputs, filter=mode, wrap=wrap)
+        return torch.autograd.grad(output.square().sum(), inputs)
+
+    for label, single, double in zip(
+        ("texture", "uv"), gradients(torch.float32), gradients(torch.float64), strict=True
+    ):
+        error = ((single - double).abs().max() / double.abs().max().clamp(min=1)).item()
+        record_property(f"oracle: texture_backward float32 {label} largest error / largest gradient", error)
+        assert error <= compare.VALUE_TOLERANCE[np.dtype(np.float32)]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_uv_that_is_not_finite_samples_zero_without_gradient(dtype, wrap, mode):
+    texels, uv = random_input(dtype, (5, 6), image=(2, 3))
+    uv[0, 0, 0], uv[0, 0, 1], uv[1, 1, 2] = [np.nan, 0.5], [0.5, np.inf], [-np.inf, np.nan]
+    bad = ~np.isfinite(uv).all(axis=-1)
+    inputs = [tensor(texels).requires_grad_(), tensor(uv).requires_grad_()]
+    output = ops.texture(*inputs, filter=mode, wrap=wrap)
+    gradients = torch.autograd.grad(output.square().sum(), inputs)
+    assert (output[torch.from_numpy(bad)] == 0).all()
+    assert (gradients[1][torch.from_numpy(bad)] == 0).all()
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    cleaned = [tensor(texels).requires_grad_(), tensor(np.where(bad[..., None], 0, uv))]
+    others = ops.texture(*cleaned, filter=mode, wrap=wrap) * torch.from_numpy(~bad)[..., None]
+    assert torch.equal(torch.autograd.grad(others.square().sum(), cleaned[0])[0], gradients[0])
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("value", [2.0**31, -(2.0**33), 1e18, -1e20, 3e38])
+def test_a_huge_uv_samples_some_texel(value, wrap, mode):
+    """Texel indices beyond any integer: clamp still gives the border, the others some texel of the texture."""
+    texels = np.random.default_rng(0).uniform(1, 2, (1, 1, 4, 8)).astype(np.float32)
+    uv = tensor(np.array([[[[value, 0.125]]]], dtype=np.float32)).requires_grad_()
+    sampled = ops.texture(tensor(texels), uv, filter=mode, wrap=wrap)
+    assert 1 <= sampled.item() <= 2
+    assert torch.isfinite(torch.autograd.grad(sampled.sum(), uv)[0]).all()
+    if wrap == "clamp":
+        assert sampled.item() == texels[0, 0, 0, 7 if value > 0 else 0]
+
+
+def test_an_empty_batch_and_no_channels():
+    for batch, channels in ((0, 3), (2, 0)):
+        texels = torch.zeros(batch, channels, 2, 2, requires_grad=True)
+        uv = torch.zeros(batch, 4, 5, 2, requires_grad=True)
+        output = ops.texture(texels, uv)
+        assert output.shape == (batch, 4, 5, channels)
+        gradients = torch.autograd.grad(output.sum(), [texels, uv])
+        assert [g.shape for g in gradients] == [texels.shape, uv.shape]
+        assert (gradients[1] == 0).all()
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["batched", "shared"])
+def test_same_bits_in_every_run_and_for_every_number_of_threads(shared):
+    """Many pixels pull at each of a few texels, so the order of the sum would show."""
+    texels, uv = random_input(np.float32, (3, 5), batch=3, shared=shared, image=(120, 100))
+
+    def run():
+        inputs = [tensor(texels).requires_grad_(), tensor(uv).requires_grad_()]
+        output = ops.texture(*inputs, wrap="mirror")
+        return [output, *torch.autograd.grad(output.square().sum(), inputs)]
+
+    kernel.assert_same_bits_for_every_number_of_threads(run)
+
+
+def test_a_second_derivative_is_refused_by_name():
+    texels, uv = (tensor(array).requires_grad_() for array in random_input(np.float64, (3, 4)))
+    (gradient,) = torch.autograd.grad(ops.texture(texels, uv).square().sum(), uv, create_graph=True)
+    with pytest.raises(RuntimeError, match="texture"):
+        gradient.square().sum().backward()

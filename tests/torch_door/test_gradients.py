@@ -1,0 +1,84 @@
+"""How gradients pass through the torch door. What they are is tested with the ops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dibr_deploy import ops
+
+HEIGHT, WIDTH = 13, 17
+
+
+def call(op: str, arguments):
+    outputs = getattr(torch.ops.dibr, op)(*arguments)
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+@pytest.mark.parametrize("op", ["rasterize", "interpolate", "soft_mask", "texture"])
+def test_second_derivatives_are_refused_by_name(op: str, arguments) -> None:
+    inputs = [a for a in arguments[op] if isinstance(a, torch.Tensor) and a.requires_grad]
+    loss = sum(output.square().sum() for output in call(op, arguments[op]) if output.is_floating_point())
+    gradients = torch.autograd.grad(loss, inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match=f"dibr::{op} has no second derivative"):
+        sum(gradient.square().sum() for gradient in gradients).backward()
+
+
+def test_three_coordinates_are_differentiable(mesh) -> None:
+    """The nearest vertex of a soft mask and the weights of a covered pixel, by finite differences."""
+    points = (mesh.positions[:1, :6, :3] * 0.7).clone().requires_grad_()
+    faces = torch.tensor([[0, 1, 2], [3, 4, 5]], dtype=torch.int32)
+
+    def render(points):
+        raster = ops.rasterize(points, faces, 3, 4)
+        mask = ops.soft_mask(points, faces, raster.face_index, sigmainv=3.0, boxlen=3.0, knum=2)
+        return raster.barycentrics, raster.depth, mask
+
+    assert render(points)[0].any()
+    assert torch.autograd.gradcheck(render, points, eps=1e-7, atol=1e-5)
+
+
+def test_each_output_of_rasterize_alone_gives_its_share_of_the_gradient(mesh) -> None:
+    positions = mesh.positions.clone().requires_grad_()
+    raster = ops.rasterize(positions, mesh.faces, HEIGHT, WIDTH)
+    weights, depths = torch.rand_like(raster.barycentrics), torch.rand_like(raster.depth)
+    [through_barycentrics] = torch.autograd.grad((raster.barycentrics * weights).sum(), positions, retain_graph=True)
+    [through_depth] = torch.autograd.grad((raster.depth * depths).sum(), positions, retain_graph=True)
+    both = (raster.barycentrics * weights).sum() + (raster.depth * depths).sum()
+    assert through_barycentrics.any() and through_depth.any()
+    torch.testing.assert_close(torch.autograd.grad(both, positions)[0], through_barycentrics + through_depth)
+
+
+def test_face_index_has_no_gradient(mesh) -> None:
+    raster = ops.rasterize(mesh.positions.clone().requires_grad_(), mesh.faces, HEIGHT, WIDTH)
+    assert not raster.face_index.requires_grad
+    assert raster.barycentrics.requires_grad and raster.depth.requires_grad
+
+
+def test_gradients_that_are_not_contiguous(mesh, raster) -> None:
+    attributes = mesh.attributes.clone().requires_grad_()
+    image = ops.interpolate(attributes, mesh.faces, raster.face_index, raster.barycentrics)
+    weights = torch.rand(5, 17, 13, 2, dtype=torch.float64)
+    [strided] = torch.autograd.grad(image, attributes, weights.permute(3, 2, 1, 0), retain_graph=True)
+    [contiguous] = torch.autograd.grad(image, attributes, weights.permute(3, 2, 1, 0).contiguous())
+    assert torch.equal(strided, contiguous)
+    # The gradient of a sum is expanded from one number.
+    [summed] = torch.autograd.grad(
+        ops.interpolate(attributes, mesh.faces, raster.face_index, raster.barycentrics).sum(), attributes
+    )
+    assert summed.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_results_do_not_depend_on_the_number_of_threads(dtype: torch.dtype, make_scene_gradients) -> None:
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 7):
+            torch.set_num_threads(threads)
+            results.append(make_scene_gradients(dtype))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            assert torch.equal(first, second)
