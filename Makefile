@@ -13,6 +13,7 @@ PYTEST_ARGS ?= -n $(JOBS)
 DEMO_ARGS ?=
 WERROR := $(if $(CI),ON,OFF)
 
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
@@ -31,7 +32,7 @@ $(VENV)/.requirements: requirements-dev.txt
 
 # Editable: Python files are used where they lie; the native libraries are built and copied into .venv.
 $(VENV)/.installed: $(VENV)/.requirements $(build_inputs)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable . \
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable . \
 		-C build-dir=build/editable -C cmake.define.DIBR_TORCH=ON -C cmake.define.DIBR_ORT=ON \
 		-C cmake.define.DIBR_WERROR=$(WERROR)
 	touch $@
@@ -65,7 +66,7 @@ format: $(VENV)/.requirements
 sanitize: $(VENV)/.requirements
 	for sanitizers in "address;undefined" thread; do \
 		folder="build/sanitize-$${sanitizers%%;*}"; \
-		$(BIN)/cmake -S . -B "$$folder" -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja --log-level=WARNING \
+		$(BIN)/cmake -S . -B "$$folder" -G Ninja --log-level=WARNING \
 			-DCMAKE_BUILD_TYPE=RelWithDebInfo -DDIBR_SANITIZE="$$sanitizers" -DDIBR_TESTS=ON -DDIBR_TORCH=OFF \
 			-DDIBR_ORT=OFF -DDIBR_WERROR=$(WERROR); \
 		$(BIN)/cmake --build "$$folder" -- --quiet; \

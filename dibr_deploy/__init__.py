@@ -1,6 +1,7 @@
 """dibr_deploy: the DIB-R differentiable renderer, from training in torch to serving in ONNX Runtime.
 
-Importing this package imports no framework; each public name below loads its module on first use.
+Importing this package imports no framework: each name below loads its module on first use, and a service that only
+runs exported models (``dibr_deploy.runtime``) never loads torch.
 """
 
 from __future__ import annotations
@@ -8,16 +9,38 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_PUBLIC = {
+_MODULES = (
+    "cameras",
+    "data",
+    "errors",
+    "export",
+    "lighting",
+    "losses",
+    "mesh",
+    "metrics",
+    "models",
+    "ops",
+    "renderer",
+    "runtime",
+    "shading",
+    "training",
+)
+_MODULE_OF = {
     "DibrError": "errors",
+    "Mesh": "mesh",
+    "MeshRenderer": "renderer",
     "Raster": "ops",
+    "icosphere": "mesh",
     "interpolate": "ops",
     "rasterize": "ops",
+    "read_mesh": "mesh",
     "soft_mask": "ops",
     "texture": "ops",
+    "uv_sphere": "mesh",
+    "write_mesh": "mesh",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_MODULES, *_MODULE_OF]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,9 +48,11 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("dibr_deploy")
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(f"dibr_deploy.{_PUBLIC[name]}"), name)
-    raise AttributeError(f"module 'dibr_deploy' has no attribute {name!r}")
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

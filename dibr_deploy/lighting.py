@@ -29,16 +29,16 @@ def make_light(
     Raises:
         DibrError: the direction has length zero.
     """
-    direction = torch.as_tensor(direction, dtype=None if isinstance(direction, Tensor) else torch.get_default_dtype())
-    direction = direction.reshape(-1, 3)
-    length = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
+    towards = direction if isinstance(direction, Tensor) else torch.tensor(direction, dtype=torch.get_default_dtype())
+    towards = towards.reshape(-1, 3)
+    length = torch.linalg.vector_norm(towards, dim=-1, keepdim=True)
     if not torch.compiler.is_compiling() and bool((length == 0).any()):
         raise DibrError("direction of a light must not be the zero vector")
-    ambient = torch.as_tensor(ambient, dtype=direction.dtype, device=direction.device).reshape(-1, 1)
-    intensity = torch.as_tensor(intensity, dtype=direction.dtype, device=direction.device).reshape(-1, 1)
-    vector = direction / length * intensity
-    ambient, _ = torch.broadcast_tensors(ambient, vector[:, :1])
-    return torch.cat([ambient, vector.expand(len(ambient), 3)], dim=-1)
+    factors = (torch.as_tensor(value, dtype=towards.dtype, device=towards.device) for value in (ambient, intensity))
+    ambient_part, strength = (factor.reshape(-1, 1) for factor in factors)
+    source = towards / length * strength
+    batch = max(len(ambient_part), len(source))
+    return torch.cat([ambient_part.expand(batch, 1), source.expand(batch, 3)], dim=-1)
 
 
 def lambert(normals: Tensor, light: Tensor) -> Tensor:

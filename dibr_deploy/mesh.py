@@ -6,6 +6,7 @@ import dataclasses
 import math
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class Mesh:
             value = getattr(self, field.name)
             if value is not None and (value.is_floating_point() or not isinstance(target, torch.dtype)):
                 moved[field.name] = value.to(target)
-        return dataclasses.replace(self, **moved)  # type: ignore[arg-type]
+        return dataclasses.replace(self, **moved)
 
 
 def icosphere(subdivisions: int = 3, radius: float = 1.0) -> Mesh:
@@ -198,7 +199,7 @@ def read_mesh(path: str | Path) -> Mesh:
     try:
         loaded = trimesh.load(path, force="mesh", process=False)
     except Exception as error:  # trimesh lets whatever its parsers trip over through
-        raise DibrError(f"mesh file {path} is damaged or not a {path.suffix} file ({error})") from error
+        raise DibrError(f"mesh file {path} is cut off, damaged or not a {path.suffix} file ({error})") from error
     if not isinstance(loaded, trimesh.Trimesh) or len(loaded.faces) == 0:
         raise DibrError(f"mesh file {path} has no faces")
     if not np.isfinite(loaded.vertices).all():
@@ -268,7 +269,7 @@ def _sorted_edges(faces: Tensor) -> Tensor:
     return faces.long()[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).sort(dim=-1).values
 
 
-def _from_trimesh(loaded) -> Mesh:  # type: ignore[no-untyped-def]
+def _from_trimesh(loaded: Any) -> Mesh:
     vertices = np.asarray(loaded.vertices, dtype=np.float64)
     faces = np.asarray(loaded.faces, dtype=np.int64)
     uvs, texture, colors = _appearance(loaded)
@@ -286,7 +287,7 @@ def _from_trimesh(loaded) -> Mesh:  # type: ignore[no-untyped-def]
     )
 
 
-def _appearance(loaded) -> tuple[np.ndarray | None, Tensor | None, np.ndarray | None]:  # type: ignore[no-untyped-def]
+def _appearance(loaded: Any) -> tuple[np.ndarray | None, Tensor | None, np.ndarray | None]:
     """uvs [V, 2] with v = 0 at the top, texture, vertex colours [V, 3]: the first two or the last, or none of them."""
     visual = loaded.visual
     if not visual.defined:
@@ -302,7 +303,7 @@ def _appearance(loaded) -> tuple[np.ndarray | None, Tensor | None, np.ndarray | 
     return uvs, torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), None
 
 
-def _to_trimesh(mesh: Mesh):  # type: ignore[no-untyped-def]
+def _to_trimesh(mesh: Mesh) -> Any:
     import trimesh
     from PIL import Image
 

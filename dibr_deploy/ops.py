@@ -43,7 +43,7 @@ CULL = {"none": 0, "back": 1}
 FILTER = {"nearest": 0, "bilinear": 1}
 WRAP = {"clamp": 0, "repeat": 1, "mirror": 2}
 
-_DEVICES = ("cpu", "meta")
+_DEVICES = ("cpu", "cuda", "meta")
 _REAL = (torch.float32, torch.float64)
 _REAL_OR_HALF = (*_REAL, torch.float16, torch.bfloat16)
 _INTEGER = (torch.int32, torch.int64)
@@ -334,7 +334,7 @@ def _(positions, faces, face_ranges, face_valid, height, width, perspective_corr
 
 
 @torch.library.register_fake("dibr::rasterize_backward")
-def _(positions, faces, face_index, grad_barycentrics, grad_depth, perspective_correct):
+def _(positions, faces, face_index, grad_barycentrics, grad_depth, perspective_correct, deterministic=False):
     return positions.new_empty(positions.shape)
 
 
@@ -344,7 +344,7 @@ def _(attributes, faces, face_index, barycentrics):
 
 
 @torch.library.register_fake("dibr::interpolate_backward")
-def _(attributes, faces, face_index, barycentrics, grad_output):
+def _(attributes, faces, face_index, barycentrics, grad_output, deterministic=False):
     return attributes.new_empty(attributes.shape), barycentrics.new_empty(barycentrics.shape)
 
 
@@ -354,7 +354,7 @@ def _(positions, faces, face_index, face_ranges, sigmainv, boxlen, knum):
 
 
 @torch.library.register_fake("dibr::soft_mask_backward")
-def _(positions, faces, face_index, face_ranges, grad_mask, sigmainv, boxlen, knum):
+def _(positions, faces, face_index, face_ranges, grad_mask, sigmainv, boxlen, knum, deterministic=False):
     return positions.new_empty(positions.shape)
 
 
@@ -364,8 +364,13 @@ def _(texture, uv, filter, wrap):
 
 
 @torch.library.register_fake("dibr::texture_backward")
-def _(texture, uv, grad_output, filter, wrap):
+def _(texture, uv, grad_output, filter, wrap, deterministic=False):
     return texture.new_empty(texture.shape), uv.new_empty(uv.shape)
+
+
+def _deterministic() -> bool:
+    """Whether CUDA kernels must avoid float atomics; the CPU's never need to."""
+    return torch.are_deterministic_algorithms_enabled()
 
 
 def _rasterize_context(ctx, inputs, output) -> None:
@@ -378,7 +383,7 @@ def _rasterize_gradient(ctx, _, grad_barycentrics, grad_depth):
     grad_positions = None
     if ctx.needs_input_grad[0] and not (grad_barycentrics is None and grad_depth is None):
         grad_positions = torch.ops.dibr.rasterize_backward(
-            *ctx.saved_tensors, grad_barycentrics, grad_depth, ctx.perspective_correct
+            *ctx.saved_tensors, grad_barycentrics, grad_depth, ctx.perspective_correct, _deterministic()
         )
     return grad_positions, None, None, None, None, None, None, None, None
 
@@ -388,7 +393,9 @@ def _interpolate_context(ctx, inputs, output) -> None:
 
 
 def _interpolate_gradient(ctx, grad_output):
-    grad_attributes, grad_barycentrics = torch.ops.dibr.interpolate_backward(*ctx.saved_tensors, grad_output)
+    grad_attributes, grad_barycentrics = torch.ops.dibr.interpolate_backward(
+        *ctx.saved_tensors, grad_output, _deterministic()
+    )
     return grad_attributes, None, None, grad_barycentrics
 
 
@@ -398,7 +405,7 @@ def _soft_mask_context(ctx, inputs, output) -> None:
 
 
 def _soft_mask_gradient(ctx, grad_mask):
-    grad_positions = torch.ops.dibr.soft_mask_backward(*ctx.saved_tensors, grad_mask, *ctx.settings)
+    grad_positions = torch.ops.dibr.soft_mask_backward(*ctx.saved_tensors, grad_mask, *ctx.settings, _deterministic())
     return grad_positions, None, None, None, None, None, None
 
 
@@ -408,7 +415,9 @@ def _texture_context(ctx, inputs, output) -> None:
 
 
 def _texture_gradient(ctx, grad_output):
-    grad_texture, grad_uv = torch.ops.dibr.texture_backward(*ctx.saved_tensors, grad_output, *ctx.settings)
+    grad_texture, grad_uv = torch.ops.dibr.texture_backward(
+        *ctx.saved_tensors, grad_output, *ctx.settings, _deterministic()
+    )
     return grad_texture, grad_uv, None, None
 
 

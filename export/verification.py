@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,12 +131,11 @@ def _difference(
     distance = _distance(expected, actual)
     if is_image and name != FACE_INDEX:
         distance = distance[agree]
-    elif not is_image:
-        distance = distance.reshape(-1)
+        distance = distance.reshape(len(distance), math.prod(distance.shape[1:]))
+    else:
+        distance = distance.reshape(-1, 1)
     limit = tolerance if np.issubdtype(expected.dtype, np.floating) else 0
-    beyond = ~(distance <= limit)
-    inner = tuple(range(3 if name == FACE_INDEX and is_image else 1, beyond.ndim))
-    differing = beyond.any(axis=inner) if inner else beyond
+    differing = (~(distance <= limit)).any(axis=1)
     may_differ = is_image and name in (FACE_INDEX, SOFT_MASK)
     return Difference(
         output=name,

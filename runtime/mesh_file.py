@@ -47,4 +47,6 @@ def write_glb(
         visual=trimesh.visual.TextureVisuals(uv=trimesh_uvs, material=material),
         process=False,
     )
-    write_atomically(path, mesh.export(file_type="glb"))
+    content = mesh.export(file_type="glb")
+    assert isinstance(content, bytes)
+    write_atomically(path, content)

@@ -63,7 +63,7 @@ def make_dataset(
     staging = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
     try:
         frames: list[dict[str, object]] = []
-        for object_id, path in tqdm(paths.items(), desc="rendering", unit="mesh"):
+        for object_id, path in tqdm(paths.items(), desc="rendering", unit="mesh", disable=None):
             mesh = _prepare(path, object_id, up)
             frames += _render_object(mesh, object_id, staging, views, size, seed)
         transforms = {"camera_angle_x": FIELD_OF_VIEW, "w": size, "h": size, "frames": frames}

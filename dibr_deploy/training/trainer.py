@@ -74,7 +74,7 @@ class Trainer:
         """
         self.output.mkdir(parents=True, exist_ok=True)
         self._start_log()
-        progress = tqdm(total=self.config.steps, initial=self.step, desc="training", unit="step")
+        progress = tqdm(total=self.config.steps, initial=self.step, desc="training", unit="step", disable=None)
         with progress, (self.output / LOG_NAME).open("a", newline="") as file:
             log = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
             try:
@@ -87,8 +87,9 @@ class Trainer:
                     file.flush()
                     if pause:
                         self._save()
+                        progress.write(f"step {self.step}: loss {row['loss']}, held-out mask IoU {row['held_out_iou']}")
                     progress.update()
-                    progress.set_postfix_str(f"loss {row['loss']}")
+                    progress.set_postfix_str(f"loss {row['loss']}", refresh=False)
             except KeyboardInterrupt:
                 self._save()
                 raise

@@ -50,17 +50,19 @@ DIBR_HD bool is_finite(const Triangle<T>& t) {
 // vertex gives exactly 0.
 template <class T>
 DIBR_HD double clip_determinant(const Triangle<T>& t) {
-  int k = 0;
-  for (int i = 1; i < 3; ++i) {
-    if (absolute(t.w[i]) > absolute(t.w[k])) k = i;
-  }
-  const int a = k == 2 ? 0 : k + 1, b = k == 0 ? 2 : k - 1;
-  const double w = t.w[k];
+  const T w0 = absolute(t.w[0]), w1 = absolute(t.w[1]), w2 = absolute(t.w[2]);
+  const int pivot = w2 > w0 && w2 > w1 ? 2 : (w1 > w0 ? 1 : 0);
+  // Selects instead of indices: on a GPU an array that is indexed lives in memory.
+  const auto from_pivot = [pivot](const T* v, int k) {
+    const int i = (pivot + k) % 3;
+    return double(i == 0 ? v[0] : (i == 1 ? v[1] : v[2]));
+  };
+  const double x = from_pivot(t.x, 0), y = from_pivot(t.y, 0), w = from_pivot(t.w, 0);
   if (w == 0.0) return 0.0;
-  const double ax = double(t.x[a]) * w - double(t.x[k]) * double(t.w[a]);
-  const double ay = double(t.y[a]) * w - double(t.y[k]) * double(t.w[a]);
-  const double bx = double(t.x[b]) * w - double(t.x[k]) * double(t.w[b]);
-  const double by = double(t.y[b]) * w - double(t.y[k]) * double(t.w[b]);
+  const double ax = from_pivot(t.x, 1) * w - x * from_pivot(t.w, 1);
+  const double ay = from_pivot(t.y, 1) * w - y * from_pivot(t.w, 1);
+  const double bx = from_pivot(t.x, 2) * w - x * from_pivot(t.w, 2);
+  const double by = from_pivot(t.y, 2) * w - y * from_pivot(t.w, 2);
   return (ax * by - ay * bx) / w;
 }
 

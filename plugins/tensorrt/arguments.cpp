@@ -19,7 +19,7 @@ using nvinfer1::IDimensionExpr;
 }
 
 std::string to_text(DataType type) {
-  constexpr const char* kNames[] = {"float32", "float16", "int8",  "int32", "bool", "uint8",
+  constexpr const char* kNames[] = {"float32", "float16",  "int8",  "int32", "bool",   "uint8",
                                     "float8",  "bfloat16", "int64", "int4",  "float4", "e8m0"};
   const auto code = static_cast<int32_t>(type);
   const bool known = code >= 0 && code < static_cast<int32_t>(std::size(kNames));
@@ -56,7 +56,8 @@ std::string to_text(const Shape& shape, const Sizes& sizes) {
     const Extent& extent = shape[axis];
     if (extent.is_number()) return std::to_string(extent.number);
     const int64_t value = sizes[extent.size];
-    if (value >= 0) known += (known.empty() ? " with " : ", ") + std::string(kSizeNames[extent.size]) + " = " + std::to_string(value);
+    if (value >= 0)
+      known += (known.empty() ? " with " : ", ") + std::string(kSizeNames[extent.size]) + " = " + std::to_string(value);
     return kSizeNames[extent.size];
   });
   return text + known;
@@ -194,7 +195,8 @@ dibr_dtype check_types(const OpDefinition& op, const nvinfer1::PluginTensorDesc*
   DataType real = kUnknownType;
   for (int32_t position = 0; position < input_count + output_count; ++position) {
     const Argument& argument = argument_at(op, input_count, position);
-    const nvinfer1::PluginTensorDesc& desc = position < input_count ? inputs[position] : outputs[position - input_count];
+    const nvinfer1::PluginTensorDesc& desc =
+        position < input_count ? inputs[position] : outputs[position - input_count];
     if (desc.format != nvinfer1::TensorFormat::kLINEAR) {
       reject(op, argument.name, "have the linear format", "format code " + std::to_string(int(desc.format)));
     }

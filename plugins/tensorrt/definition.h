@@ -86,7 +86,7 @@ struct Field {
 
   const char* name;
   Kind kind;
-  double fallback;             // of a choice: its index
+  double fallback;            // of a choice: its index
   View<const char*> choices;  // in the order of dibr.h's enumeration
 };
 
@@ -140,15 +140,14 @@ struct Calls {
 };
 
 template <auto make_params, auto workspace_size_of, auto op>
-inline constexpr Calls kCalls = {
-    [](const Problem& problem, dibr_device device, uint64_t* bytes) {
-      const auto params = make_params(problem);
-      return workspace_size_of(&params, device, bytes);
-    },
-    [](const Problem& problem, const dibr_launch& launch) {
-      const auto params = make_params(problem);
-      return op(&params, &launch);
-    }};
+inline constexpr Calls kCalls = {[](const Problem& problem, dibr_device device, uint64_t* bytes) {
+                                   const auto params = make_params(problem);
+                                   return workspace_size_of(&params, device, bytes);
+                                 },
+                                 [](const Problem& problem, const dibr_launch& launch) {
+                                   const auto params = make_params(problem);
+                                   return op(&params, &launch);
+                                 }};
 
 struct OpDefinition {
   const char* name;

@@ -16,10 +16,11 @@ using nvinfer1::PluginFieldType;
 
 constexpr size_t kLongestQuote = 64;
 constexpr int32_t kLongestChoice = 32;
+constexpr int32_t kMostFields = 64;  // of this schema or of one to come
 
 std::string to_text(PluginFieldType type) {
-  constexpr const char* kNames[] = {"float16", "float32", "float64", "int8", "int16", "int32",  "char",
-                                    "Dims",    "unknown", "bfloat16", "int64", "fp8",  "int4", "fp4"};
+  constexpr const char* kNames[] = {"float16", "float32", "float64",  "int8",  "int16", "int32", "char",
+                                    "Dims",    "unknown", "bfloat16", "int64", "fp8",   "int4",  "fp4"};
   const auto code = static_cast<int32_t>(type);
   const bool known = code >= 0 && code < static_cast<int32_t>(std::size(kNames));
   return known ? kNames[code] : "type code " + std::to_string(code);
@@ -44,11 +45,10 @@ class Reader {
  public:
   Reader(const OpDefinition& op, const nvinfer1::PluginFieldCollection* fields) : op_(op), fields_(fields) {
     if (fields == nullptr) fail("fields must be given, got NULL");
-    const int most = op.fields.size() + 1;
-    if (fields->nbFields < 0 || fields->nbFields > most || (fields->nbFields > 0 && fields->fields == nullptr)) {
-      fail("the op has at most " + std::to_string(most) + " fields, got " + std::to_string(fields->nbFields) +
-           (fields->fields == nullptr ? " at NULL" : ""));
+    if (fields->nbFields < 0 || fields->nbFields > kMostFields) {
+      fail("there can be at most " + std::to_string(kMostFields) + " fields, got " + std::to_string(fields->nbFields));
     }
+    if (fields->nbFields > 0 && fields->fields == nullptr) fail("fields must be given, got NULL");
   }
 
   void check_names() const {
@@ -138,12 +138,13 @@ class Reader {
 
   double read_choice(const Field& declared, const PluginField& field) const {
     std::string expected;
-    for (const char* name : declared.choices) expected += (expected.empty() ? "\"" : " or \"") + std::string(name) + '"';
+    for (const char* name : declared.choices)
+      expected += (expected.empty() ? "\"" : " or \"") + std::string(name) + '"';
     if (field.type != PluginFieldType::kCHAR) reject(field, expected, to_text(field.type));
     if (field.length < 0 || field.length > kLongestChoice) {
       reject(field, expected, "text of length " + std::to_string(field.length));
     }
-    if (field.data == nullptr) reject(field, expected, "no data");
+    if (field.data == nullptr && field.length > 0) reject(field, expected, "no data");
     std::string_view text(static_cast<const char*>(field.data), static_cast<size_t>(field.length));
     if (!text.empty() && text.back() == '\0') text.remove_suffix(1);
     for (int index = 0; index < declared.choices.size(); ++index) {

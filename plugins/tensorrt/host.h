@@ -1,5 +1,5 @@
-// The TensorRT libraries that this process has loaded. The door links to none of them: it serves TensorRT 10 and 11, their
-// lean and dispatch runtimes, and TensorRT-RTX from 1.7 on, whichever loads it.
+// The TensorRT libraries that this process has loaded. The door links to none of them: it serves TensorRT 10 and 11,
+// their lean and dispatch runtimes, and TensorRT-RTX from 1.7 on, whichever loads it.
 #pragma once
 
 #include <NvInferRuntime.h>

@@ -33,7 +33,6 @@ dibr_interpolate_params make_params(const Problem& problem) {
 }  // namespace
 
 constexpr OpDefinition kInterpolate{
-    "Interpolate", {}, kInputs, {}, kOutputs,
-    kCalls<make_params, dibr_interpolate_workspace_size, dibr_interpolate>};
+    "Interpolate", {}, kInputs, {}, kOutputs, kCalls<make_params, dibr_interpolate_workspace_size, dibr_interpolate>};
 
 }  // namespace dibr::tensorrt

@@ -103,6 +103,7 @@ bool Plugin::supportsFormatCombination(int32_t position, const DynamicPluginTens
                                        int32_t output_count) noexcept {
   return guard(false, errors_, [&] {
     check_counts(op_, input_count, output_count);
+    if (position < 0 || position >= input_count + output_count) return false;
     nvinfer1::DataType real = kUnknownType;
     for (int32_t before = 0; before < position; ++before) {
       if (argument_at(op_, input_count, before).type == Type::kReal) real = tensors[before].desc.type;
@@ -123,9 +124,8 @@ int32_t Plugin::configurePlugin(const DynamicPluginTensorDesc* inputs, int32_t i
 
 size_t Plugin::getWorkspaceSize(const DynamicPluginTensorDesc* inputs, int32_t input_count,
                                 const DynamicPluginTensorDesc* outputs, int32_t output_count) const noexcept {
-  return guard(kNoSuchWorkspace, errors_, [&]() -> size_t {
-    return largest_workspace(op_, fields_, inputs, input_count, outputs, output_count);
-  });
+  return guard(kNoSuchWorkspace, errors_,
+               [&]() -> size_t { return largest_workspace(op_, fields_, inputs, input_count, outputs, output_count); });
 }
 
 int32_t Plugin::onShapeChange(const PluginTensorDesc* inputs, int32_t input_count, const PluginTensorDesc* outputs,

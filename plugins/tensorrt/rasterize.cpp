@@ -43,8 +43,8 @@ dibr_rasterize_params make_params(const Problem& problem) {
 
 }  // namespace
 
-constexpr OpDefinition kRasterize{
-    "Rasterize", kFields, kInputs, {"image_size", kImageSize}, kOutputs,
-    kCalls<make_params, dibr_rasterize_workspace_size, dibr_rasterize>};
+constexpr OpDefinition kRasterize{"Rasterize", kFields,
+                                  kInputs,     {"image_size", kImageSize},
+                                  kOutputs,    kCalls<make_params, dibr_rasterize_workspace_size, dibr_rasterize>};
 
 }  // namespace dibr::tensorrt

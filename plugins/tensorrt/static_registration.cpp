@@ -22,7 +22,8 @@ const bool registered = guard(false, nullptr, [] {
   if (registries.empty()) {
     log_error(
         "dibr: libdibr_tensorrt_static.so has registered no plugins, since the process has loaded no TensorRT 10 or 11 "
-        "and no TensorRT-RTX 1.7 or newer; load it after TensorRT, or let the plugin registry load libdibr_tensorrt.so");
+        "and no TensorRT-RTX 1.7 or newer; load it after TensorRT, or let the plugin registry load "
+        "libdibr_tensorrt.so");
   }
   for (const Registry& registry : registries) register_creators(registry);
   return !registries.empty();

@@ -35,7 +35,7 @@ dibr_texture_params make_params(const Problem& problem) {
 
 }  // namespace
 
-constexpr OpDefinition kTexture{
-    "Texture", kFields, kInputs, {}, kOutputs, kCalls<make_params, dibr_texture_workspace_size, dibr_texture>};
+constexpr OpDefinition kTexture{"Texture", kFields,  kInputs,
+                                {},        kOutputs, kCalls<make_params, dibr_texture_workspace_size, dibr_texture>};
 
 }  // namespace dibr::tensorrt

@@ -113,7 +113,7 @@ Call::Call(const char* op, const char* first_name, const Tensor& first, Dtypes a
       first_name_(first_name),
       first_(first),
       dtype_(dtype_of(op, first_name, first, allowed)),
-      device_(DIBR_CPU) {}
+      device_(first) {}
 
 const void* Call::real(const char* name, const OptionalTensor& tensor, Shape shape) {
   return tensor ? hold(name, *tensor, first_.scalar_type(), shape).const_data_ptr() : nullptr;
@@ -175,7 +175,8 @@ void Call::allocate_workspace(uint64_t bytes) {
 
 dibr_launch Call::make_launch() const {
   dibr_launch launch{};
-  launch.device = device_;
+  launch.device = device_.kind();
+  launch.stream = device_.current_stream();
   launch.parallel_for = parallel_for;
   launch.workspace = workspace_ ? workspace_->mutable_data_ptr() : nullptr;
   launch.workspace_bytes = workspace_bytes_;

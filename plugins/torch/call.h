@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "dibr/dibr.h"
+#include "torch/device.h"
 
 namespace dibr::torch_door {
 
-using Tensor = ::torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
 // A size that several arguments share, named as in the op's documentation. The first argument that has it sets it.
@@ -64,7 +64,7 @@ class Call {
   template <class Params>
   void prepare(const Params& params, dibr_status (*workspace_size)(const Params*, dibr_device, uint64_t*)) {
     uint64_t bytes = 0;
-    check(workspace_size(&params, device_, &bytes));
+    check(workspace_size(&params, device_.kind(), &bytes));
     allocate_workspace(bytes);
   }
   template <class Params>
@@ -85,7 +85,7 @@ class Call {
   const char* first_name_;
   Tensor first_;
   dibr_dtype dtype_;
-  dibr_device device_;
+  Device device_;
   OptionalTensor workspace_;
   uint64_t workspace_bytes_ = 0;
   std::vector<Tensor> inputs_;

@@ -37,9 +37,11 @@ Tensor interpolate(const Tensor& attributes, const Tensor& faces, const Tensor& 
 }
 
 std::tuple<Tensor, Tensor> interpolate_backward(const Tensor& attributes, const Tensor& faces, const Tensor& face_index,
-                                                const Tensor& barycentrics, const Tensor& grad_output) {
+                                                const Tensor& barycentrics, const Tensor& grad_output,
+                                                bool deterministic) {
   Call call("interpolate_backward", "attributes", attributes);
   dibr_interpolate_backward_params params{};
+  params.deterministic = deterministic;
   read_inputs(call, params, attributes, faces, face_index, barycentrics);
   params.grad_output =
       call.real("grad_output", grad_output, {params.batch, params.height, params.width, params.channels});

@@ -14,20 +14,21 @@ std::tuple<Tensor, Tensor, Tensor> rasterize(const Tensor& positions, const Tens
                                              bool depth_clip);
 Tensor rasterize_backward(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
                           const OptionalTensor& grad_barycentrics, const OptionalTensor& grad_depth,
-                          bool perspective_correct);
+                          bool perspective_correct, bool deterministic);
 
 Tensor interpolate(const Tensor& attributes, const Tensor& faces, const Tensor& face_index, const Tensor& barycentrics);
 std::tuple<Tensor, Tensor> interpolate_backward(const Tensor& attributes, const Tensor& faces, const Tensor& face_index,
-                                                const Tensor& barycentrics, const Tensor& grad_output);
+                                                const Tensor& barycentrics, const Tensor& grad_output,
+                                                bool deterministic);
 
 Tensor soft_mask(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
                  const OptionalTensor& face_ranges, double sigmainv, double boxlen, int64_t knum);
 Tensor soft_mask_backward(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
                           const OptionalTensor& face_ranges, const Tensor& grad_mask, double sigmainv, double boxlen,
-                          int64_t knum);
+                          int64_t knum, bool deterministic);
 
 Tensor texture(const Tensor& texture, const Tensor& uv, int64_t filter, int64_t wrap);
 std::tuple<Tensor, Tensor> texture_backward(const Tensor& texture, const Tensor& uv, const Tensor& grad_output,
-                                            int64_t filter, int64_t wrap);
+                                            int64_t filter, int64_t wrap, bool deterministic);
 
 }  // namespace dibr::torch_door

@@ -12,24 +12,27 @@ STABLE_TORCH_LIBRARY(dibr, library) {
       "-> (Tensor face_index, Tensor barycentrics, Tensor depth)");
   library.def(
       "rasterize_backward(Tensor positions, Tensor faces, Tensor face_index, Tensor? grad_barycentrics, "
-      "Tensor? grad_depth, bool perspective_correct) -> Tensor");
+      "Tensor? grad_depth, bool perspective_correct, bool deterministic=False) -> Tensor");
   library.def("interpolate(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics) -> Tensor");
   library.def(
       "interpolate_backward(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics, "
-      "Tensor grad_output) -> (Tensor grad_attributes, Tensor grad_barycentrics)");
+      "Tensor grad_output, bool deterministic=False) -> (Tensor grad_attributes, Tensor grad_barycentrics)");
   library.def(
       "soft_mask(Tensor positions, Tensor faces, Tensor face_index, Tensor? face_ranges, float sigmainv, "
       "float boxlen, int knum) -> Tensor");
   library.def(
       "soft_mask_backward(Tensor positions, Tensor faces, Tensor face_index, Tensor? face_ranges, "
-      "Tensor grad_mask, float sigmainv, float boxlen, int knum) -> Tensor");
+      "Tensor grad_mask, float sigmainv, float boxlen, int knum, bool deterministic=False) -> Tensor");
   library.def("texture(Tensor texture, Tensor uv, int filter, int wrap) -> Tensor");
   library.def(
-      "texture_backward(Tensor texture, Tensor uv, Tensor grad_output, int filter, int wrap) "
+      "texture_backward(Tensor texture, Tensor uv, Tensor grad_output, int filter, int wrap, "
+      "bool deterministic=False) "
       "-> (Tensor grad_texture, Tensor grad_uv)");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(dibr, CPU, library) {
+// One adapter serves every device: a call goes where its first tensor lies.
+template <class Library>
+void implement_ops(Library& library) {
   library.impl("rasterize", TORCH_BOX(&door::rasterize));
   library.impl("rasterize_backward", TORCH_BOX(&door::rasterize_backward));
   library.impl("interpolate", TORCH_BOX(&door::interpolate));
@@ -39,3 +42,7 @@ STABLE_TORCH_LIBRARY_IMPL(dibr, CPU, library) {
   library.impl("texture", TORCH_BOX(&door::texture));
   library.impl("texture_backward", TORCH_BOX(&door::texture_backward));
 }
+
+STABLE_TORCH_LIBRARY_IMPL(dibr, CPU, library) { implement_ops(library); }
+
+STABLE_TORCH_LIBRARY_IMPL(dibr, CUDA, library) { implement_ops(library); }

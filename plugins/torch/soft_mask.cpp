@@ -39,9 +39,10 @@ Tensor soft_mask(const Tensor& positions, const Tensor& faces, const Tensor& fac
 
 Tensor soft_mask_backward(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
                           const OptionalTensor& face_ranges, const Tensor& grad_mask, double sigmainv, double boxlen,
-                          int64_t knum) {
+                          int64_t knum, bool deterministic) {
   Call call("soft_mask_backward", "positions", positions);
   dibr_soft_mask_backward_params params{};
+  params.deterministic = deterministic;
   read_inputs(call, params, positions, faces, face_index, face_ranges, sigmainv, boxlen, knum);
   params.grad_mask = call.real("grad_mask", grad_mask, {params.batch, params.height, params.width});
   call.prepare(params, dibr_soft_mask_backward_workspace_size);

@@ -35,9 +35,10 @@ Tensor texture(const Tensor& texture, const Tensor& uv, int64_t filter, int64_t 
 }
 
 std::tuple<Tensor, Tensor> texture_backward(const Tensor& texture, const Tensor& uv, const Tensor& grad_output,
-                                            int64_t filter, int64_t wrap) {
+                                            int64_t filter, int64_t wrap, bool deterministic) {
   Call call("texture_backward", "texture", texture);
   dibr_texture_backward_params params{};
+  params.deterministic = deterministic;
   read_inputs(call, params, texture, uv, filter, wrap);
   params.grad_output =
       call.real("grad_output", grad_output, {params.batch, params.height, params.width, params.channels});

@@ -302,9 +302,11 @@ def _nearest_on_edges(corners: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -
 
 
 def _creased(offsets: torch.Tensor, squared: torch.Tensor, tolerance: float) -> torch.Tensor:
-    """Where another edge is as near as the nearest one but for the tolerance, by another point: [N] bool."""
+    """Where another edge is as near as the nearest one but for the tolerance, by another point: [N] bool.
+
+    Points closer to each other than the root of the tolerance lie about the end of an edge, where nothing creases."""
     nearest = squared.argmin(0)
-    apart = (offsets - offsets[nearest, torch.arange(len(nearest))]).norm(dim=2) > tolerance
+    apart = (offsets - offsets[nearest, torch.arange(len(nearest))]).norm(dim=2) > tolerance**0.5
     return (apart & (squared.sqrt() - squared.amin(0).sqrt() <= tolerance)).any(0)
 
 

@@ -224,6 +224,7 @@ def without_depth_clip_behind_the_camera() -> Scene:
 def packed_topologies() -> Scene:
     """Five images: a sphere, a soup, nothing, both (overlapping ranges), a sphere with negative winding culled away."""
     ball, ball_faces = icosphere(1)
+    ball = ball @ rotation(0.3, 0) @ rotation(0.7, 1)
     points, soup_faces = soup(12, 40, 0.2)
     faces = np.concatenate([ball_faces, soup_faces, ball_faces[:, ::-1]]).astype(np.int32)
     vertices = max(len(ball), len(points))
@@ -252,9 +253,9 @@ def degenerate_faces() -> Scene:
     positions = homogeneous(points * [1, 1, 0.6])
     special = np.array(
         [
-            [-0.5, -0.5, -0.9, 1],
-            [0.0, 0.0, -0.9, 1],
-            [0.5, 0.5, -0.9, 1],
+            [-0.53, -0.53, -0.9, 1],
+            [0.01, 0.01, -0.9, 1],
+            [0.51, 0.51, -0.9, 1],
             [np.nan, 0.1, -0.9, 1],
             [0.1, np.inf, -0.9, 1],
             [-np.inf, 0.1, np.nan, 1],

@@ -20,7 +20,10 @@ def test_schemas_are_those_of_the_documented_ops() -> None:
         "SymInt width, bool perspective_correct, int cull, bool depth_clip) "
         "-> (Tensor face_index, Tensor barycentrics, Tensor depth)"
     )
-    assert schemas["rasterize_backward"].endswith("Tensor? grad_depth, bool perspective_correct) -> Tensor")
+    assert schemas["rasterize_backward"] == (
+        "dibr::rasterize_backward(Tensor positions, Tensor faces, Tensor face_index, Tensor? grad_barycentrics, "
+        "Tensor? grad_depth, bool perspective_correct, bool deterministic=False) -> Tensor"
+    )
     assert schemas["soft_mask"].endswith("float sigmainv, float boxlen, int knum) -> Tensor")
     assert schemas["texture"] == "dibr::texture(Tensor texture, Tensor uv, int filter, int wrap) -> Tensor"
 
