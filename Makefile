@@ -37,8 +37,9 @@ $(VENV)/.installed: $(VENV)/.requirements $(build_inputs)
 		-C cmake.define.DIBR_WERROR=$(WERROR)
 	touch $@
 
+# Several workers with threads of their own: threads that spin while they wait would take the cores from each other.
 test: setup
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu

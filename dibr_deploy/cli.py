@@ -20,7 +20,15 @@ COMMAND_MODULES = (
     "dibr_deploy.runtime.cli",
 )
 
-_USER_ERRORS = (DibrError, ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError)
+_USER_ERRORS = (
+    DibrError,
+    ValueError,
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
 _BAD_INPUT, _INTERRUPTED = 2, 130
 
 

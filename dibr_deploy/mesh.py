@@ -102,10 +102,9 @@ def spherical_uvs(vertices: np.ndarray, faces: np.ndarray, *, inset: float = 1 /
     v = inset + (1 - 2 * inset) * np.arccos(np.clip(y, -1, 1)) / np.pi
     at_pole = (np.hypot(x, z) < 1e-9)[faces]
 
-    corner_u = np.ma.masked_array(u[faces], mask=at_pole)
-    crosses_seam = np.ptp(corner_u, axis=1, keepdims=True) > 0.5
-    corner_u = corner_u + (crosses_seam & (corner_u < 0.5))
-    corner_u = corner_u.filled(np.nan)
+    corner_u = np.where(at_pole, np.nan, u[faces])
+    crosses_seam = np.nanmax(corner_u, axis=1) - np.nanmin(corner_u, axis=1) > 0.5
+    corner_u += crosses_seam[:, None] & (corner_u < 0.5)
     corner_u = np.where(at_pole, np.nanmean(corner_u, axis=1, keepdims=True), corner_u)
 
     keys = np.stack([faces.ravel(), np.round(corner_u.ravel() * 2**40)], axis=-1)

@@ -295,12 +295,15 @@ def turning(rendered: Path, name: str) -> str:
 def loss_curve(log: Path) -> str:
     with log.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    names = [name for name in rows[0] if name not in ("step", "held_out_iou")]
     curves = {}
-    for name in names:
-        points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+    for name in ("loss", "mask", "color"):
+        points = [(int(row["step"]), float(row[name])) for row in rows]
         curves[name] = smoothed(points, max(len(points) // 150, 1))
-    return report.line_chart(curves, "step") + report.paragraph("Losses, averaged over a few steps each.")
+    text = (
+        "loss is what was minimised; mask (1 - soft IoU) and color (mean absolute difference) are its two parts that "
+        "look at the images, the others keep the surface smooth."
+    )
+    return report.line_chart(curves, "step") + report.paragraph(text)
 
 
 def smoothed(points: list[tuple[int, float]], window: int) -> tuple[list[float], list[float]]:

@@ -174,9 +174,10 @@ def _curve(axes: _Axes, index: int, name: str, curve: Sequence[tuple[float, floa
 
 
 def _logarithmic_ticks(low: float, high: float) -> list[float]:
-    """..., 1, 2, 5, 10, 20, ... from the last one below ``low`` to the first one above ``high``."""
+    """..., 1, 2, 5, 10, ... (powers of ten, where many are needed) around ``low`` and ``high``."""
     exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
-    ticks = [factor * 10.0**exponent for exponent in exponents for factor in (1, 2, 5)]
+    factors = (1, 2, 5) if high < 1000 * low else (1,)
+    ticks = [factor * 10.0**exponent for exponent in exponents for factor in factors]
     first = max(index for index, tick in enumerate(ticks) if tick < low)
     last = min(index for index, tick in enumerate(ticks) if tick > high)
     return ticks[first : last + 1]

@@ -22,6 +22,7 @@ IMAGE_SIZE_INPUT = 4
 """Index of Rasterize's input image_size."""
 
 _REAL = ["tensor(float)", "tensor(double)"]
+_STORED = [*_REAL, "tensor(float16)", "tensor(bfloat16)"]
 _INT32 = "tensor(int32)"
 _INT64 = "tensor(int64)"
 
@@ -149,6 +150,11 @@ _PLUGIN_ATTRIBUTES = [
     _attribute("plugin_namespace", OP_DOMAIN, "TensorRT: namespace of the plugin"),
 ]
 
+_TYPES = [
+    ("T", _REAL, "float32 or float64"),
+    ("S", _STORED, "what attributes and textures are stored in: T, or a 16-bit float where T is float32"),
+]
+
 _FACES = _tensor("faces", _INT32, "[F, 3] vertex indices, counter-clockwise = front")
 _POSITIONS = _tensor("positions", "T", "[B, V, 4] clip space (x, y, z, w)")
 _FACE_INDEX = _tensor("face_index", _INT32, "[B, H, W] index into faces, -1 on background")
@@ -170,7 +176,9 @@ def _schema(
         doc,
         inputs=inputs,
         outputs=outputs,
-        type_constraints=[("T", _REAL, "float32 or float64")],
+        type_constraints=[
+            (name, types, text) for name, types, text in _TYPES if any(p.type_str == name for p in (*inputs, *outputs))
+        ],
         attributes=[*attributes, *_PLUGIN_ATTRIBUTES],
     )
     schema.set_type_and_shape_inference_function(infer)
@@ -212,12 +220,12 @@ _SCHEMAS = [
         "Interpolate",
         "Vertex attributes at each pixel, weighted by its barycentrics; 0 on background.",
         [
-            _tensor("attributes", "T", "[B or 1, V, D]"),
+            _tensor("attributes", "S", "[B or 1, V, D]"),
             _FACES,
             _FACE_INDEX,
             _tensor("barycentrics", "T", "[B, H, W, 3]"),
         ],
-        [_tensor("output", "T", "[B, H, W, D]")],
+        [_tensor("output", "S", "[B, H, W, D]")],
         [],
         _infer_interpolate,
     ),
@@ -236,8 +244,8 @@ _SCHEMAS = [
     _schema(
         "Texture",
         "A texture sampled at each pixel; v = 0 is the top row, texel centres at (i + 0.5) / n.",
-        [_tensor("texture", "T", "[B or 1, C, Ht, Wt]"), _tensor("uv", "T", "[B, H, W, 2]")],
-        [_tensor("output", "T", "[B, H, W, C]")],
+        [_tensor("texture", "S", "[B or 1, C, Ht, Wt]"), _tensor("uv", "T", "[B, H, W, 2]")],
+        [_tensor("output", "S", "[B, H, W, C]")],
         [
             _attribute("filter", "bilinear", '"bilinear" or "nearest"'),
             _attribute("wrap", "clamp", '"clamp", "repeat" or "mirror", applied to texel indices'),

@@ -24,11 +24,11 @@ from ..mesh import MESH_SUFFIXES, Mesh, normalize, read_mesh
 from ..renderer import MeshRenderer
 from .transforms import FILE_NAME
 
-FIELD_OF_VIEW = math.radians(40.0)
-"""Full opening angle of the cameras; at DISTANCE the unit sphere just fits into the image."""
+FIELD_OF_VIEW = math.radians(42.0)
+"""Full opening angle of the cameras; at DISTANCE the unit sphere fills 92 % of the image's height."""
 DISTANCE = 3.0
 ELEVATIONS = (math.radians(-20.0), math.radians(50.0))
-AMBIENT, DIRECTIONAL = 0.5, 0.5
+AMBIENT, DIRECTIONAL = 0.6, 0.4
 SUPERSAMPLING = 4
 BACKGROUND = (1.0, 1.0, 1.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ class Trainer:
         self.config, self.output = config, Path(output)
         content = self._checkpoint_content(resume)
         self.data = PosedImages(data)
-        training_views, self._held_out = split_views(self.data.views_of)
-        self._first_views = {name: views[0] for name, views in training_views.items()}
+        training_views, held_out = split_views(self.data.views_of)
+        self._held_out = {name: views or training_views[name] for name, views in held_out.items()}
         self._sampler = PairSampler(training_views, config.batch, config.seed)
         self.model = self._new_model() if content is None else model_of(content, self.output)
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
@@ -97,7 +98,8 @@ class Trainer:
     def held_out_iou(self) -> tuple[float, float]:
         """Mean IoU of the covered pixels with the masks of held-out views: the prediction's, and the bare template's.
 
-        The mesh is predicted from each object's first view. Without held-out views, the first ones take their place.
+        The mesh is predicted from one held-out view and judged from the object's next. Where an object has too few
+        views to hold one out, its training views take their place.
         """
         inputs, targets = self._evaluation_views()
         template = self.model.network.template.expand(len(inputs), -1, -1)
@@ -177,10 +179,10 @@ class Trainer:
         return F.interpolate(views.image, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
     def _evaluation_views(self) -> tuple[list[int], list[int]]:
-        """Per held-out view (or object, where none is held out): the object's first view, and the view itself."""
-        pairs = [(self._first_views[name], view) for name, views in self._held_out.items() for view in views]
-        pairs = pairs or [(view, view) for view in self._first_views.values()]
-        return [first for first, _ in pairs], [view for _, view in pairs]
+        """Inputs and targets: each held-out view, with the object's next one, round after round over the objects."""
+        pairs_of = [zip(views, views[1:] + views[:1], strict=True) for views in self._held_out.values()]
+        pairs = [pair for one_of_each in itertools.zip_longest(*pairs_of) for pair in one_of_each if pair is not None]
+        return [view for view, _ in pairs], [following for _, following in pairs]
 
     def _evaluate(self) -> float:
         """Writes sample pictures and returns the IoU on held-out views."""

@@ -339,4 +339,7 @@ DIBR_DEFINE_OP(texture_backward)
 
 const char* dibr_last_error(void) { return dibr::last_error; }
 int32_t dibr_schema_version(void) { return DIBR_SCHEMA_VERSION; }
+int32_t dibr_has_device(dibr_device device) {
+  return device == DIBR_CPU || (device == DIBR_CUDA && rasterize_op.cuda.launch != nullptr);
+}
 }

@@ -72,9 +72,10 @@ void parallel_for(void* context, int64_t count, dibr_task run, void* state) {
 
 }  // namespace
 
-Workspace::Workspace(const OrtKernelContext* context, dibr_device device, uint64_t bytes) : bytes_(bytes) {
+Workspace::Workspace(const OrtKernelContext* context, const char* memory_name, int device_id, uint64_t bytes)
+    : bytes_(bytes) {
   if (bytes == 0) return;
-  const Ort::MemoryInfo memory(device == DIBR_CUDA ? "Cuda" : "Cpu", OrtArenaAllocator, 0, OrtMemTypeDefault);
+  const Ort::MemoryInfo memory(memory_name, OrtArenaAllocator, device_id, OrtMemTypeDefault);
   Ort::ThrowOnError(Ort::GetApi().KernelContext_GetAllocator(context, memory, &allocator_));
   data_ = allocator_->Alloc(allocator_, bytes);
   if (data_ == nullptr) {
@@ -116,6 +117,12 @@ void* Call::allocate_output(size_t index, const std::vector<int64_t>& shape) con
   OrtValue* value = nullptr;
   Ort::ThrowOnError(Ort::GetApi().KernelContext_GetOutput(context_, index, shape.data(), shape.size(), &value));
   return value == nullptr ? nullptr : Ort::UnownedValue(value).GetTensorMutableRawData();
+}
+
+// On the device that the first input lies on.
+Workspace Call::allocate_workspace(uint64_t bytes) const {
+  if (!in_gpu_memory(device_)) return Workspace(context_, "Cpu", 0, bytes);
+  return Workspace(context_, "Cuda", Ort::ConstValue(find_input(0)).GetTensorMemoryInfo().GetDeviceId(), bytes);
 }
 
 dibr_launch Call::make_launch(const Workspace& workspace) const {

@@ -37,10 +37,21 @@ inline Extent one_or(Size& other, Size& actual) {
   return extent;
 }
 
+// Whether the ops of a device take their tensors from the GPU. For tests the CUDA kernels can be built to run on the
+// CPU; their ops then belong to the CPU's execution provider.
+inline bool in_gpu_memory(dibr_device device) {
+#if DIBR_CUDA_ON_HOST
+  (void)device;
+  return false;
+#else
+  return device == DIBR_CUDA;
+#endif
+}
+
 // Memory of the session's own allocator, held for one launch.
 class Workspace {
  public:
-  Workspace(const OrtKernelContext* context, dibr_device device, uint64_t bytes);
+  Workspace(const OrtKernelContext* context, const char* memory_name, int device_id, uint64_t bytes);
   ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
@@ -85,7 +96,7 @@ class Call {
   Workspace workspace(const Params& params, dibr_status (*size)(const Params*, dibr_device, uint64_t*)) const {
     uint64_t bytes = 0;
     check(size(&params, device_, &bytes));
-    return Workspace(context_, device_, bytes);
+    return allocate_workspace(bytes);
   }
 
   template <class Params>
@@ -99,6 +110,7 @@ class Call {
   const OrtValue* find_input(size_t index) const;
   const void* match(size_t index, std::initializer_list<Extent> extents) const;
   void* allocate_output(size_t index, const std::vector<int64_t>& shape) const;
+  Workspace allocate_workspace(uint64_t bytes) const;
   dibr_launch make_launch(const Workspace& workspace) const;
   void check(dibr_status status) const;
 

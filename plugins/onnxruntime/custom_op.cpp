@@ -13,16 +13,12 @@ struct BoundKernel {
   std::unique_ptr<Kernel> kernel;
 };
 
-ONNXTensorElementDataType element_type(Type type, dibr_dtype real) {
-  switch (type) {
-    case Type::kInt32:
-      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
-    case Type::kInt64:
-      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-    case Type::kReal:
-      break;
-  }
-  return real == DIBR_FLOAT64 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+ONNXTensorElementDataType element_type(Type type, dibr_dtype dtype) {
+  if (type == Type::kInt32) return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
+  if (type == Type::kInt64) return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+  if (type == Type::kStored && dtype == DIBR_FLOAT16) return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+  if (type == Type::kStored && dtype == DIBR_BFLOAT16) return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+  return dtype == DIBR_FLOAT64 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 }
 
 OrtCustomOpInputOutputCharacteristic characteristic(const Argument& argument) {
@@ -45,7 +41,7 @@ CustomOp::CustomOp(const OpDefinition& definition, dibr_dtype dtype, dibr_device
   version = kApiVersion;
   GetName = [](const OrtCustomOp* op) { return static_cast<const CustomOp*>(op)->definition_.name; };
   GetExecutionProviderType = [](const OrtCustomOp* op) {
-    return static_cast<const CustomOp*>(op)->device_ == DIBR_CUDA ? "CUDAExecutionProvider" : "CPUExecutionProvider";
+    return in_gpu_memory(static_cast<const CustomOp*>(op)->device_) ? "CUDAExecutionProvider" : "CPUExecutionProvider";
   };
 
   GetInputTypeCount = [](const OrtCustomOp* op) { return static_cast<const CustomOp*>(op)->definition_.inputs.size(); };

@@ -10,7 +10,8 @@
 
 namespace dibr::onnxruntime {
 
-enum class Type { kReal, kInt32, kInt64 };  // kReal: float32 or float64, the same for the whole node
+// kReal: float32 or float64, the same for the whole node. kStored: the same, or a 16-bit float beside float32.
+enum class Type { kReal, kStored, kInt32, kInt64 };
 
 inline constexpr bool kOptional = true;
 inline constexpr bool kOnHost = true;  // stays in host memory on every execution provider

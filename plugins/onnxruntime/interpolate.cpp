@@ -5,9 +5,11 @@ namespace {
 
 enum Input { kAttributes, kFaces, kFaceIndex, kBarycentrics };
 
-constexpr Argument kInputs[] = {
-    {"attributes", Type::kReal}, {"faces", Type::kInt32}, {"face_index", Type::kInt32}, {"barycentrics", Type::kReal}};
-constexpr Argument kOutputs[] = {{"output", Type::kReal}};
+constexpr Argument kInputs[] = {{"attributes", Type::kStored},
+                                {"faces", Type::kInt32},
+                                {"face_index", Type::kInt32},
+                                {"barycentrics", Type::kReal}};
+constexpr Argument kOutputs[] = {{"output", Type::kStored}};
 
 class Interpolate : public Kernel {
  public:

@@ -2,6 +2,7 @@
 // it.
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "onnxruntime/custom_op.h"
 
@@ -20,6 +21,25 @@ int minor_version(const OrtApiBase& runtime) {
   return minor;
 }
 
+bool stores_in_16_bits(const OpDefinition& definition) {
+  for (size_t index = 0; index < definition.inputs.size(); ++index) {
+    if (definition.inputs[index].type == Type::kStored) return true;
+  }
+  return false;
+}
+
+std::vector<dibr_dtype> dtypes_of(const OpDefinition& definition) {
+  if (stores_in_16_bits(definition)) return {DIBR_FLOAT32, DIBR_FLOAT64, DIBR_FLOAT16, DIBR_BFLOAT16};
+  return {DIBR_FLOAT32, DIBR_FLOAT64};
+}
+
+// One op for each execution provider. Where the CUDA kernels run on the CPU, for tests, they take the CPU ops' place.
+std::vector<dibr_device> devices() {
+  if (dibr_has_device(DIBR_CUDA) == 0) return {DIBR_CPU};
+  if (!in_gpu_memory(DIBR_CUDA)) return {DIBR_CUDA};
+  return {DIBR_CPU, DIBR_CUDA};
+}
+
 bool has_optional(const Arguments& arguments) {
   for (size_t index = 0; index < arguments.size(); ++index) {
     if (arguments[index].optional) return true;
@@ -36,9 +56,11 @@ OrtCustomOpDomain* create_domain(const OrtApiBase& runtime) {
   for (const OpDefinition* definition : {&kRasterize, &kInterpolate, &kSoftMask, &kTexture}) {
     const bool infer_shapes =
         safe_inference || !(has_optional(definition->inputs) || has_optional(definition->outputs));
-    for (const dibr_dtype dtype : {DIBR_FLOAT32, DIBR_FLOAT64}) {
-      Ort::ThrowOnError(
-          Ort::GetApi().CustomOpDomain_Add(domain, new CustomOp(*definition, dtype, DIBR_CPU, infer_shapes)));
+    for (const dibr_dtype dtype : dtypes_of(*definition)) {
+      for (const dibr_device device : devices()) {
+        Ort::ThrowOnError(
+            Ort::GetApi().CustomOpDomain_Add(domain, new CustomOp(*definition, dtype, device, infer_shapes)));
+      }
     }
   }
   return domain;

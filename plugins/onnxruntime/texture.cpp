@@ -5,8 +5,8 @@ namespace {
 
 enum Input { kTexture, kUv };
 
-constexpr Argument kInputs[] = {{"texture", Type::kReal}, {"uv", Type::kReal}};
-constexpr Argument kOutputs[] = {{"output", Type::kReal}};
+constexpr Argument kInputs[] = {{"texture", Type::kStored}, {"uv", Type::kReal}};
+constexpr Argument kOutputs[] = {{"output", Type::kStored}};
 
 class Texture : public Kernel {
  public:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from cuda_backend.abi import CPU, CUDA, Library
 from cuda_backend.host_build import build
 from cuda_backend.ops import Device

@@ -12,7 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
+    """A program of this Python environment, else of the machine."""
     beside_python = Path(sys.executable).parent / name
     found = str(beside_python) if beside_python.exists() else shutil.which(name)
     assert found, f"{name} is needed to build the CUDA kernels for the CPU"
@@ -20,15 +21,20 @@ def _tool(name: str) -> str:
 
 
 def build(name: str = "cuda_on_host", target: str = "dibr", **options: str) -> Path:
-    """The build folder of a host build with these CMake options; rebuilds what has changed."""
+    """The build folder of a host build with these CMake options; rebuilds what has changed. The target "all" is installed
+    into its subfolder "installed" too."""
     folder = ROOT / "build" / name
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"DIBR_CUDA_ON_HOST": "ON", "DIBR_TORCH": "OFF", "DIBR_ORT": "OFF", **options}
-    configure = [_tool("cmake"), "-S", str(ROOT), "-B", str(folder), "-G", "Ninja"]
-    configure += [f"-DCMAKE_MAKE_PROGRAM={_tool('ninja')}", *(f"-D{key}={value}" for key, value in settings.items())]
+    configure = [tool("cmake"), "-S", str(ROOT), "-B", str(folder), "-G", "Ninja"]
+    configure += [f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", *(f"-D{key}={value}" for key, value in settings.items())]
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for command in (configure, [_tool("cmake"), "--build", str(folder), "--target", target]):
+        commands = [configure, [tool("cmake"), "--build", str(folder), "--target", target]]
+        if target == "all":
+            prefix = str(folder / "installed")
+            commands.append([tool("cmake"), "--install", str(folder), "--component", "runtime", "--prefix", prefix])
+        for command in commands:
             result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CLICOLOR": "0"})
             assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
     return folder

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from oracle.scenes import Scene
 
 from cuda_backend.abi import BFLOAT16, DTYPES, Library, aligned
-from oracle.scenes import Scene
 
 
 def bfloat16_bits(values: np.ndarray) -> np.ndarray:
@@ -129,9 +129,7 @@ class Device:
     ) -> np.ndarray:
         out = aligned((*face_index.shape, attributes.shape[2]), attributes.dtype)
         mesh = self._attributes(attributes, faces, face_index)
-        self.library.run(
-            "interpolate", self.code, _code(attributes), **mesh, barycentrics=barycentrics, output=out
-        )
+        self.library.run("interpolate", self.code, _code(attributes), **mesh, barycentrics=barycentrics, output=out)
         return out
 
     def interpolate_backward(

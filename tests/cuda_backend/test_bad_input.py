@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cuda_backend.abi import (
     CPU,
     CUDA,
@@ -137,7 +138,9 @@ def cases(op: str) -> Iterator[Case]:
     yield Case("workspace=misaligned", INVALID_ARGUMENT, "workspace must be aligned", shifted="workspace")
     too_small = {"workspace_bytes": -1, "needs_workspace": True}
     yield Case("workspace=too small", WORKSPACE_TOO_SMALL, "workspace must have", **too_small)
-    yield Case("workspace=null", INVALID_ARGUMENT, "workspace is NULL", launch={"workspace": None}, needs_workspace=True)
+    yield Case(
+        "workspace=null", INVALID_ARGUMENT, "workspace is NULL", launch={"workspace": None}, needs_workspace=True
+    )
 
 
 class Call:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from cuda_backend.host_build import build
 
 TESTS = Path(__file__).resolve().parents[1]

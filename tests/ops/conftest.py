@@ -3,9 +3,17 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 _TESTS = str(Path(__file__).resolve().parents[1])
 if _TESTS not in sys.path:
     sys.path.append(_TESTS)
+
+
+@pytest.fixture
+def figure(record_property):
+    """Keeps a figure of a comparison for the summary at the end: figure("op dtype what", number)."""
+    return lambda key, value: record_property(f"oracle: {key}", value if isinstance(value, int) else float(value))
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

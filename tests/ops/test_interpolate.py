@@ -43,7 +43,7 @@ def random_input(name: str, dtype: type, channels: int, shared: bool) -> tuple[n
 @pytest.mark.parametrize("channels", [0, 1, 3, 17])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SCENES)
-def test_equals_the_oracle(name, dtype, channels, shared, record_property):
+def test_equals_the_oracle(name, dtype, channels, shared, figure):
     attributes, face_index, barycentrics = random_input(name, dtype, channels, shared)
     faces = SCENES[name].faces
     actual = ops.interpolate(tensor(attributes), tensor(faces), tensor(face_index), tensor(barycentrics)).numpy()
@@ -52,7 +52,7 @@ def test_equals_the_oracle(name, dtype, channels, shared, record_property):
     assert actual.shape == (*face_index.shape, channels)
     assert (actual[face_index < 0] == 0).all()
     error = np.abs(actual - expected).max(initial=0.0)
-    record_property(f"oracle: interpolate {np.dtype(dtype).name} largest error", error)
+    figure(f"interpolate {np.dtype(dtype).name} largest error", error)
     assert error <= compare.VALUE_TOLERANCE[np.dtype(dtype)]
 
 
@@ -76,7 +76,7 @@ def _autograd_reference(attributes, faces, face_index, barycentrics):
 @pytest.mark.parametrize("shared", [False, True], ids=["batched", "shared"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["soup_perspective", "packed_topologies", "valid_faces"])
-def test_gradient_equals_autograd_in_float64(name, dtype, shared, record_property):
+def test_gradient_equals_autograd_in_float64(name, dtype, shared, figure):
     attributes, face_index, barycentrics = (tensor(array) for array in random_input(name, dtype, 3, shared))
     faces = tensor(SCENES[name].faces)
     weights = torch.rand(*face_index.shape, 3, generator=torch.Generator().manual_seed(0), dtype=attributes.dtype) - 0.5
@@ -90,7 +90,7 @@ def test_gradient_equals_autograd_in_float64(name, dtype, shared, record_propert
     expected = gradients(_autograd_reference, attributes.double(), barycentrics.double())
     for label, a, e in zip(("attributes", "barycentrics"), actual, expected, strict=True):
         error = ((a - e).abs().max() / e.abs().max()).item()
-        record_property(f"oracle: interpolate_backward {np.dtype(dtype).name} {label} largest relative error", error)
+        figure(f"interpolate_backward {np.dtype(dtype).name} {label} largest relative error", error)
         assert error <= compare.VALUE_TOLERANCE[np.dtype(dtype)]
     assert (actual[1][face_index < 0] == 0).all()
 

@@ -56,7 +56,7 @@ def oracle_mask(
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SCENES)
-def test_equals_the_oracle(name, dtype, options, record_property):
+def test_equals_the_oracle(name, dtype, options, figure):
     """Pixels within rounding of a box border that counts are left out, and counted: the mask jumps there."""
     scene = SCENES[name].rounded_to(dtype)
     face_index = face_index_of(name)
@@ -69,9 +69,9 @@ def test_equals_the_oracle(name, dtype, options, record_property):
     assert (actual[face_index >= 0] == 1).all()
     error = np.abs(actual - expected.mask.numpy())[~expected.ambiguous].max(initial=0.0)
     kind = np.dtype(dtype).name
-    record_property(f"oracle: soft_mask {kind} pixels", face_index.size)
-    record_property(f"oracle: soft_mask {kind} pixels at a box border left out", int(expected.ambiguous.sum()))
-    record_property(f"oracle: soft_mask {kind} largest error", error)
+    figure(f"soft_mask {kind} pixels", face_index.size)
+    figure(f"soft_mask {kind} pixels at a box border left out", int(expected.ambiguous.sum()))
+    figure(f"soft_mask {kind} largest error", error)
     assert expected.ambiguous.sum() <= 1e-3 * face_index.size
     assert error <= compare.VALUE_TOLERANCE[np.dtype(dtype)]
 
@@ -85,7 +85,7 @@ GRADIENT_CASES = [
 
 @pytest.mark.parametrize("options", ["defaults", "wide", "all"])
 @pytest.mark.parametrize(("name", "dtype"), GRADIENT_CASES)
-def test_gradient_equals_the_oracle(name, dtype, options, record_property):
+def test_gradient_equals_the_oracle(name, dtype, options, figure):
     """The oracle's gradient comes from autograd. Left out and counted: pixels at a box border, and those to which two
     points of one boundary are equally near but for rounding. Slivers in float64 alone: which of its two long edges is
     the nearer one is below the resolution of float32."""
@@ -103,8 +103,8 @@ def test_gradient_equals_the_oracle(name, dtype, options, record_property):
     assert np.isfinite(actual).all()
     error = np.abs(actual - reference).max() / np.abs(reference).max()
     kind = np.dtype(dtype).name
-    record_property(f"oracle: soft_mask_backward {kind} pixels at a border or crease left out", int(left_out.sum()))
-    record_property(f"oracle: soft_mask_backward {kind} largest error / largest gradient", error)
+    figure(f"soft_mask_backward {kind} pixels at a border or crease left out", int(left_out.sum()))
+    figure(f"soft_mask_backward {kind} largest error / largest gradient", error)
     assert left_out.mean() <= 2e-3
     assert error <= compare.VALUE_TOLERANCE[np.dtype(dtype)]
 
@@ -381,4 +381,4 @@ def test_memory_grows_neither_with_pixels_times_faces_nor_with_pixels_times_knum
     About a thousand faces' boxes contain a pixel of the sphere; storing those pairs would take 130 MiB and more."""
     megabytes = memory.peak_of("soft_mask", faces=20480, size=256, knum=4096, boxlen=0.15)
     print(f"soft_mask forward and backward, 20,480 faces at 256x256, knum 4096: {megabytes:.0f} MiB above the inputs")
-    assert megabytes < 64
+    assert megabytes < 32

@@ -27,7 +27,7 @@ def random_input(dtype, size, batch=2, shared=False, channels=3, image=(23, 41))
 @pytest.mark.parametrize("wrap", WRAPS)
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_equals_the_oracle(dtype, mode, wrap, size, shared, record_property):
+def test_equals_the_oracle(dtype, mode, wrap, size, shared, figure):
     """Nearest jumps at texel borders: pixels within the rounding of the texel coordinate of one are left out there."""
     texels, uv = random_input(dtype, size, shared=shared)
     actual = ops.texture(tensor(texels), tensor(uv), filter=mode, wrap=wrap).numpy()
@@ -39,9 +39,9 @@ def test_equals_the_oracle(dtype, mode, wrap, size, shared, record_property):
         excused = oracle.texel_clearance(uv, *size, mode) <= 4 * max(size) * np.finfo(dtype).eps
     error = np.abs(actual - expected)[~excused].max()
     kind = np.dtype(dtype).name
-    record_property(f"oracle: texture {kind} pixels", excused.size)
-    record_property(f"oracle: texture {kind} pixels on a texel border left out", int(excused.sum()))
-    record_property(f"oracle: texture {kind} {mode} largest error", error)
+    figure(f"texture {kind} pixels", excused.size)
+    figure(f"texture {kind} pixels on a texel border left out", int(excused.sum()))
+    figure(f"texture {kind} {mode} largest error", error)
     assert excused.mean() <= 1e-3
     assert error <= compare.VALUE_TOLERANCE[np.dtype(dtype)]
 
@@ -133,7 +133,7 @@ def test_no_gradient_in_uv_beyond_a_clamped_border():
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 @pytest.mark.parametrize("wrap", WRAPS)
-def test_float32_gradient_equals_float64(wrap, mode, record_property):
+def test_float32_gradient_equals_float64(wrap, mode, figure):
     texels, uv = random_input(np.float32, (16, 32))
     clear = oracle.texel_clearance(uv, 16, 32, mode) > 1e-4
     uv[~clear] = 0.51
@@ -147,7 +147,7 @@ def test_float32_gradient_equals_float64(wrap, mode, record_property):
         ("texture", "uv"), gradients(torch.float32), gradients(torch.float64), strict=True
     ):
         error = ((single - double).abs().max() / double.abs().max().clamp(min=1)).item()
-        record_property(f"oracle: texture_backward float32 {label} largest error / largest gradient", error)
+        figure(f"texture_backward float32 {label} largest error / largest gradient", error)
         assert error <= compare.VALUE_TOLERANCE[np.dtype(np.float32)]
 
 

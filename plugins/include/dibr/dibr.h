@@ -197,6 +197,8 @@ DIBR_DECLARE_OP(texture_backward)
 /* One sentence about this thread's last failure: op, argument, expected, actual. Never NULL. */
 DIBR_API const char* dibr_last_error(void);
 DIBR_API int32_t dibr_schema_version(void);
+/* 1 when this build has kernels for the device, whether or not the machine has one. */
+DIBR_API int32_t dibr_has_device(dibr_device device);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,82 @@
+// A float that counts what is done with it. The kernels are templates over their real type, so they run with this one
+// as they stand; it has float's layout, and its results are float's bit for bit. Included before everything else.
+#pragma once
+
+#include <cmath>
+#include <type_traits>
+
+#include "core/half.h"
+#include "core/platform.h"
+#include "counters.h"
+
+namespace counting {
+
+struct Counted {
+  float value;
+
+  Counted() = default;
+  template <class N, class = std::enable_if_t<std::is_arithmetic_v<N>>>
+  explicit constexpr Counted(N number) : value(float(number)) {}
+
+  explicit operator float() const { return value; }
+  operator double() const { return double(value); }  // implicit, as float's is
+  explicit operator int64_t() const { return int64_t(value); }
+};
+static_assert(sizeof(Counted) == sizeof(float) && std::is_trivial_v<Counted>);
+
+#define COUNTED_ARITHMETIC(symbol, counter)              \
+  inline Counted operator symbol(Counted a, Counted b) { \
+    ++counter;                                           \
+    return Counted(a.value symbol b.value);              \
+  }                                                      \
+  inline Counted& operator symbol## = (Counted & a, Counted b) { return a = a symbol b; }
+COUNTED_ARITHMETIC(+, operations)
+COUNTED_ARITHMETIC(-, operations)
+COUNTED_ARITHMETIC(*, operations)
+COUNTED_ARITHMETIC(/, special)
+#undef COUNTED_ARITHMETIC
+
+#define COUNTED_COMPARISON(symbol)                    \
+  inline bool operator symbol(Counted a, Counted b) { \
+    ++operations;                                     \
+    return a.value symbol b.value;                    \
+  }
+COUNTED_COMPARISON(<)
+COUNTED_COMPARISON(<=)
+COUNTED_COMPARISON(>)
+COUNTED_COMPARISON(>=)
+COUNTED_COMPARISON(==)
+COUNTED_COMPARISON(!=)
+#undef COUNTED_COMPARISON
+
+// A sign is an operand's modifier on the device.
+constexpr Counted operator-(Counted a) { return Counted(-a.value); }
+
+inline Counted load(Counted value) { return value; }
+inline void store(Counted value, Counted* out) { *out = value; }
+
+}  // namespace counting
+
+namespace std {  // the kernels call these by their qualified names
+inline counting::Counted exp(counting::Counted a) {
+  ++counting::special;
+  return counting::Counted(std::exp(a.value));
+}
+inline counting::Counted floor(counting::Counted a) {
+  ++counting::special;
+  return counting::Counted(std::floor(a.value));
+}
+}  // namespace std
+
+namespace dibr {
+template <>
+struct Limits<counting::Counted> {
+  static constexpr counting::Counted max_coordinate{Limits<float>::max_coordinate};
+  static constexpr double min_determinant = Limits<float>::min_determinant;
+  static constexpr counting::Counted max_depth{Limits<float>::max_depth};
+};
+template <>
+struct ComputeOf<counting::Counted> {
+  using Type = counting::Counted;
+};
+}  // namespace dibr

@@ -1,0 +1,135 @@
+"""ImageToMesh and ImageToMeshRenderer: shapes, bounds, gradients, export."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dibr_deploy.cameras import orbit, perspective
+from dibr_deploy.errors import DibrError
+from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
+from dibr_deploy.models.image_to_mesh import TextureHead
+
+SMALL = ModelConfig(image_size=32, subdivisions=1, texture_size=32, channels=8, features=32)
+
+
+def cameras(batch: int) -> Tensor:
+    return perspective(0.7) @ orbit(torch.linspace(0.0, 2.0, batch), 0.3, 3.0)
+
+
+def excited(network: ImageToMesh) -> ImageToMesh:
+    """The network with weights far from its start, so that its bounds are reached."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    return network
+
+
+def test_prediction_has_the_documented_shapes() -> None:
+    prediction = ImageToMesh()(torch.rand(2, 3, 64, 64))
+    assert prediction.vertices.shape == (2, 642, 3)
+    assert prediction.texture.shape == (2, 3, 64, 64)
+    assert prediction.light.shape == (2, 4)
+
+
+def test_rendered_prediction_names_and_shapes() -> None:
+    output = ImageToMeshRenderer(ImageToMesh(SMALL), 24, 40)(torch.rand(2, 3, 32, 32), cameras(2))
+    shapes = {name: (tuple(value.shape), value.dtype) for name, value in output._asdict().items()}
+    f, i = torch.float32, torch.int32
+    corners = len(ImageToMesh(SMALL).uvs)
+    assert shapes == {
+        "image": ((2, 24, 40, 3), f),
+        "mask": ((2, 24, 40), f),
+        "face_index": ((2, 24, 40), i),
+        "vertices": ((2, 42, 3), f),
+        "texture": ((2, 3, 32, 32), f),
+        "light": ((2, 4), f),
+        "faces": ((80, 3), i),
+        "uvs": ((corners, 2), f),
+        "uv_faces": ((80, 3), i),
+    }
+    assert int(output.uv_faces.max()) == corners - 1
+
+
+def test_training_starts_at_the_template() -> None:
+    network = ImageToMesh(SMALL)
+    prediction = network(torch.rand(2, 3, 32, 32))
+    assert (prediction.vertices - network.template).abs().max() < 0.05
+    assert (prediction.texture - 0.5).abs().max() < 0.1
+    torch.testing.assert_close(torch.linalg.vector_norm(network.template, dim=-1), torch.full((42,), 0.5))
+
+
+def test_whatever_the_weights_predictions_stay_in_bounds() -> None:
+    network = excited(ImageToMesh(SMALL))
+    prediction = network(torch.rand(8, 3, 32, 32))
+    assert (prediction.vertices - network.template).abs().max() <= SMALL.max_offset * (1 + 1e-6)
+    assert 0 <= prediction.texture.min() <= prediction.texture.max() <= 1
+    ambient, directional = prediction.light[:, 0], torch.linalg.vector_norm(prediction.light[:, 1:], dim=1)
+    assert ambient.min() >= 0
+    assert (ambient + directional).max() <= 1 + 1e-6
+    image = ImageToMeshRenderer(network)(torch.rand(2, 3, 32, 32), cameras(2)).image
+    assert 0 <= image.min() <= image.max() <= 1 + 1e-5
+
+
+def test_every_parameter_is_reached_by_the_gradient() -> None:
+    model = ImageToMeshRenderer(ImageToMesh(SMALL))
+    output = model(torch.rand(2, 3, 32, 32), cameras(2))
+    (output.image.square().mean() + output.mask.square().mean()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_a_batch_is_its_images_one_by_one() -> None:
+    model = ImageToMeshRenderer(ImageToMesh(SMALL)).eval()
+    images = torch.rand(3, 3, 32, 32)
+    together = model(images, cameras(3))
+    for index in range(3):
+        alone = model(images[index : index + 1], cameras(3)[index : index + 1])
+        torch.testing.assert_close(together.vertices[index], alone.vertices[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(together.texture[index], alone.texture[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_texture_head_turns_with_its_grid() -> None:
+    """A head that wraps around in u commutes with a rotation of its coarse grid, so that no seam is special."""
+    head = TextureHead(SMALL).eval()
+    with torch.no_grad():
+        head.colour.weight.normal_()
+        code = torch.rand(1, SMALL.features)
+        straight = head(code)
+        grid = head.start.weight.unflatten(0, (-1, 8, 8)), head.start.bias.unflatten(0, (-1, 8, 8))
+        head.start.weight.copy_(grid[0].roll(3, dims=2).flatten(0, 2))
+        head.start.bias.copy_(grid[1].roll(3, dims=2).flatten())
+        turned = head(code)
+    assert (straight - straight.roll(12, dims=-1)).abs().max() > 0.05
+    torch.testing.assert_close(turned, straight.roll(12, dims=-1), rtol=0, atol=1e-5)
+
+
+def test_exports_with_a_dynamic_batch() -> None:
+    model = ImageToMeshRenderer(ImageToMesh(SMALL)).eval()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(
+        model,
+        (torch.rand(2, 3, 32, 32), cameras(2)),
+        dynamic_shapes={"image": {0: batch}, "world_to_clip": {0: batch}},
+        strict=False,
+    )
+    inputs = torch.rand(5, 3, 32, 32), cameras(5)
+    actual, expected = program.module()(*inputs), model(*inputs)
+    assert torch.equal(actual.face_index, expected.face_index)
+    torch.testing.assert_close(actual.image, expected.image, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 4, 32, 32), (1, 3, 32, 64)])
+def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DibrError, match=r"image must have shape \[B, 3, 32, 32\]"):
+        ImageToMesh(SMALL)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("sizes", [{"image_size": 40}, {"image_size": 0}, {"texture_size": 48}, {"texture_size": 16}])
+def test_sizes_that_do_not_fit_are_named(sizes: dict[str, int]) -> None:
+    ((name, value),) = sizes.items()
+    with pytest.raises(DibrError, match=f"{name} must be .* but is {value}"):
+        ModelConfig(**sizes)
