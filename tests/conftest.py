@@ -18,3 +18,16 @@ def fixed_seed() -> None:
     """Every test draws the same numbers, whatever ran before it."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that needs a CUDA device is reported as skipped, by name, where there is none."""
+    of_a_device = [item for item in items if item.get_closest_marker("gpu")]
+    if not of_a_device:
+        return
+    from gpu.driver import has_device
+
+    if not has_device():
+        for item in of_a_device:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

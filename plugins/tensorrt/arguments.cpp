@@ -153,7 +153,10 @@ void check_counts(const OpDefinition& op, int32_t input_count, int32_t output_co
   const auto required = static_cast<int32_t>(
       std::count_if(op.inputs.begin(), op.inputs.end(), [](const Argument& input) { return !input.optional; }));
   if (input_count < required || input_count > op.inputs.size()) {
-    reject(op, "the inputs", "be " + std::to_string(required) + " to " + std::to_string(op.inputs.size()),
+    const std::string shape_input = op.shape_input.name == nullptr ? "" : std::string(op.shape_input.name);
+    reject(op, "the inputs",
+           "be " + std::to_string(required) + " to " + std::to_string(op.inputs.size()) +
+               (shape_input.empty() ? "" : ", and " + shape_input + " a shape input"),
            std::to_string(input_count));
   }
   if (output_count != op.outputs.size()) {

@@ -25,11 +25,12 @@ TESTS = ROOT / "tests"
 if str(TESTS) not in sys.path:
     sys.path.append(str(TESTS))
 
+from oracle import scenes  # noqa: E402
+from oracle.scenes import Scene  # noqa: E402
+
 from cuda_backend import abi, host_build  # noqa: E402
 from cuda_backend.abi import CUDA, DTYPES, PARAMS, Library, aligned, make_params  # noqa: E402
 from cuda_backend.ops import Device  # noqa: E402
-from oracle import scenes  # noqa: E402
-from oracle.scenes import Scene  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 BUILD = ROOT / "build" / "performance_model"
@@ -286,16 +287,17 @@ def scene_table(results: dict[tuple[int, int], dict[str, dict[str, Count]]]) -> 
     return table([*header, *(f"{gpu.name} us" for gpu in GPUS)], rows, text_columns=3)
 
 
-def generated(text: str, name: str) -> str:
-    """The part of a document between the markers of that name."""
+def generated(text: str, name: str) -> re.Match[str]:
+    """The part of a document between the markers of that name, as group 1."""
     match = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
     if match is None:
         raise ValueError(f"the document has no part '{name}'")
-    return match[1]
+    return match
 
 
 def with_generated(text: str, name: str, part: str) -> str:
-    return text.replace(generated(text, name), part)
+    match = generated(text, name)
+    return text[: match.start(1)] + part + text[match.end(1) :]
 
 
 def main() -> None:
@@ -305,6 +307,7 @@ def main() -> None:
         for size in SIZES:
             results[faces, size] = dict(counted_ops(library, sphere(subdivisions, size)))
             print(f"{faces} faces at {size}x{size}", flush=True)
+    (BUILD / "kernels.md").write_text("\n\n".join(f"{key}\n{kernel_table(ops)}" for key, ops in results.items()))
     text = DOCUMENT.read_text()
     plain = Library(host_build.build() / "plugins" / "libdibr.so")
     text = with_generated(text, "memory", memory_table(plain))

@@ -1,4 +1,4 @@
-"""The code on the pages is right: every block of README.md and docs/ is extracted and run, in order, as a reader would."""
+"""The code on the pages is right: each block of README.md and docs/ is extracted and run, in order, as copied."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ pytest.register_assert_rewrite("cuda_backend.test_kernels", "gpu.pipeline")
 import torch  # noqa: E402
 from cuda_backend.abi import CPU, CUDA  # noqa: E402
 from cuda_backend.ops import Device  # noqa: E402
-from gpu.driver import Context, DriverLibrary  # noqa: E402
 
 from dibr_deploy import _native  # noqa: E402
+from gpu.driver import Context, DriverLibrary  # noqa: E402
 
 
 @pytest.fixture(scope="session")

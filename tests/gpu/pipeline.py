@@ -24,7 +24,7 @@ class Mesh(NamedTuple):
 def make_mesh(device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 3) -> Mesh:
     generator = torch.Generator().manual_seed(seed)
     centres = torch.rand(2, 400, 1, 3, generator=generator, dtype=torch.float64) * 2 - 1
-    corners = centres + 0.2 * torch.randn(2, 400, 3, 3, generator=generator, dtype=torch.float64)
+    corners = centres + 0.1 * torch.randn(2, 400, 3, 3, generator=generator, dtype=torch.float64)
     w = torch.rand(2, 1200, 1, generator=generator, dtype=torch.float64) + 0.5
     positions = torch.cat([corners.reshape(2, 1200, 3) * w, w], dim=-1)
     uvs = torch.rand(1, 1200, 2, generator=generator, dtype=torch.float64)

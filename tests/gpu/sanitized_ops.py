@@ -1,4 +1,6 @@
-"""A small round through every kernel on the device, for compute-sanitizer: python -m gpu.sanitized_ops all|out_of_bounds
+"""A small round through every kernel on the device, for compute-sanitizer.
+
+    python -m gpu.sanitized_ops [all | out_of_bounds]
 
 Without torch, whose own kernels and caching allocator would be looked at too."""
 
@@ -7,9 +9,9 @@ from __future__ import annotations
 import sys
 
 from cuda_backend import sanitized_cases
-from gpu.driver import Context, DriverLibrary
 
 from dibr_deploy import _native
+from gpu.driver import Context, DriverLibrary
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from cuda_backend.abi import CPU, CUDA, Library
 from cuda_backend.ops import Device
-from gpu.driver import Context, DriverLibrary
 from oracle import scenes
+
+from gpu.driver import Context, DriverLibrary
 
 pytestmark = pytest.mark.gpu
 

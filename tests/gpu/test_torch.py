@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from gpu.pipeline import Mesh, assert_close, assert_same, gradients, make_mesh, render
 from torch import Tensor
 
 from dibr_deploy import ops
+from gpu.pipeline import Mesh, assert_close, assert_same, gradients, make_mesh, render
 
 pytestmark = pytest.mark.gpu
 
@@ -50,9 +50,11 @@ def test_sixteen_bit_attributes_and_textures(device: torch.device, dtype: torch.
 
 def small_mesh(device: torch.device) -> tuple[Tensor, Tensor]:
     """Two overlapping triangles of different w; no pixel centre of a 5x6 image is near an edge."""
-    points = [[-0.7, -0.8, 0.1], [0.81, -0.52, 0.3], [0.07, 0.9, -0.2], [-0.93, 0.11, 0.5], [0.52, 0.83, 0.4], [0.9, -0.97, 0.6]]
-    w = torch.tensor([1.0, 1.3, 0.8, 1.1, 0.9, 1.2], dtype=torch.float64)[:, None]
-    positions = torch.cat([torch.tensor(points, dtype=torch.float64) * w, w], dim=1)[None]
+    front = [[-0.7, -0.8, 0.1], [0.81, -0.52, 0.3], [0.07, 0.9, -0.2]]
+    back = [[-0.93, 0.11, 0.5], [0.52, 0.83, 0.4], [0.9, -0.97, 0.6]]
+    points = torch.tensor([front + back], dtype=torch.float64)
+    w = torch.tensor([1.0, 1.3, 0.8, 1.1, 0.9, 1.2], dtype=torch.float64)[None, :, None]
+    positions = torch.cat([points * w, w], dim=2)
     faces = torch.tensor([[0, 1, 2], [3, 5, 4]], dtype=torch.int32)
     return positions.to(device).requires_grad_(), faces.to(device)
 

@@ -125,6 +125,7 @@ def create(library: str, cases: list[dict]) -> list[dict]:
             answer["core"] = [core.plugin_name, core.plugin_version, core.plugin_namespace]
             build = plugin.get_capability_interface(trt.PluginCapabilityType.BUILD)
             answer["outputs"] = build.num_outputs
+            answer["metadata"] = build.metadata_string
         answers.append(answer)
         del plugin
     registry.error_recorder = None

@@ -11,9 +11,7 @@ pytestmark = pytest.mark.parametrize("flavour", ["rtx", "lean"])
 
 def test_the_registry_loads_the_library(ask, libraries, flavour) -> None:
     library = libraries["getCreators"]
-    loaded, gone, again = ask(
-        flavour, "creators", steps=[["load", library], ["deregister"], ["load", library]]
-    )
+    loaded, gone, again = ask(flavour, "creators", steps=[["load", library], ["deregister"], ["load", library]])
     assert loaded["succeeded"] and loaded["creators"] == ALL
     assert gone["creators"] == []
     assert again["succeeded"] and again["creators"] == ALL
@@ -26,17 +24,13 @@ def test_the_static_library_registers_itself(ask, libraries, flavour) -> None:
 
 
 def test_the_static_library_leaves_what_is_registered(ask, libraries, flavour) -> None:
-    loaded, both = ask(
-        flavour, "creators", steps=[["load", libraries["getCreators"]], ["dlopen", libraries["static"]]]
-    )
+    loaded, both = ask(flavour, "creators", steps=[["load", libraries["getCreators"]], ["dlopen", libraries["static"]]])
     assert loaded["creators"] == both["creators"] == ALL
     assert both["logged"] == []
 
 
 def test_the_registry_refuses_to_load_what_is_registered(ask, libraries, flavour) -> None:
-    static, both = ask(
-        flavour, "creators", steps=[["dlopen", libraries["static"]], ["load", libraries["getCreators"]]]
-    )
+    static, both = ask(flavour, "creators", steps=[["dlopen", libraries["static"]], ["load", libraries["getCreators"]]])
     assert static["creators"] == both["creators"] == ALL
     assert not both["succeeded"]
 
@@ -48,7 +42,11 @@ def test_plugins_from_fields(ask, libraries, flavour) -> None:
         {"op": "Interpolate", "fields": [], "phase": "BUILD"},
         {"op": "Interpolate", "fields": [stamp], "phase": "RUNTIME"},
         {"op": "SoftMask", "fields": [["sigmainv", "FLOAT32", 100.0], ["knum", "INT64", 5]], "phase": "BUILD"},
-        {"op": "Texture", "fields": [stamp, ["filter", "CHAR", "nearest"], ["wrap", "CHAR", "repeat"]], "phase": "RUNTIME"},
+        {
+            "op": "Texture",
+            "fields": [stamp, ["filter", "CHAR", "nearest"], ["wrap", "CHAR", "repeat"]],
+            "phase": "RUNTIME",
+        },
     ]
     for case, answer in zip(cases, ask(flavour, "create", library=libraries["getCreators"], cases=cases), strict=True):
         assert answer["created"], answer
@@ -59,15 +57,20 @@ def test_plugins_from_fields(ask, libraries, flavour) -> None:
 
 def test_refusals_reach_recorder_and_logger(ask, libraries, flavour) -> None:
     refused = {
-        "Rasterize: field height must be one integer of 32 bits, got float32": ("Rasterize", ["height", "FLOAT32", 64]),
-        "Rasterize: field height must be one integer of 32 bits, got 2 values": ("Rasterize", ["height", "INT32", [1, 2]]),
-        "rasterize: height must be in [1, 32768], got 40000": ("Rasterize", ["height", "INT32", 40000]),
-        'Texture: field wrap must be "clamp" or "repeat" or "mirror", got "tile"': ("Texture", ["wrap", "CHAR", "tile"]),
-        'SoftMask: unknown field "sigma"': ("SoftMask", ["sigma", "FLOAT32", 1.0]),
+        "Rasterize: field height must be one integer of 32 bits, got float32": ["Rasterize", "height", "FLOAT32", 64],
+        "Rasterize: field height must be one integer of 32 bits, got 2 values": [
+            "Rasterize",
+            "height",
+            "INT32",
+            [1, 2],
+        ],
+        "rasterize: height must be in [1, 32768], got 40000": ["Rasterize", "height", "INT32", 40000],
+        'Texture: field filter must be "nearest" or "bilinear", got "cubic"': ["Texture", "filter", "CHAR", "cubic"],
+        'SoftMask: unknown field "sigma"': ["SoftMask", "sigma", "FLOAT32", 1.0],
         "Interpolate: made for op schema version 2, but this library has version 1; build the engine again, or use the "
-        "dibr_deploy that built it": ("Interpolate", ["schema_version", "INT32", 2]),
+        "dibr_deploy that built it": ["Interpolate", "schema_version", "INT32", 2],
     }
-    cases = [{"op": op, "fields": [field], "phase": "BUILD"} for op, field in refused.values()]
+    cases = [{"op": op, "fields": [field], "phase": "BUILD"} for op, *field in refused.values()]
     answers = ask(flavour, "create", library=libraries["getCreators"], cases=cases)
     for sentence, answer in zip(refused, answers, strict=True):
         assert not answer["created"]

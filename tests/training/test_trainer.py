@@ -1,0 +1,177 @@
+"""Training runs: they learn, they leave what they promise, and they go on exactly where they stopped."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from dibr_deploy.errors import DibrError
+from dibr_deploy.training import Trainer, TrainingConfig, load_checkpoint
+from dibr_deploy.training.checkpoint import read_checkpoint
+from dibr_deploy.training.trainer import LOG_COLUMNS
+
+
+class Interrupted(Trainer):
+    """Ctrl-C arrives when five steps are done."""
+
+    def _train_step(self) -> dict[str, Any]:
+        if self.step == 5:
+            raise KeyboardInterrupt
+        return super()._train_step()
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (run / "losses.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """Two nested states with equal values, tensors bit for bit."""
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same(first[key], second[key])
+    elif isinstance(first, (list, tuple)):
+        for one, other in zip(first, second, strict=True):
+            assert_same(one, other)
+    else:
+        assert first == second
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(dataset: Path, config: TrainingConfig, tmp_path: Path) -> None:
+    Trainer(dataset, tmp_path / "whole", config).run()
+    stopped = Interrupted(dataset, tmp_path / "stopped", config)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    torch.rand(17)  # somebody else's draws change nothing
+    resumed = Trainer(dataset, tmp_path / "stopped", config, resume=True)
+    assert resumed.step == 5
+    resumed.run()
+    assert_same(read_checkpoint(tmp_path / "whole"), read_checkpoint(tmp_path / "stopped"))
+    assert (tmp_path / "whole/losses.csv").read_text() == (tmp_path / "stopped/losses.csv").read_text()
+
+
+def test_another_seed_ends_elsewhere(dataset: Path, config: TrainingConfig, tmp_path: Path) -> None:
+    """The comparison above can fail."""
+    for seed in (0, 1):
+        Trainer(dataset, tmp_path / str(seed), config.model_copy(update={"seed": seed, "steps": 1})).run()
+    weights = [read_checkpoint(tmp_path / seed)["weights"]["light_head.weight"] for seed in "01"]
+    assert not torch.equal(*weights)
+
+
+def test_training_beats_the_template_on_views_it_never_saw(dataset: Path, tmp_path: Path) -> None:
+    config = TrainingConfig(steps=80, batch=4, lr=2e-3, image_size=32, texture_size=32, checkpoint_every=80)
+    trainer = Trainer(dataset, tmp_path / "run", config)
+    untrained, template = trainer.held_out_iou()
+    trainer.run()
+    trained, _ = trainer.held_out_iou()
+    assert untrained == pytest.approx(template, abs=0.02)
+    assert trained > template + 0.2
+    losses = [float(row["loss"]) for row in rows_of(tmp_path / "run")]
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+def test_a_run_leaves_log_pictures_and_checkpoint(dataset: Path, config: TrainingConfig, tmp_path: Path) -> None:
+    Trainer(dataset, tmp_path / "run", config).run()
+    files = sorted(str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert files == ["checkpoint.pt", "losses.csv", "samples/step_000004.png", "samples/step_000006.png"]
+    rows = rows_of(tmp_path / "run")
+    assert list(rows[0]) == LOG_COLUMNS
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if row["held_out_iou"]] == ["4", "6"]
+    for row in rows:
+        parts = [config.mask_weight, config.color_weight, config.laplacian_weight, config.flattening_weight]
+        values = [float(row[name]) for name in ("mask", "color", "laplacian", "flattening")]
+        total = sum(weight * value for weight, value in zip(parts, values, strict=True))
+        assert float(row["loss"]) == pytest.approx(total, rel=1e-4)
+    with Image.open(tmp_path / "run/samples/step_000006.png") as picture:
+        assert picture.size == (2 * 32, 4 * 32)
+
+
+def test_the_loaded_model_is_the_trained_one(dataset: Path, config: TrainingConfig, tmp_path: Path) -> None:
+    trainer = Trainer(dataset, tmp_path / "run", config)
+    trainer.run()
+    view = trainer.data.views([0, 3])
+    with torch.no_grad():
+        expected = trainer.model(view.image, view.world_to_clip)
+        for path in (tmp_path / "run", tmp_path / "run" / "checkpoint.pt"):
+            assert_same(tuple(load_checkpoint(path)(view.image, view.world_to_clip)), tuple(expected))
+
+
+def test_images_of_another_size_are_resized_for_the_network(dataset: Path, tmp_path: Path) -> None:
+    config = TrainingConfig(steps=1, batch=2, image_size=16, texture_size=32)
+    Trainer(dataset, tmp_path / "run", config).run()
+    model = load_checkpoint(tmp_path / "run")
+    assert (model.network.config.image_size, model.renderer.height, model.renderer.width) == (16, 32, 32)
+
+
+def test_the_callers_random_numbers_are_left_alone(dataset: Path, config: TrainingConfig, tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    Trainer(dataset, tmp_path / "run", config).run()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_run_that_is_there_is_neither_overwritten_nor_mixed(
+    dataset: Path, config: TrainingConfig, tmp_path: Path
+) -> None:
+    Trainer(dataset, tmp_path / "run", config).run()
+    with pytest.raises(DibrError, match=r"output .*run exists already"):
+        Trainer(dataset, tmp_path / "run", config)
+    with pytest.raises(DibrError, match=r"the run in .*run has batch = 3, got 4"):
+        Trainer(dataset, tmp_path / "run", config.model_copy(update={"batch": 4}), resume=True)
+    with pytest.raises(DibrError, match=r"checkpoint .* does not exist"):
+        Trainer(dataset, tmp_path / "nothing", config, resume=True)
+    longer = Trainer(dataset, tmp_path / "run", config.model_copy(update={"steps": 7}), resume=True)
+    longer.run()
+    assert [int(row["step"]) for row in rows_of(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(dataset: Path, config: TrainingConfig, tmp_path: Path) -> None:
+    trainer = Trainer(dataset, tmp_path / "run", config)
+    with torch.no_grad():
+        trainer.model.network.texture_head.colour.bias.fill_(float("nan"))
+    with pytest.raises(DibrError, match=r"the loss is nan at step 0: lower lr, now 0\.001"):
+        trainer.run()
+
+
+def start_training(dataset: Path, run: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "dibr_deploy.cli", "train", "--data", str(dataset), "--output", str(run)]
+    sizes = ["--steps=100000", "--batch=2", "--image-size=32", "--texture-size=32", "--checkpoint-every=2"]
+    return subprocess.Popen([*command, *sizes], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_for(condition, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, "training ended early"
+        assert time.monotonic() < deadline, "no checkpoint within a minute"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_can_be_resumed(with_signal: signal.Signals, dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start_training(dataset, run)
+    try:
+        wait_for(lambda: (run / "checkpoint.pt").exists() and len(rows_of(run)) > 5, process)
+    finally:
+        os.kill(process.pid, with_signal)
+        process.wait(30)
+    content = read_checkpoint(run)
+    step = content["training"]["step"]
+    assert step >= 4
+    config = TrainingConfig(**{**content["training"]["config"], "steps": step + 1})
+    Trainer(dataset, run, config, resume=True).run()
+    assert [int(row["step"]) for row in rows_of(run)] == list(range(1, step + 2))
