@@ -1,9 +1,9 @@
-# make setup | test | demo | lint | sanitize | wheel-check | test-gpu | clean
+# make setup | test | demo | lint | sanitize | wheel-check | test-gpu | cuda-report | clean; CUDA=ON builds the CUDA kernels
 # Everything happens in .venv and build/; `make setup` needs Python 3.11+, a C++17 compiler and make.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup test demo test-gpu lint format sanitize wheel-check clean
+.PHONY: setup setup-trt test demo test-gpu cuda-report lint format sanitize wheel-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,13 +11,14 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
 PYTEST_ARGS ?= -n $(JOBS)
 DEMO_ARGS ?=
+CUDA ?= OFF
 WERROR := $(if $(CI),ON,OFF)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
-cxx_sources := $(shell find plugins runtime tests -name '*.h' -o -name '*.cpp')
+cxx_sources := $(shell find plugins runtime scripts tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 build_inputs := pyproject.toml CMakeLists.txt $(shell find cmake plugins scripts -type f -not -name '*.pyc') \
 	$(shell find dibr_deploy export runtime -name __init__.py)
 
@@ -31,18 +32,34 @@ $(VENV)/.requirements: requirements-dev.txt
 	touch $@
 
 # Editable: Python files are used where they lie; the native libraries are built and copied into .venv.
+# $(call install,CUDA): CUDA is ON or OFF.
+install = $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable . \
+	-C build-dir=build/editable -C cmake.define.DIBR_TORCH=ON -C cmake.define.DIBR_ORT=ON \
+	-C cmake.define.DIBR_CUDA=$(1) -C cmake.define.DIBR_TENSORRT=$(1) -C cmake.define.DIBR_WERROR=$(WERROR)
+
 $(VENV)/.installed: $(VENV)/.requirements $(build_inputs)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable . \
-		-C build-dir=build/editable -C cmake.define.DIBR_TORCH=ON -C cmake.define.DIBR_ORT=ON \
-		-C cmake.define.DIBR_WERROR=$(WERROR)
+	$(call install,$(CUDA))
+	touch $@
+
+# TensorRT's own libraries, for the tests of its plugin, in an environment of their own: .venv-trt.
+setup-trt: .venv-trt/TENSORRT
+
+.venv-trt/TENSORRT: scripts/setup_tensorrt.py $(VENV)/.requirements
+	$(BIN)/python scripts/setup_tensorrt.py .venv-trt
 	touch $@
 
 # Several workers with threads of their own: threads that spin while they wait would take the cores from each other.
 test: setup
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# Where there is a device, with the CUDA kernels built in; elsewhere every test is listed as skipped.
 test-gpu: setup
-	$(BIN)/python -m pytest -m gpu
+	if command -v nvidia-smi > /dev/null && nvidia-smi --list-gpus; then $(call install,ON); fi
+	$(BIN)/python -m pytest -m gpu -rs --no-fold-skipped
+
+# Registers, shared memory, spills and occupancy of every kernel on every architecture, into docs/cuda_report.md.
+cuda-report: $(VENV)/.requirements
+	$(BIN)/python scripts/cuda_report.py --jobs $(JOBS)
 
 demo: setup
 	$(BIN)/python examples/demo.py $(DEMO_ARGS)

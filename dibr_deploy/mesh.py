@@ -141,9 +141,13 @@ def vertex_normals(vertices: Tensor, faces: Tensor, vertex_faces: Tensor | None 
         vertex_faces: ``vertex_face_table(faces, V)``; with it the faces are gathered and not scattered.
 
     Returns:
-        [B, V, 3]; zero at a vertex without faces of positive area. Differentiable in vertices.
+        [B, V, 3]; zero at a vertex without faces of positive area. Differentiable in vertices. A face with a vertex
+        that is not finite counts as absent.
     """
-    normals = face_normals(vertices, faces)
+    finite = (vertices * 0 == 0).all(dim=-1, keepdim=True)
+    normals = face_normals(torch.where(finite, vertices, 0.0), faces)
+    for corner in range(3):
+        normals = normals * finite.to(vertices.dtype).index_select(1, faces[:, corner])
     if vertex_faces is None:
         total = torch.zeros_like(vertices).index_add(1, faces.T.reshape(-1), normals.repeat(1, 3, 1))
     else:

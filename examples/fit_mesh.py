@@ -68,8 +68,8 @@ class Fit:
         return (
             mask_iou_loss(rendering.mask, views.mask)
             + masked_l1_loss(rendering.image, views.image.permute(0, 2, 3, 1), views.mask)
-            + laplacian_loss(vertices, self.edges)
-            + 0.01 * flattening_loss(vertices, self.sphere.faces, self.edge_faces)
+            + 3.0 * laplacian_loss(vertices, self.edges)
+            + 0.03 * flattening_loss(vertices, self.sphere.faces, self.edge_faces)
         )
 
     def optimize(self, views: View, steps: int) -> None:

@@ -91,7 +91,6 @@ def to_onnx(
         input_names = [f"input_{name}" if name in output_names else name for name in parameters]
         model = _trace(module, args, axes, input_names, opset)
     _name_outputs(model, output_names)
-    _drop_unread_depth(model)
     _drop_provenance(model)
     _describe(model, output_names, opset, {**MEANINGS, **(meanings or {})})
     write_atomically(path, _checked(model).SerializeToString())
@@ -240,19 +239,6 @@ def _name_outputs(model: onnx.ModelProto, names: list[str]) -> None:
         node.output[:] = [written.get(name, name) for name in node.output]
     for named in (*graph.output, *graph.value_info, *graph.initializer):
         named.name = written.get(named.name, named.name)
-
-
-def _drop_unread_depth(model: onnx.ModelProto) -> None:
-    """Leave out Rasterize's optional output where nothing reads it."""
-    read = {name for node in model.graph.node for name in node.input} | {output.name for output in model.graph.output}
-    unread = {
-        node.output.pop(2)
-        for node in model.graph.node
-        if node.domain == schema.OP_DOMAIN and len(node.output) == 3 and node.output[2] not in read
-    }
-    kept = [info for info in model.graph.value_info if info.name not in unread]
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(kept)
 
 
 def _drop_provenance(model: onnx.ModelProto) -> None:

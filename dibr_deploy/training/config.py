@@ -30,8 +30,8 @@ class TrainingConfig(BaseModel):
     """Steps between checkpoints; each comes with sample pictures and the IoU on held-out views."""
     mask_weight: float = Field(default=1.0, ge=0)
     color_weight: float = Field(default=1.0, ge=0)
-    laplacian_weight: float = Field(default=1.0, ge=0)
-    flattening_weight: float = Field(default=0.01, ge=0)
+    laplacian_weight: float = Field(default=4.0, ge=0)
+    flattening_weight: float = Field(default=0.02, ge=0)
     """Factors of the losses of ``dibr_deploy.losses``."""
     sigmainv_start: float = Field(default=7000.0, gt=0)
     sigmainv_end: float = Field(default=30000.0, gt=0)

@@ -59,7 +59,7 @@ class Trainer:
         self._held_out = {name: views or training_views[name] for name, views in held_out.items()}
         self._sampler = PairSampler(training_views, config.batch, config.seed)
         self.model = self._new_model() if content is None else model_of(content, self.output)
-        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
+        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
         self.step = 0
         if content is not None:
             self._optimizer.load_state_dict(content["training"]["optimizer"])

@@ -21,7 +21,7 @@ def tool(name: str) -> str:
 
 
 def build(name: str = "cuda_on_host", target: str = "dibr", **options: str) -> Path:
-    """The build folder of a host build with these CMake options; rebuilds what has changed. The target "all" is installed
+    """The build folder of a host build with these CMake options; rebuilds what has changed. "all" is installed
     into its subfolder "installed" too."""
     folder = ROOT / "build" / name
     folder.mkdir(parents=True, exist_ok=True)

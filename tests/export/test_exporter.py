@@ -282,14 +282,6 @@ def test_the_module_is_exported_in_evaluation_mode_and_left_as_it_was(tmp_path: 
     assert verify(module, path, POSITIONS).passed
 
 
-def test_a_depth_that_nobody_reads_is_not_computed(tmp_path: Path) -> None:
-    class Module(nn.Module):
-        def forward(self, positions: Tensor) -> Tensor:
-            return ops.rasterize(positions, FACES, 8, 8).barycentrics
-
-    [node] = our_nodes(to_onnx(Module(), POSITIONS, tmp_path / "model.onnx"))
-    assert len(node.output) == 2
-
 
 class Refused(nn.Module):
     """Reads a value while it is being traced, which no graph can hold."""

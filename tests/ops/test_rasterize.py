@@ -67,6 +67,26 @@ def test_equals_the_oracle(name, dtype, perspective_correct, figure):
             )
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_random_scenes_equal_the_oracle(dtype, figure):
+    """Two hundred small ones; the share of pixels that differ is taken over all of them."""
+    pixels = mismatches = 0
+    for seed in range(200):
+        scene = scenes.random_scene(seed).rounded_to(dtype)
+        expected, actual = oracle.rasterize(scene), kernel.rasterize(scene)
+        face_index = actual.face_index.numpy()
+        report = compare.compare_face_index(scene, expected.face_index, face_index)
+        assert report.worst <= compare.RELATIVE_TOLERANCE[np.dtype(dtype)], f"{scene.name}: {report}"
+        agreed = (face_index == expected.face_index) & (face_index >= 0)
+        tolerance = compare.value_tolerance(scene, expected.face_index)
+        scaled = compare.largest_scaled_error(actual.barycentrics.numpy(), expected.barycentrics, tolerance, agreed)
+        assert scaled <= 1, f"{scene.name}: barycentrics {scaled:.2f} times the tolerance"
+        pixels, mismatches = pixels + report.pixels, mismatches + report.mismatches
+    figure(f"rasterize {np.dtype(dtype).name} random scenes pixels", pixels)
+    figure(f"rasterize {np.dtype(dtype).name} random scenes face_index mismatches", mismatches)
+    assert mismatches <= compare.MOST_MISMATCHES * pixels
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_half_of_the_image_with_its_inclusive_diagonal(dtype):
     """Centres at -3/4, -1/4, 1/4, 3/4; those with x + y = 0 lie exactly on the edge and are covered."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +20,11 @@ import torch
 from oracle.scenes import Scene
 
 NEAR, FAR, GUARD = "near", "far", "guard"
+_GUARD_BAND = 4.0
 _DEPTH_PLANES = ((NEAR, (0.0, 0.0, 1.0, 1.0)), (FAR, (0.0, 0.0, -1.0, 1.0)))
-_GUARD_PLANES = tuple((GUARD, (sx, sy, 0.0, 2.0)) for sx, sy in ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)))
+_GUARD_PLANES = tuple(
+    (GUARD, (sx, sy, 0.0, _GUARD_BAND)) for sx, sy in ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
+)
 _DEPTH_TIE = 1e-13
 
 
@@ -122,17 +126,28 @@ def _depth_plane(corners: np.ndarray, origin: np.ndarray) -> np.ndarray | None:
         return None
 
 
+def _is_edge_on(corners: np.ndarray) -> bool:
+    """Whether the determinant of (x, y, w) is exactly zero; in rational arithmetic where rounding could hide it."""
+    matrix = corners[:, [0, 1, 3]]
+    if abs(np.linalg.det(matrix)) > 1e-9 * np.prod(np.linalg.norm(matrix, axis=1)):
+        return False
+    (a, b, c), (d, e, f), (g, h, i) = ([Fraction(float(value)) for value in row] for row in matrix)
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) == 0
+
+
 def visible_polygon(corners: np.ndarray, face: int, cull: str, depth_clip: bool) -> Polygon | None:
-    """The projected visible polygon of the face with clip-space corners [3, 4], or None where nothing is left."""
-    if not np.isfinite(corners).all():
+    """The projected visible polygon of the face with clip-space corners [3, 4], or None where nothing is left.
+
+    A face of which clipping leaves a single point or line is taken as invisible."""
+    if not np.isfinite(corners).all() or _is_edge_on(corners):
         return None
     polygon: list[tuple[np.ndarray, str | None]] = [(corner, None) for corner in corners]
-    if depth_clip:
-        for source, plane in _DEPTH_PLANES:
-            polygon = _clip(polygon, np.array(plane), source) if polygon else polygon
-    if any(vertex[3] <= 0 for vertex, _ in polygon):
-        for source, plane in _GUARD_PLANES:
-            polygon = _clip(polygon, np.array(plane), source) if polygon else polygon
+    planes = _DEPTH_PLANES if depth_clip else ()
+    if (np.abs(corners[:, :2]) > _GUARD_BAND * corners[:, 3:]).any():
+        # A band around the image keeps points at infinity (w = 0) and rounding far outside out of the projection.
+        planes = _GUARD_PLANES + planes
+    for source, plane in planes:
+        polygon = _clip(polygon, np.array(plane), source) if polygon else polygon
     polygon = [(vertex, source) for vertex, source in polygon if vertex[3] > 0]
     if len(polygon) < 3:
         return None

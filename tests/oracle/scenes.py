@@ -221,6 +221,29 @@ def without_depth_clip_behind_the_camera() -> Scene:
     return Scene("without_depth_clip_behind_the_camera", clip[None], faces, 150, 150, depth_clip=False, layered=True)
 
 
+def any_homogeneous_corners() -> Scene:
+    """Corners anywhere in clip space, w of any sign: every way of being cut, by w = 0, near and far plane at once."""
+    positions = np.random.default_rng(16).normal(size=(4, 36, 4)) * [1, 1, 1, 1.5]
+    return Scene("any_homogeneous_corners", positions, np.arange(36, dtype=np.int32).reshape(12, 3), 90, 75)
+
+
+def random_scene(seed: int) -> Scene:
+    """Up to 24 unconnected faces of one of four kinds on up to 69x69 pixels, with random culling and depth clipping."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 25))
+    positions = homogeneous(rng.uniform(-1.3, 1.3, (3 * count, 3)) * 10 ** rng.uniform(-1, 1))
+    if seed % 4 == 1:
+        positions *= rng.uniform(-1, 3, (3 * count, 1))
+    if seed % 4 == 2:
+        positions = rng.normal(size=(3 * count, 4)) * [1, 1, 1, 1.5]
+    if seed % 4 == 3:
+        positions = np.round(positions * 8) / 8
+    height, width = (int(size) for size in rng.integers(1, 70, 2))
+    faces = np.arange(3 * count, dtype=np.int32).reshape(-1, 3)
+    cull, depth_clip = str(rng.choice(["none", "back"])), bool(rng.random() < 0.7)
+    return Scene(f"random_{seed}", positions[None], faces, height, width, cull=cull, depth_clip=depth_clip)
+
+
 def packed_topologies() -> Scene:
     """Five images: a sphere, a soup, nothing, both (overlapping ranges), a sphere with negative winding culled away."""
     ball, ball_faces = icosphere(1)
@@ -317,6 +340,7 @@ SCENES: tuple[Callable[[], Scene], ...] = (
     slanted_through_near_and_far,
     without_depth_clip,
     without_depth_clip_behind_the_camera,
+    any_homogeneous_corners,
     packed_topologies,
     valid_faces,
     degenerate_faces,

@@ -106,7 +106,15 @@ def _exact_answer(corners: np.ndarray, x: Fraction, y: Fraction) -> Fraction | N
     return depth if one_sign and -1 <= depth <= 1 else None
 
 
-@pytest.mark.parametrize("make", [scenes.soup_through_the_camera, scenes.slivers, scenes.slanted_through_near_and_far])
+@pytest.mark.parametrize(
+    "make",
+    [
+        scenes.soup_through_the_camera,
+        scenes.slivers,
+        scenes.slanted_through_near_and_far,
+        scenes.any_homogeneous_corners,
+    ],
+)
 def test_coverage_and_order_equal_exact_rational_arithmetic(make):
     scene = make().rounded_to(np.float32)
     raster = oracle.rasterize(scene)

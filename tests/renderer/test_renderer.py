@@ -151,9 +151,11 @@ def test_vertices_that_are_not_finite_leave_finite_images_and_gradients() -> Non
     module, (vertices, texture, light, world_to_clip) = TexturedSphere(), arguments(1)
     vertices[0, 3] = float("nan")
     rendering = module(vertices.requires_grad_(), texture.requires_grad_(), light, world_to_clip)
-    assert bool(torch.isfinite(rendering.mask).all())
-    rendering.mask.sum().backward()
-    assert bool(torch.isfinite(vertices.grad).all())
+    assert bool((rendering.face_index >= 0).any())
+    (rendering.mask.sum() + rendering.image.sum()).backward()
+    for tensor in (rendering.mask, rendering.image, vertices.grad, texture.grad):
+        assert bool(torch.isfinite(tensor).all())
+    assert torch.equal(vertices.grad[0, 3], torch.zeros(3))
 
 
 @pytest.mark.parametrize("given", ["neither", "both"])

@@ -9,27 +9,44 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cuda_backend.host_build import ROOT, build
+from cuda_backend.host_build import build
 
-TENSORRT_PYTHON = ROOT / ".venv-trt" / "bin" / "python"
+from tensorrt_door import environment
+
 SCRIPT = Path(__file__).with_name("real_tensorrt.py")
 
 Ask = Callable[..., Any]
 
 
+TENSORRT = {"DIBR_TENSORRT": "ON", "DIBR_TESTS": "ON"}
+# As tests/cuda_backend/test_sanitizers.py builds libdibr, in the same folder.
+SANITIZED = {
+    "CMAKE_BUILD_TYPE": "Debug",
+    "CMAKE_CXX_FLAGS_DEBUG": "-g1 -O1",
+    "DIBR_SANITIZE": "address;undefined",
+}
+
+
+def driver_in(folder: Path) -> list[str]:
+    """The native test driver and the library that it drives."""
+    return [str(folder / "tests/tensorrt_door/drive_plugins"), str(folder / "plugins/tensorrt/libdibr_tensorrt.so")]
+
+
 @pytest.fixture(scope="session")
-def driver() -> Path:
-    """The native test driver."""
-    folder = build(target="drive_plugins", DIBR_TENSORRT="ON", DIBR_TESTS="ON")
-    return folder / "tests" / "tensorrt_door" / "drive_plugins"
+def driver() -> list[str]:
+    return driver_in(build(target="drive_plugins", **TENSORRT))
+
+
+@pytest.fixture(scope="session")
+def sanitized_driver() -> list[str]:
+    return driver_in(build("cuda_on_host-address", target="drive_plugins", **SANITIZED, **TENSORRT))
 
 
 @pytest.fixture(scope="session")
 def libraries() -> dict[str, str]:
     """Paths of the two libraries by the way TensorRT learns of them."""
-    options = {"DIBR_TENSORRT": "ON", "DIBR_TESTS": "ON"}
-    build(target="dibr_tensorrt", **options)
-    folder = build(target="dibr_tensorrt_static", **options) / "plugins" / "tensorrt"
+    build(target="dibr_tensorrt", **TENSORRT)
+    folder = build(target="dibr_tensorrt_static", **TENSORRT) / "plugins" / "tensorrt"
     return {
         "getCreators": str(folder / "libdibr_tensorrt.so"),
         "static": str(folder / "libdibr_tensorrt_static.so"),
@@ -39,11 +56,10 @@ def libraries() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def ask() -> Ask:
     """ask(flavour, command, **arguments): an answer of the real TensorRT libraries, from a process of its own."""
-    if not TENSORRT_PYTHON.exists():
-        pytest.skip("the TensorRT libraries are not installed: `make setup-trt`")
+    python = environment.python()
 
     def ask_one(flavour: str, command: str, **arguments: Any) -> Any:
-        call = [str(TENSORRT_PYTHON), str(SCRIPT), flavour, command]
+        call = [str(python), str(SCRIPT), flavour, command]
         result = subprocess.run(call, input=json.dumps(arguments), capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, f"{' '.join(call)} gave {result.returncode}\n{result.stdout}\n{result.stderr}"
         return json.loads(result.stdout.splitlines()[-1])

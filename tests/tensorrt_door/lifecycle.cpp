@@ -76,7 +76,10 @@ class Attached {
   Attached(const Plugin& plugin, size_t workspace_bytes)
       : plugin_(plugin.runtime().attachToContext(&context_)), workspace_(workspace_bytes, kPoison) {}
 
-  void run(const Usage& usage, const ImageSizes& sizes, uint64_t seed) {
+  // The clone knows what the plugin knew.
+  void continue_in_clone() { plugin_ = plugin_.clone(); }
+
+  void run(const Usage& usage, const ImageSizes& sizes, uint64_t seed, bool new_shapes = true) {
     Use use = make_use(usage, sizes, seed);
     std::vector<Tensor> outputs;
     std::vector<const void*> in;
@@ -86,9 +89,11 @@ class Attached {
     for (const Tensor& output : outputs) out.push_back(output.bytes.data());
     const auto input_descs = descs_of(use.inputs), output_descs = descs_of(outputs);
     if (workspace_.size() > 0) std::memset(workspace_.data(), kPoison, workspace_.size());
-    const int32_t changed = plugin_.runtime().onShapeChange(input_descs.data(), int32_t(in.size()), output_descs.data(),
-                                                            int32_t(out.size()));
-    expect(changed == 0, usage.op + ".onShapeChange: " + last_error());
+    if (new_shapes) {
+      const int32_t changed = plugin_.runtime().onShapeChange(input_descs.data(), int32_t(in.size()),
+                                                              output_descs.data(), int32_t(out.size()));
+      expect(changed == 0, usage.op + ".onShapeChange: " + last_error());
+    }
     const int32_t enqueued = plugin_.runtime().enqueue(input_descs.data(), output_descs.data(), in.data(), out.data(),
                                                        workspace_.data(), nullptr);
     expect(enqueued == 0, usage.op + ".enqueue: " + last_error());
@@ -174,6 +179,8 @@ void live(const Plugins& plugins, const Usage& usage) {
   first.refuse(usage, kProfile[1]);
   expect(second.error_count() == before, usage.op + ": an error stays with its context");
   first.run(usage, kProfile[2], seed);
+  first.continue_in_clone();
+  first.run(usage, kProfile[2], seed, false);
 }
 
 // The scenes are worth comparing: neither empty nor full.
@@ -202,10 +209,10 @@ void test_lifecycle(const Plugins& plugins) {
   for (const int optional : {0, 1, 2}) {
     live(plugins, {"Rasterize", {}, DataType::kFLOAT, optional});
   }
-  live(plugins, {"Rasterize",
-                 {int32_field("perspective_correct", 0), text_field("cull", "back"), int32_field("depth_clip", 0)},
-                 DataType::kFLOAT,
-                 2});
+  for (const FieldValue& field :
+       {int32_field("perspective_correct", 0), text_field("cull", "back"), int32_field("depth_clip", 0)}) {
+    live(plugins, {"Rasterize", {field}, DataType::kFLOAT, 2});
+  }
   live(plugins, {"SoftMask", {}, DataType::kFLOAT, 0});
   live(plugins, {"SoftMask",
                  {float_field("sigmainv", 100.0f), float_field("boxlen", 0.3f), int32_field("knum", 4)},

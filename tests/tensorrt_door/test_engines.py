@@ -153,7 +153,6 @@ def test_an_exported_module_of_any_size(build_engine, tmp_path: Path) -> None:
     expect_engine(answer, engine, model)
 
 
-@pytest.mark.xfail(strict=True, reason="the exporter leaves out a depth that nobody reads, which the parser refuses")
 @pytest.mark.parametrize("dynamic_batch", [False, True])
 def test_an_exported_network(build_engine, tmp_path: Path, dynamic_batch: bool) -> None:
     network = ImageToMeshRenderer(ImageToMesh(ModelConfig(image_size=32)), 32, 32)

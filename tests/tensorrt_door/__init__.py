@@ -1,0 +1,1 @@
+"""The TensorRT door: plugins on test doubles and in the real libraries."""
