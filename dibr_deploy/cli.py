@@ -11,8 +11,6 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from .errors import DibrError
-
 COMMAND_MODULES = (
     "dibr_deploy.data.cli",
     "dibr_deploy.training.cli",
@@ -20,15 +18,7 @@ COMMAND_MODULES = (
     "dibr_deploy.runtime.cli",
 )
 
-_USER_ERRORS = (
-    DibrError,
-    ValueError,
-    FileNotFoundError,
-    FileExistsError,
-    PermissionError,
-    NotADirectoryError,
-    IsADirectoryError,
-)
+_USER_ERRORS = (ValueError, OSError)
 _BAD_INPUT, _INTERRUPTED = 2, 130
 
 

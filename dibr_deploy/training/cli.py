@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+INTERRUPTED = 130
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,7 +25,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     train.set_defaults(run=_train)
 
 
-def _train(arguments: argparse.Namespace) -> None:
+def _train(arguments: argparse.Namespace) -> int:
     from .config import parse_config
     from .trainer import Trainer, read_config
 
@@ -33,7 +36,9 @@ def _train(arguments: argparse.Namespace) -> None:
     try:
         trainer.run()
     except KeyboardInterrupt:
-        raise SystemExit(f"stopped at step {trainer.step}; go on with --resume") from None
+        print(f"dibr: stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
+        return INTERRUPTED
     predicted, template = trainer.held_out_iou()
     print(f"mask IoU on held-out views: {predicted:.3f} (untouched sphere: {template:.3f})")
     print(f"checkpoint written to {arguments.output}")
+    return 0

@@ -146,7 +146,7 @@ class Trainer:
             + weights.flattening_weight * losses["flattening"]
         )
         if not bool(torch.isfinite(loss)):
-            raise DibrError(f"the loss is {float(loss)} at step {self.step}: lower lr, now {self.config.lr}")
+            raise DibrError(f"the loss is {float(loss.detach())} at step {self.step}: lower lr, now {self.config.lr}")
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()

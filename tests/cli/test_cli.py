@@ -55,6 +55,7 @@ def raiser(error: BaseException):
         (ValueError("sigma must be positive, got -1"), "dibr: sigma must be positive, got -1\n"),
         (FileNotFoundError("libdibr_torch.so is nowhere"), "dibr: libdibr_torch.so is nowhere\n"),
         (FileNotFoundError(2, "No such file or directory", "x.png"), "dibr: x.png: No such file or directory\n"),
+        (FileExistsError(17, "File exists", "meshes"), "dibr: meshes: File exists\n"),
         (PermissionError(13, "Permission denied", "/run"), "dibr: /run: Permission denied\n"),
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),

@@ -282,7 +282,6 @@ def test_the_module_is_exported_in_evaluation_mode_and_left_as_it_was(tmp_path: 
     assert verify(module, path, POSITIONS).passed
 
 
-
 class Refused(nn.Module):
     """Reads a value while it is being traced, which no graph can hold."""
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from onnx import TensorProto
 from onnxruntime_door import modules
-from tensorrt_door.handmade import VERTICES, textured_mesh
 
 from dibr_deploy.export import to_onnx
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
+from tensorrt_door.handmade import VERTICES, textured_mesh
 
 OPS = ("Rasterize", "Interpolate", "SoftMask", "Texture")
 

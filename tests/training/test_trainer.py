@@ -168,7 +168,8 @@ def test_a_killed_run_can_be_resumed(with_signal: signal.Signals, dataset: Path,
         wait_for(lambda: (run / "checkpoint.pt").exists() and len(rows_of(run)) > 5, process)
     finally:
         os.kill(process.pid, with_signal)
-        process.wait(30)
+        code = process.wait(30)
+    assert code == (-signal.SIGKILL if with_signal == signal.SIGKILL else 130)
     content = read_checkpoint(run)
     step = content["training"]["step"]
     assert step >= 4
