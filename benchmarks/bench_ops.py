@@ -14,6 +14,7 @@ exponent exceeds 1.05. One thread unless `--threads` says otherwise: the work is
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import platform
 import statistics
@@ -206,6 +207,18 @@ def peak_mib(op: str, implementation: str, faces: int, size: int, threads: int) 
     return float(done.stdout)
 
 
+def keep_freed_memory() -> None:
+    """Asks the C library (glibc, elsewhere nothing happens) to reuse large freed blocks rather than return them.
+
+    Else every output of some MiB is mapped anew in each run, for both implementations, and clearing its pages shows as
+    growth faster than linear of whatever writes it."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mmap_threshold, trim_threshold = -3, -1
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, (1 << 31) - 1)
+
+
 def exponent(counts: list[int], times: list[float]) -> float:
     """e of time ~ count^e by least squares in logarithms."""
     return float(np.polyfit(np.log(counts), np.log(times), 1)[0])
@@ -285,6 +298,7 @@ def main() -> int:
     if arguments.peak:
         print_peak(*arguments.peak, arguments.faces[0], arguments.sizes[0])
         return 0
+    keep_freed_memory()
     rows = []
     for faces in arguments.faces:
         for size in arguments.sizes:

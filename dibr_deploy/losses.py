@@ -11,7 +11,7 @@ from .mesh import face_normals
 
 
 def mask_iou_loss(mask: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
-    """1 - soft intersection over union, averaged over the batch (Chen et al. 2019, section 3.3).
+    """1 - soft intersection over union, averaged over the batch (Chen et al. 2019).
 
     Args:
         mask, target: [B, H, W] in 0..1. Two empty masks have loss 0.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .errors import DibrError
 from .files import write_atomically
+from .pictures import to_bytes
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
 
@@ -312,19 +313,15 @@ def _to_trimesh(mesh: Mesh) -> Any:
 
     vertices, faces = mesh.vertices.detach().cpu().numpy(), mesh.faces.cpu().numpy()
     if mesh.texture is None or mesh.uvs is None or mesh.uv_faces is None:
-        colors = None if mesh.vertex_colors is None else _to_bytes(mesh.vertex_colors)
+        colors = None if mesh.vertex_colors is None else to_bytes(mesh.vertex_colors)
         return trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)
     pairs = np.stack([faces.ravel(), mesh.uv_faces.cpu().numpy().ravel()], axis=-1)
     pairs, inverse = np.unique(pairs, axis=0, return_inverse=True)
     uvs = mesh.uvs.detach().cpu().numpy()[pairs[:, 1]] * [1, -1] + [0, 1]
-    image = Image.fromarray(_to_bytes(mesh.texture.permute(1, 2, 0)))
+    image = Image.fromarray(to_bytes(mesh.texture.permute(1, 2, 0)))
     material = trimesh.visual.material.PBRMaterial(baseColorTexture=image, metallicFactor=0.0, roughnessFactor=1.0)
     visual = trimesh.visual.TextureVisuals(uv=uvs, material=material)
     return trimesh.Trimesh(vertices[pairs[:, 0]], inverse.reshape(-1, 3), visual=visual, process=False)
-
-
-def _to_bytes(values: Tensor) -> np.ndarray:
-    return (values.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
 def _check_complete(path: Path) -> None:

@@ -9,7 +9,8 @@ coordinates (NDC), x to the right and y up.
 Real arguments are float32 or float64, the same for the whole call; attributes and textures may be float16 or bfloat16
 beside float32 where no gradient is asked for. Bad arguments raise
 :class:`~dibr_deploy.errors.DibrError` before anything is computed; a face that names a vertex that does not exist
-raises RuntimeError. Second derivatives are not offered: asking for one raises RuntimeError naming the operator.
+raises RuntimeError on the CPU and is not drawn on CUDA, where asking would mean waiting for the device. Second
+derivatives are not offered: asking for one raises RuntimeError naming the operator.
 
 The method is that of Chen et al., "Learning to Predict 3D Objects with an Interpolation-based Differentiable
 Renderer", NeurIPS 2019 (DIB-R).
@@ -229,7 +230,7 @@ def _tensor(op: str, name: str, value: Any, dtypes: Sequence[torch.dtype], shape
         if isinstance(wanted, int) and actual != wanted:
             _fail(op, name, expected, value)
     if value.device.type not in _DEVICES:
-        _fail(op, name, "be on the CPU, the only device this version has kernels for", value)
+        _fail(op, name, "be on the CPU or a CUDA device", value)
 
 
 def _like(op: str, name: str, value: Tensor, reference_name: str, reference: Tensor) -> None:

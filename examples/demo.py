@@ -40,7 +40,7 @@ from dibr_deploy.files import write_atomically
 from dibr_deploy.metrics import mask_iou
 from dibr_deploy.runtime import Session
 from dibr_deploy.training import load_checkpoint
-from dibr_deploy.training.sampling import split_views
+from dibr_deploy.training.sampling import held_out_pairs, split_views
 
 ROOT = Path(__file__).resolve().parent.parent
 DIBR = Path(sys.executable).with_name("dibr")
@@ -185,17 +185,6 @@ def compare_held_out(folder: Path) -> Comparison:
         mean_iou(torch.from_numpy(actual["face_index"]), wanted.mask),
         mean_iou(untouched, wanted.mask),
     )
-
-
-def held_out_pairs(held_out: dict[str, list[int]]) -> list[tuple[int, int]]:
-    """Every held-out view with the object's next one, round after round over the objects."""
-    rounds = max(len(views) for views in held_out.values())
-    return [
-        (views[number], views[(number + 1) % len(views)])
-        for number in range(rounds)
-        for views in held_out.values()
-        if number < len(views)
-    ]
 
 
 def as_arrays(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

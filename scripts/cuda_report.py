@@ -33,7 +33,16 @@ BUILD = ROOT / "build" / "cuda_report"
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 MIX_ARCHITECTURE = 90
 # Those of cmake/DibrCuda.cmake that reach device code.
-FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fmad=false", f"-I{PLUGINS}", f"-I{PLUGINS / 'include'}")
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-DNDEBUG",
+    "-fmad=false",
+    "-Werror=all-warnings",
+    "-Xcompiler=-Wall,-Wextra,-Werror",
+    f"-I{PLUGINS}",
+    f"-I{PLUGINS / 'include'}",
+)
 THREADS = 256  # of every launch: kBlock and kTilePixels
 
 STACK_HEADING = "## Stack, spills and local memory"
@@ -156,6 +165,9 @@ def compiled(source: Path, architecture: int) -> list[Kernel]:
     nvdisasm = tool("nvdisasm", "pip install nvidia-cuda-nvdisasm, or the CUDA toolkit")
     binary = BUILD / f"{source.stem}.sm_{architecture}.cubin"
     log = run([nvcc, *FLAGS, "-cubin", f"-arch=sm_{architecture}", "-Xptxas", "-v", source, "-o", binary])
+    if architecture == ARCHITECTURES[-1]:
+        ptx = BUILD / f"{source.stem}.ptx"
+        run([nvcc, *FLAGS, "-ptx", f"-arch=compute_{architecture}", source, "-o", ptx])
     instructions = instructions_of(run([nvdisasm, "-c", binary]))
     resources = resources_of(log)
     names = demangle(resources)

@@ -21,6 +21,7 @@ from ..cameras import invert_rigid, orbit, perspective
 from ..errors import DibrError
 from ..lighting import make_light
 from ..mesh import MESH_SUFFIXES, Mesh, normalize, read_mesh
+from ..pictures import to_bytes
 from ..renderer import MeshRenderer
 from .transforms import FILE_NAME
 
@@ -169,14 +170,10 @@ def _render(
         covered = (rendering.face_index >= 0).float().unsqueeze(1)
         images.append(F.avg_pool2d(rendering.image.permute(0, 3, 1, 2), SUPERSAMPLING).permute(0, 2, 3, 1))
         masks.append(F.avg_pool2d(covered, SUPERSAMPLING).squeeze(1))
-    return _to_bytes(torch.cat(images)), _to_bytes(torch.cat(masks))
+    return to_bytes(torch.cat(images)), to_bytes(torch.cat(masks))
 
 
 def _random_light(seed: int) -> Tensor:
     """[1, 4]: a source somewhere in the upper half of the sky."""
     direction = F.normalize(torch.randn(3, generator=torch.Generator().manual_seed(seed)), dim=0)
     return make_light(AMBIENT, direction.abs() * direction.sign().index_fill(0, torch.tensor([1]), 1.0), DIRECTIONAL)
-
-
-def _to_bytes(values: Tensor) -> np.ndarray:
-    return (values.clamp(0, 1) * 255).round().to(torch.uint8).numpy()

@@ -17,6 +17,17 @@ def split_views(views_of: dict[str, list[int]]) -> tuple[dict[str, list[int]], d
     return training, held_out
 
 
+def held_out_pairs(held_out: dict[str, list[int]]) -> list[tuple[int, int]]:
+    """Every held-out view with the object's next one, round after round over the objects: (input, target)."""
+    rounds = max((len(views) for views in held_out.values()), default=0)
+    return [
+        (views[number], views[(number + 1) % len(views)])
+        for number in range(rounds)
+        for views in held_out.values()
+        if number < len(views)
+    ]
+
+
 class PairSampler:
     """Input views and, for each, a second view of the same object.
 

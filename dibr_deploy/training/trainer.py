@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from ..losses import flattening_loss, laplacian_loss, mask_iou_loss, masked_l1_l
 from ..mesh import edge_faces, unique_edges
 from ..metrics import mask_iou
 from ..models import ImageToMesh, ImageToMeshRenderer, ModelConfig, RenderedPrediction
+from ..pictures import to_bytes
 from .checkpoint import FILE_NAME, model_of, read_checkpoint, save_checkpoint
 from .config import TrainingConfig
-from .sampling import PairSampler, split_views
+from .sampling import PairSampler, held_out_pairs, split_views
 
 LOG_NAME = "losses.csv"
 LOG_COLUMNS = ["step", "loss", "mask", "color", "laplacian", "flattening", "held_out_iou"]
@@ -179,9 +179,7 @@ class Trainer:
         return F.interpolate(views.image, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
     def _evaluation_views(self) -> tuple[list[int], list[int]]:
-        """Inputs and targets: each held-out view, with the object's next one, round after round over the objects."""
-        pairs_of = [zip(views, views[1:] + views[:1], strict=True) for views in self._held_out.values()]
-        pairs = [pair for one_of_each in itertools.zip_longest(*pairs_of) for pair in one_of_each if pair is not None]
+        pairs = held_out_pairs(self._held_out)
         return [view for view, _ in pairs], [following for _, following in pairs]
 
     def _evaluate(self) -> float:
@@ -192,7 +190,7 @@ class Trainer:
         rows = [inputs.image.permute(0, 2, 3, 1), targets.image.permute(0, 2, 3, 1), rendered.image]
         rows.append(rendered.mask.unsqueeze(-1).expand(-1, -1, -1, 3))
         sheet = torch.cat([torch.cat(list(row), dim=1) for row in rows])
-        picture = Image.fromarray((sheet.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+        picture = Image.fromarray(to_bytes(sheet))
         folder = self.output / "samples"
         folder.mkdir(exist_ok=True)
         write_atomically(folder / f"step_{self.step:06d}.png", picture.save)

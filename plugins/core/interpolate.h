@@ -1,4 +1,4 @@
-// Interpolate: an attribute at a pixel is the barycentric mean of its face's vertices (Chen et al. 2019, equation 2).
+// Interpolate: an attribute at a pixel is the barycentric mean of its face's vertices (Chen et al. 2019, equation 1).
 #pragma once
 
 #include "core/half.h"

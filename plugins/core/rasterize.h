@@ -5,7 +5,8 @@
 //
 //     e_0 = x'_1 y'_2 - y'_1 x'_2        (and cyclically e_1, e_2)
 //
-// and e_k = w_i w_j * 2 * (area of the sub-triangle opposite vertex k), the area of Chen et al. 2019, equation 1. Then
+// and e_k = w_i w_j * 2 * (area of the sub-triangle opposite vertex k). Ratios of these areas are the weights of Chen
+// et al. 2019, equation 2:
 //
 //     perspective-correct  b_k = e_k / (e_0 + e_1 + e_2)
 //     screen space         b_k = e_k w_k / (e_0 w_0 + e_1 w_1 + e_2 w_2)

@@ -1,4 +1,4 @@
-// SoftMask: the probability that a pixel outside a mesh belongs to it (Chen et al. 2019, section 3.2, equation 5):
+// SoftMask: the probability that a pixel outside a mesh belongs to it (Chen et al. 2019, section 3.1):
 //
 //     p_k = exp(-sigmainv * d_k^2),   mask = 1 - prod_k (1 - p_k)
 //

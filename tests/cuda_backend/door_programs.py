@@ -1,4 +1,6 @@
-"""Small renderers through the torch and ONNX Runtime doors, fixed input: `python door_programs.py DOOR RESULT`."""
+"""Small renderers through the torch and ONNX Runtime doors, fixed input: `python door_programs.py PROGRAM RESULT`.
+
+What has 16-bit storage is returned as float32, which holds it exactly, and named after the type."""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 HEIGHT, WIDTH, CHANNELS = 33, 40, 3
+SIXTEEN_BIT = ("float16", "bfloat16")
 
 
 def inputs() -> dict[str, np.ndarray]:
@@ -37,7 +40,24 @@ def run_torch() -> dict[str, np.ndarray]:
     gradients = torch.autograd.grad((image**2).sum() + mask.sum() + raster.depth.sum(), leaves)
     results = {"face_index": raster.face_index, "depth": raster.depth, "image": image, "mask": mask}
     results |= {f"gradient_{i}": gradient for i, gradient in enumerate(gradients)}
+    with torch.no_grad():
+        for name in SIXTEEN_BIT:
+            dtype = getattr(torch, name)
+            uv_16 = ops.interpolate(values["uvs"].to(dtype), values["faces"], raster.face_index, raster.barycentrics)
+            image_16 = ops.texture(values["texture"].to(dtype), uv.detach())
+            assert uv_16.dtype == image_16.dtype == dtype
+            results |= {f"uv_{name}": uv_16.float(), f"image_{name}": image_16.float()}
     return {name: value.detach().numpy() for name, value in results.items()}
+
+
+def run_torch_deterministic() -> dict[str, np.ndarray]:
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        return run_torch()
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def run_onnxruntime() -> dict[str, np.ndarray]:
@@ -57,6 +77,18 @@ def run_onnxruntime() -> dict[str, np.ndarray]:
         "image": TensorProto.FLOAT,
         "mask": TensorProto.FLOAT,
     }
+    nodes_16 = []
+    for name in SIXTEEN_BIT:
+        kind = TensorProto.DataType.Value(name.upper())
+        nodes_16 += [
+            helper.make_node("Cast", ["uvs"], [f"{name}_uvs"], to=kind),
+            helper.make_node("Cast", ["texture"], [f"{name}_texture"], to=kind),
+            node("Interpolate", [f"{name}_uvs", "faces", "face_index", "barycentrics"], [f"{name}_uv"]),
+            node("Texture", [f"{name}_texture", "uv"], [f"{name}_image"]),
+            helper.make_node("Cast", [f"{name}_uv"], [f"uv_{name}"], to=TensorProto.FLOAT),
+            helper.make_node("Cast", [f"{name}_image"], [f"image_{name}"], to=TensorProto.FLOAT),
+        ]
+        outputs |= {f"uv_{name}": TensorProto.FLOAT, f"image_{name}": TensorProto.FLOAT}
     graph = helper.make_graph(
         [
             node(
@@ -65,6 +97,7 @@ def run_onnxruntime() -> dict[str, np.ndarray]:
             node("Interpolate", ["uvs", "faces", "face_index", "barycentrics"], ["uv"]),
             node("Texture", ["texture", "uv"], ["image"]),
             node("SoftMask", ["positions", "faces", "face_index"], ["mask"], sigmainv=500.0, boxlen=0.1),
+            *nodes_16,
         ],
         "renderer",
         [
@@ -81,9 +114,12 @@ def run_onnxruntime() -> dict[str, np.ndarray]:
     return dict(zip(outputs, session.run(list(outputs), arrays), strict=True))
 
 
-def main(door: str, result: str) -> None:
-    arrays = {"torch": run_torch, "onnxruntime": run_onnxruntime}[door]()
-    if door == "torch":
+PROGRAMS = {"torch": run_torch, "torch_deterministic": run_torch_deterministic, "onnxruntime": run_onnxruntime}
+
+
+def main(program: str, result: str) -> None:
+    arrays = PROGRAMS[program]()
+    if program.startswith("torch"):
         import ctypes
 
         getenv = ctypes.CDLL(None).getenv

@@ -46,8 +46,8 @@ def stream_stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_on_cuda_path(
     program: str, libraries: Path, tmp_path: Path, preload: Path | None
-) -> tuple[dict[str, np.ndarray], set[str]]:
-    """What a door program computes, and the kernels that ran."""
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """What a door program computes, and how often each kernel was launched."""
     result, counters = tmp_path / "result.npz", tmp_path / "counters.json"
     environment = {**os.environ, "DIBR_LIBRARY_DIR": str(libraries), "CUDA_ON_HOST_COUNTERS": str(counters)}
     environment |= {"LD_PRELOAD": str(preload)} if preload else {}
@@ -55,13 +55,14 @@ def run_on_cuda_path(
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     with np.load(result) as arrays:
-        return dict(arrays), set(json.loads(counters.read_text()))
+        launches = {kernel: counts["launches"] for kernel, counts in json.loads(counters.read_text()).items()}
+        return dict(arrays), launches
 
 
 def assert_same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        if value.dtype == np.int32:
+        if value.dtype == np.int32 or name.endswith(door_programs.SIXTEEN_BIT):
             assert np.array_equal(actual[name], value), name
         else:
             # All background pixels add the same value to one texel: a thousand roundings to the same side.
@@ -84,6 +85,23 @@ def test_torch_door(libraries: Path, stream_stub: Path, tmp_path: Path) -> None:
         "texel_gradient_kernel",
     ):
         assert any(kernel in name for name in kernels), kernel
+
+
+def test_deterministic_mode_reaches_every_backward_of_the_torch_door(
+    libraries: Path, stream_stub: Path, tmp_path: Path
+) -> None:
+    _, by_default = run_on_cuda_path("torch", libraries, tmp_path, stream_stub)
+    actual, launches = run_on_cuda_path("torch_deterministic", libraries, tmp_path, stream_stub)
+    assert actual.pop("stream_asked")
+    assert_same(actual, door_programs.run_torch())
+    finished = "finish_fixed_kernel<T>"
+    assert finished not in by_default
+    # Of attributes, texture, and positions twice: rasterize and soft_mask.
+    assert launches[finished] == 4
+    scattering = [kernel for kernel in by_default if "decltype(sink)" in kernel]
+    assert len(scattering) == 4
+    for kernel in scattering:  # once for the largest magnitude, once to add
+        assert launches[kernel] == 2 * by_default[kernel], kernel
 
 
 def test_torch_door_says_when_there_is_no_stream(libraries: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Generated scenes for the ops: everything that DESIGN calls ordinary input, small enough for brute force.
+"""Generated scenes for the ops: everything that docs/conventions.md calls ordinary input, small enough for brute force.
 
 Every scene is a function of nothing and returns the same numbers each time. Positions are float64 with full mantissas;
 `Scene.rounded_to` gives what a float32 kernel gets."""

@@ -41,6 +41,14 @@ def configure(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
             ["-DDIBR_ORT=ON", "-DORT_INCLUDE_DIR=/nowhere"],
             "DIBR_ORT=ON: ORT_INCLUDE_DIR is /nowhere, which has no onnxruntime_cxx_api.h",
         ),
+        (
+            ["-DDIBR_TENSORRT=ON", "-DTENSORRT_INCLUDE_DIR=/nowhere"],
+            "DIBR_TENSORRT=ON: TENSORRT_INCLUDE_DIR is /nowhere, which has no NvInferRuntime.h",
+        ),
+        (
+            ["-DDIBR_CUDA=ON", "-DCMAKE_CUDA_COMPILER=/nowhere/nvcc"],
+            "DIBR_CUDA=ON needs nvcc (CUDA 12.8 or newer): CMAKE_CUDA_COMPILER is /nowhere/nvcc, which does not exist",
+        ),
     ],
 )
 def test_bad_options_stop_the_configuration(tmp_path: Path, options: list[str], message: str) -> None:

@@ -22,7 +22,7 @@ extern "C" {
 #define DIBR_API __attribute__((visibility("default")))
 #endif
 
-/* Version of the op schema (DESIGN: "schema version 1"); also the SOVERSION of the library. */
+/* Version of the op schema that exported models name; also the SOVERSION of the library. */
 #define DIBR_SCHEMA_VERSION 1
 
 typedef enum dibr_status {
@@ -119,7 +119,7 @@ typedef struct dibr_interpolate_backward_params {
   void* grad_barycentrics;     /* out, optional T [B, H, W, 3] */
 } dibr_interpolate_backward_params;
 
-/* SoftMask (Chen et al. 2019, section 3.2, with the reference implementation's box and knum):
+/* SoftMask (Chen et al. 2019, section 3.1, with the reference implementation's box and knum):
  * 1 on covered pixels; elsewhere 1 - prod_k (1 - exp(-sigmainv * d_k^2)) over the first knum faces, in index order,
  * whose 2D bounding box enlarged by boxlen contains the pixel centre; d_k is the distance to the face's boundary. */
 typedef struct dibr_soft_mask_params {

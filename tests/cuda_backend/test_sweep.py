@@ -1,0 +1,150 @@
+"""Every op, forward and backward, across the borders of tiles, bins, chunks and warps: the CUDA kernels, executed on
+the CPU in an order shuffled anew for every case, against the CPU backend.
+
+The product is complete: 4 ops x 5 face counts x 4 sizes x 2 batches x 2 dtypes, each forward, backward with atomics and
+backward deterministic. Reduced are only the soft mask's settings, because the host executes its warp sums slowly: boxes
+enlarged by no more than BOXLEN and KNUM faces a pixel; its gradient comes from a quarter of the pixels at 129x257, from
+one in 64 with 1,023 faces there. A texture has no faces: its width in texels takes their place."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from oracle import scenes
+from oracle.scenes import Scene
+
+from cuda_backend.ops import Device
+from cuda_backend.test_kernels import (
+    DTYPES,
+    FACE_COUNTS,
+    ROUNDING,
+    SIZES,
+    assert_close,
+    assert_same_raster,
+    normal,
+    soup,
+)
+
+LARGE = SIZES[-1]
+BOXLEN, KNUM = 0.02, 3
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The CPU backend, and the CUDA kernels with atomics and deterministic."""
+
+    cpu: Device
+    cuda: Device
+    deterministic: Device
+
+
+def scene_over_the_centre(faces: int, size: tuple[int, int], batch: int, dtype: type) -> Scene:
+    """A soup whose first face, behind the others, covers the middle of every image: something is drawn at any size."""
+    scene = soup(faces, size, batch, dtype)
+    scene.positions[:, :3] = scenes.homogeneous(np.array([[-1.3, -0.9, 0.9], [1.1, -1.2, 0.8], [0.1, 1.4, 0.9]]))
+    return scene
+
+
+def sample(seed: int, shape: tuple[int, ...], one_in: int) -> np.ndarray:
+    """One element in so many [shape] bool, the first of all among them."""
+    chosen = np.random.default_rng(seed).random(shape) < 1.0 / one_in
+    chosen.flat[0] = True
+    return chosen
+
+
+def sweep_rasterize(devices: Devices, scene: Scene, seed: int) -> None:
+    raster = devices.cpu.rasterize(scene)
+    assert_same_raster(devices.cuda.rasterize(scene), raster)
+    face_index, barycentrics, depth = raster
+    assert (face_index >= 0).any()
+    arguments = face_index, normal(seed, barycentrics.shape, depth.dtype), normal(seed + 1, depth.shape, depth.dtype)
+    expected = devices.cpu.rasterize_backward(scene, *arguments)
+    assert expected.any()
+    for device in (devices.cuda, devices.deterministic):
+        assert_close(device.rasterize_backward(scene, *arguments), expected, ROUNDING)
+
+
+def sweep_interpolate(devices: Devices, scene: Scene, seed: int) -> None:
+    face_index, barycentrics, _ = devices.cpu.rasterize(scene)
+    batch, vertices, _ = scene.positions.shape
+    attributes = normal(seed, (batch if seed % 2 else 1, vertices, 3), barycentrics.dtype)
+    arguments = attributes, scene.faces, face_index, barycentrics
+    output = devices.cpu.interpolate(*arguments)
+    assert output.any()
+    assert np.array_equal(devices.cuda.interpolate(*arguments), output)
+    grad_output = normal(seed + 1, output.shape, output.dtype)
+    expected = devices.cpu.interpolate_backward(*arguments, grad_output)
+    for device in (devices.cuda, devices.deterministic):
+        for actual, wanted in zip(device.interpolate_backward(*arguments, grad_output), expected, strict=True):
+            assert wanted.any()
+            assert_close(actual, wanted, ROUNDING)
+
+
+def sweep_soft_mask(devices: Devices, scene: Scene, seed: int) -> None:
+    """Half the covered pixels are declared background: else hardly one would be left among 1,023 faces."""
+    face_index = devices.cpu.rasterize(scene)[0]
+    face_index[sample(seed, face_index.shape, 2)] = -1
+    options = {"sigmainv": 20.0, "boxlen": BOXLEN, "knum": KNUM}
+    mask = devices.cpu.soft_mask(scene, face_index, **options)
+    assert np.any((mask > 0) & (mask < 1))
+    assert np.array_equal(devices.cuda.soft_mask(scene, face_index, **options), mask)
+    grad_mask = normal(seed + 1, mask.shape, mask.dtype)
+    if mask.shape[1:] == LARGE:
+        grad_mask *= sample(seed + 2, mask.shape, 64 if len(scene.faces) == FACE_COUNTS[-1] else 4)
+    expected = devices.cpu.soft_mask_backward(scene, face_index, grad_mask, **options)
+    assert expected.any()
+    for device in (devices.cuda, devices.deterministic):
+        assert_close(device.soft_mask_backward(scene, face_index, grad_mask, **options), expected, ROUNDING)
+
+
+def sweep_texture(devices: Devices, scene: Scene, seed: int) -> None:
+    batch, dtype = len(scene.positions), scene.positions.dtype
+    rng = np.random.default_rng(seed)
+    uv = rng.uniform(-0.5, 1.5, (batch, scene.height, scene.width, 2)).astype(dtype)
+    texture = normal(seed, (batch if seed % 2 else 1, 3, 61, len(scene.faces)), dtype)
+    wrap = seed % 3
+    for filter in (0, 1):
+        output = devices.cpu.texture(texture, uv, filter, wrap)
+        assert output.any()
+        assert np.array_equal(devices.cuda.texture(texture, uv, filter, wrap), output)
+        grad_output = normal(seed + 1, output.shape, dtype)
+        expected = devices.cpu.texture_backward(texture, uv, grad_output, filter, wrap)
+        assert expected[0].any()
+        for device in (devices.cuda, devices.deterministic):
+            actual = device.texture_backward(texture, uv, grad_output, filter, wrap)
+            for gradient, wanted in zip(actual, expected, strict=True):
+                assert_close(gradient, wanted, ROUNDING)
+
+
+SWEEPS: dict[str, Callable[[Devices, Scene, int], None]] = {
+    "rasterize": sweep_rasterize,
+    "interpolate": sweep_interpolate,
+    "soft_mask": sweep_soft_mask,
+    "texture": sweep_texture,
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("faces", FACE_COUNTS)
+@pytest.mark.parametrize("op", SWEEPS)
+def test_kernels_are_the_cpu_backend(
+    cpu: Device,
+    cuda: Device,
+    deterministic: Device,
+    monkeypatch: pytest.MonkeyPatch,
+    op: str,
+    faces: int,
+    size: tuple[int, int],
+    batch: int,
+    dtype: type,
+) -> None:
+    """Forward outputs bit for bit; gradients within the rounding of sums in another order."""
+    seed = zlib.crc32(f"{op} {faces} {size} {batch} {np.dtype(dtype)}".encode())
+    monkeypatch.setenv("CUDA_ON_HOST_ORDER", f"random:{seed}")
+    SWEEPS[op](Devices(cpu, cuda, deterministic), scene_over_the_centre(faces, size, batch, dtype), seed)
