@@ -9,7 +9,8 @@ compared with each other.
 Also printed: our time per face and per pixel, how it grows with faces and with pixels (the exponent e of
 time ~ n^e by least squares through the fastest runs, which other programs on the machine disturb least; linear is 1),
 and the peak memory above the input of forward + backward, each taken in a process of its own. `--check` fails if an
-exponent exceeds 1.05. One thread unless `--threads` says otherwise: the work is compared, not the waiting."""
+exponent exceeds 1.05. All times are CPU time, summed over threads (one unless `--threads` says otherwise): the work is
+compared, not the waiting for a busy machine."""
 
 from __future__ import annotations
 
@@ -175,12 +176,12 @@ def measure(scene: Scene, op: str, faces: int, backward: bool, seconds: float) -
     for run in runners:
         run()
     times: list[list[float]] = [[], []]
-    end = time.perf_counter() + seconds
-    while len(times[0]) < 3 or (time.perf_counter() < end and len(times[0]) < 101):
+    end = time.process_time() + seconds
+    while len(times[0]) < 3 or (time.process_time() < end and len(times[0]) < 101):
         for taken, run in zip(times, runners, strict=True):
-            start = time.perf_counter()
+            start = time.process_time()
             run()
-            taken.append(time.perf_counter() - start)
+            taken.append(time.process_time() - start)
     ours, yardstick = (statistics.median(taken) for taken in times)
     return Row(op, faces, scene.size, backward, ours, yardstick, min(times[0]), len(times[0]))
 
@@ -197,7 +198,7 @@ def print_peak(op: str, implementation: str, faces: int, size: int) -> None:
     call, leaves = scene.call(op, implementation)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
     before = _resident_mib("VmHWM")
-    torch.autograd.grad(sum(output.sum() for output in call()), leaves)
+    torch.autograd.grad(torch.stack([output.sum() for output in call()]).sum(), leaves)
     print(_resident_mib("VmHWM") - before)
 
 
@@ -282,13 +283,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each line of the table")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
-    parser.add_argument("--quick", action="store_true", help="1,280 and 20,480 faces, 64 and 128 pixels, 0.2 s a line")
+    parser.add_argument(
+        "--quick", action="store_true", help="1,280 and 20,480 faces, 64 and 128 pixels, 0.2 s a line, no memory"
+    )
     parser.add_argument("--check", action="store_true", help=f"fail if an exponent exceeds {LINEAR}")
-    parser.add_argument("--output", type=Path, default=Path("bench_ops.json"), help="where the JSON goes")
+    parser.add_argument("--output", type=Path, default=Path("build/bench_ops.json"), help="where the JSON goes")
     parser.add_argument("--peak", nargs=2, metavar=("OP", "IMPLEMENTATION"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.faces, arguments.sizes, arguments.seconds = [1280, 20480], [64, 128], 0.2
+        arguments.no_memory = True
     return arguments
 
 
@@ -296,7 +300,8 @@ def main() -> int:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
     if arguments.peak:
-        print_peak(*arguments.peak, arguments.faces[0], arguments.sizes[0])
+        op, implementation = arguments.peak
+        print_peak(op, implementation, arguments.faces[0], arguments.sizes[0])
         return 0
     keep_freed_memory()
     rows = []
@@ -319,6 +324,8 @@ def main() -> int:
     print_table(rows, exponents)
     machine = {"machine": platform.machine(), "threads": arguments.threads, "torch": torch.__version__}
     report = {**machine, "rows": [{**asdict(row), "ratio": row.ratio} for row in rows], "growth": exponents}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(arguments.output, json.dumps(report, indent=1))
     print(f"\nwritten to {arguments.output}")
     steep = [entry for entry in exponents if entry["exponent"] > LINEAR]

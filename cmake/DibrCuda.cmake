@@ -11,8 +11,12 @@ if(DIBR_CUDA)
     message(FATAL_ERROR "DIBR_CUDA=ON needs nvcc (CUDA 12.8 or newer): put it on PATH, set CMAKE_CUDA_COMPILER, or "
                         "configure with DIBR_CUDA=OFF")
   endif()
-  set(CMAKE_CUDA_ARCHITECTURES ${DIBR_CUDA_ARCHITECTURES})
   enable_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER_ID STREQUAL NVIDIA OR CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
+    message(FATAL_ERROR "DIBR_CUDA=ON needs nvcc (CUDA 12.8 or newer), got ${CMAKE_CUDA_COMPILER}, "
+                        "${CMAKE_CUDA_COMPILER_ID} ${CMAKE_CUDA_COMPILER_VERSION}")
+  endif()
+  set(CMAKE_CUDA_ARCHITECTURES ${DIBR_CUDA_ARCHITECTURES})  # after the check: an older nvcc refuses the newest
 elseif(DIBR_CUDA_ON_HOST)
   find_package(Threads REQUIRED)
 endif()

@@ -85,7 +85,8 @@ def look_at(eye: Vector, target: Vector = (0.0, 0.0, 0.0), up: Vector = (0.0, 1.
         up: direction in world space that appears upwards in the image, not parallel to the viewing direction, [..., 3].
 
     Returns:
-        [..., 4, 4], a rigid motion. Where ``up`` is parallel to the viewing direction the matrix is not finite.
+        [..., 4, 4], a rigid motion. Where ``eye`` is ``target``, or ``up`` is parallel to the viewing direction, the
+        matrix is not finite: :func:`orbit` has no such case.
     """
     eye, target, up = _broadcast(eye, target, up)
     backward = _unit(eye - target)
@@ -132,6 +133,13 @@ def project(vertices: Tensor, world_to_clip: Tensor) -> Tensor:
         raise DibrError(f"project: vertices must have shape [B, V, 3], but has {list(vertices.shape)}")
     if world_to_clip.dim() != 3 or tuple(world_to_clip.shape[-2:]) != (4, 4):
         raise DibrError(f"project: world_to_clip must have shape [B, 4, 4], but has {list(world_to_clip.shape)}")
+    if world_to_clip.dtype != vertices.dtype:
+        raise DibrError(
+            f"project: world_to_clip must have the dtype of vertices, {vertices.dtype}, but has {world_to_clip.dtype}"
+        )
+    meshes, images = vertices.shape[0], world_to_clip.shape[0]
+    if meshes != images and meshes != 1 and images != 1:
+        raise DibrError(f"project: vertices and world_to_clip must have the same B, but have {meshes} and {images}")
     return vertices @ world_to_clip[:, :, :3].mT + world_to_clip[:, :, 3].unsqueeze(1)
 
 

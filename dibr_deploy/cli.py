@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -36,6 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 2 for bad input, 130 for an interrupt."""
     parsed = build_parser().parse_args(arguments)
+    # Read when torch is imported: threads that spin while they wait make busy cores several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         result = parsed.run(parsed)
     except _USER_ERRORS as error:

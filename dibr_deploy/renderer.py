@@ -27,6 +27,11 @@ class Rendering(NamedTuple):
     """[B, H, W], NDC depth z/w, 1 on background."""
 
 
+def _check_light(light: Tensor, images: int) -> None:
+    if light.dim() != 2 or light.shape[1] != 4 or (light.shape[0] != images and light.shape[0] != 1):
+        raise DibrError(f"MeshRenderer: light must be [{images} or 1, 4], but is {list(light.shape)}")
+
+
 class MeshRenderer(nn.Module):
     """Renders meshes that share one topology (Chen et al., Learning to Predict 3D Objects with an
     Interpolation-based Differentiable Renderer, NeurIPS 2019).
@@ -59,6 +64,13 @@ class MeshRenderer(nn.Module):
         super().__init__()
         if height < 1 or width < 1:
             raise DibrError(f"height and width must be at least 1, but are {height} and {width}")
+        for name, value, choices in (
+            ("cull", cull, ops.CULL),
+            ("filter", filter, ops.FILTER),
+            ("wrap", wrap, ops.WRAP),
+        ):
+            if value not in choices:
+                raise DibrError(f"{name} must be one of {', '.join(choices)}, but is {value!r}")
         self.height, self.width = height, width
         self.cull, self.perspective_correct = cull, perspective_correct
         self.filter, self.wrap = filter, wrap
@@ -103,6 +115,8 @@ class MeshRenderer(nn.Module):
             given = "neither" if texture is None else "both"
             raise DibrError(f"MeshRenderer expects either vertex_colors or texture with uvs, but got {given}")
         positions = project(vertices, world_to_clip)
+        if light is not None:
+            _check_light(light, positions.shape[0])
         raster = ops.rasterize(
             positions,
             faces,

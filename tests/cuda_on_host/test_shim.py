@@ -137,7 +137,11 @@ def test_address_and_undefined_behaviour_sanitizers_find(build: Build, fault: st
     ],
 )
 def test_thread_sanitizer_finds(build: Build, fault: str) -> None:
-    done = run([build("faults", "thread"), fault])
+    # The sanitizer remembers few accesses: on a busy machine, where workers run one after another, a run may miss one.
+    for _ in range(10):
+        done = run([build("faults", "thread"), fault])
+        if done.returncode != 0:
+            break
     assert done.returncode != 0
     assert "ThreadSanitizer: data race" in done.stderr
     assert "faults.cu:" in done.stderr

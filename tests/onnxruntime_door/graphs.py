@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx import ModelProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from dibr_deploy import _native
 
@@ -19,6 +19,7 @@ OUTPUTS = {
     "Texture": ("output",),
 }
 FATAL = 4
+CPU = "CPUExecutionProvider"
 
 
 def one_node(
@@ -56,12 +57,27 @@ def one_node(
     )
 
 
-def open_session(model: ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:
+def open_session(
+    model: ModelProto,
+    threads: int = 1,
+    provider: str = CPU,
+    provider_options: Mapping[str, str] | None = None,
+    profile: str | None = None,
+) -> onnxruntime.InferenceSession:
+    """A session on one provider alone: what it has no kernel for is an error, not left to the CPU.
+
+    profile: how the name of the profile that the session writes begins."""
     options = onnxruntime.SessionOptions()
+    if provider != CPU:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     options.log_severity_level = FATAL
     options.intra_op_num_threads = threads
     options.register_custom_ops_library(str(_native.library_path("libdibr_onnxruntime.so")))
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=[(provider, dict(provider_options or {}))]
+    )
 
 
 def run(
@@ -70,10 +86,27 @@ def run(
     *,
     outputs: Sequence[str] | None = None,
     threads: int = 1,
+    provider: str = CPU,
     **attributes: Any,
 ) -> dict[str, np.ndarray]:
     """Outputs by name of one node on these inputs."""
-    session = open_session(one_node(op, inputs, outputs=outputs, **attributes), threads)
+    session = open_session(one_node(op, inputs, outputs=outputs, **attributes), threads, provider)
     feed = {name: array for name, array in inputs.items() if array is not None}
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, feed), strict=True))
+
+
+def run_in_16_bits(op: str, inputs: Mapping[str, np.ndarray], provider: str = CPU) -> np.ndarray:
+    """Output of an op whose first input is float16 or bfloat16, as the float32 that holds it exactly.
+
+    ONNX Runtime's Python takes bfloat16 as an OrtValue made from its bits, and hands none out: hence the Cast."""
+    stored, *others = inputs
+    model = one_node(op, inputs)
+    model.graph.node.append(helper.make_node("Cast", ["output"], ["widened"], to=TensorProto.FLOAT))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("widened", TensorProto.FLOAT, None))
+    feed = {name: onnxruntime.OrtValue.ortvalue_from_numpy(inputs[name]) for name in others}
+    feed[stored] = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
+        inputs[stored].view(np.uint16), helper.np_dtype_to_tensor_dtype(inputs[stored].dtype)
+    )
+    (result,) = open_session(model, provider=provider).run_with_ort_values(["widened"], feed)
+    return result.numpy()

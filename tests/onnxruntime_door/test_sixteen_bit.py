@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
+from dibr_deploy.errors import DibrError
 from dibr_deploy.export import schemas
-from onnxruntime_door.graphs import one_node, open_session, run
+from dibr_deploy.runtime import Session
+from onnxruntime_door.graphs import one_node, run, run_in_16_bits
 
 
 def arguments(op: str) -> dict[str, np.ndarray]:
@@ -39,21 +42,22 @@ def test_float16_is_the_float32_result_rounded_once(op: str) -> None:
 
 @pytest.mark.parametrize("op", ["Interpolate", "Texture"])
 def test_bfloat16_is_the_float32_result_rounded_once(op: str) -> None:
-    """ONNX Runtime's Python takes bfloat16 as an OrtValue made from its bits, and hands none out: hence the Cast."""
     inputs = arguments(op)
     name = next(iter(inputs))
     inputs[name] = inputs[name].astype(ml_dtypes.bfloat16)
-    model = one_node(op, inputs)
-    model.graph.node.append(onnx.helper.make_node("Cast", ["output"], ["widened"], to=onnx.TensorProto.FLOAT))
-    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("widened", onnx.TensorProto.FLOAT, None))
-    feed = {key: onnxruntime.OrtValue.ortvalue_from_numpy(array) for key, array in inputs.items() if key != name}
-    feed[name] = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
-        inputs[name].view(np.uint16), onnx.TensorProto.BFLOAT16
-    )
-    (result,) = open_session(model).run_with_ort_values(["widened"], feed)
+    result = run_in_16_bits(op, inputs)
     exact = run(op, {**inputs, name: inputs[name].astype(np.float32)})["output"]
-    assert np.any(result.numpy() != exact)
-    assert np.array_equal(result.numpy(), exact.astype(ml_dtypes.bfloat16).astype(np.float32))
+    assert np.any(result != exact)
+    assert np.array_equal(result, exact.astype(ml_dtypes.bfloat16).astype(np.float32))
+
+
+def test_a_runtime_session_refuses_bfloat16_inputs(tmp_path: Path) -> None:
+    inputs = arguments("Texture")
+    inputs["texture"] = inputs["texture"].astype(ml_dtypes.bfloat16)
+    path = tmp_path / "texture.onnx"
+    onnx.save(one_node("Texture", inputs), path)
+    with pytest.raises(DibrError, match=r"texture has type tensor\(bfloat16\), which numpy has no dtype for"):
+        Session(path, "cpu")
 
 
 @pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16])

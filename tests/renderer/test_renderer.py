@@ -172,3 +172,37 @@ def test_bad_sizes_and_a_texture_without_uvs_are_named() -> None:
     vertices, texture, _, world_to_clip = arguments(1)
     with pytest.raises(DibrError, match="uvs is None"):
         MeshRenderer(8, 8)(vertices, SPHERE.faces, world_to_clip, texture=texture)
+
+
+def test_a_camera_of_another_dtype_is_named() -> None:
+    with pytest.raises(
+        DibrError, match=r"world_to_clip must have the dtype of vertices, torch\.float64, but has torch\.float32"
+    ):
+        MeshRenderer(8, 8)(
+            SPHERE.vertices[None].double(), SPHERE.faces, cameras(1), vertex_colors=SPHERE.vertices[None]
+        )
+
+
+def test_meshes_and_cameras_that_do_not_pair_are_named() -> None:
+    with pytest.raises(DibrError, match="must have the same B, but have 3 and 2"):
+        MeshRenderer(8, 8)(
+            SPHERE.vertices.expand(3, -1, -1), SPHERE.faces, cameras(2), vertex_colors=SPHERE.vertices[None]
+        )
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 3), (2, 4)])
+def test_a_light_of_another_shape_is_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DibrError, match=r"light must be \[1 or 1, 4\], but is"):
+        MeshRenderer(8, 8)(
+            SPHERE.vertices[None],
+            SPHERE.faces,
+            cameras(1),
+            vertex_colors=SPHERE.vertices[None],
+            light=torch.rand(shape),
+        )
+
+
+@pytest.mark.parametrize("option", [{"cull": "front"}, {"filter": "linear"}, {"wrap": "tile"}])
+def test_a_choice_that_does_not_exist_is_refused_at_once(option: dict[str, str]) -> None:
+    with pytest.raises(DibrError, match=f"{next(iter(option))} must be one of"):
+        MeshRenderer(8, 8, **option)
