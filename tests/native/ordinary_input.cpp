@@ -1,6 +1,6 @@
 // The chain of all ops, forward and backward, on scenes that must work: random soups across tile borders, and input
-// that degenerates in every way docs/conventions.md allows. Whatever the buffers held before and however many threads there are,
-// the bytes that come out are the same, and on no input are they NaN.
+// that degenerates in every way docs/conventions.md allows. Whatever the buffers held before and however many threads
+// there are, the bytes that come out are the same, and on no input are they NaN.
 #include <cmath>
 #include <limits>
 #include <random>
