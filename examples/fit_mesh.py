@@ -24,6 +24,7 @@ from dibr_deploy.data.dataset import View
 from dibr_deploy.losses import flattening_loss, laplacian_loss, mask_iou_loss, masked_l1_loss
 from dibr_deploy.mesh import Mesh, edge_faces, icosphere, unique_edges, vertex_face_table, write_mesh
 from dibr_deploy.metrics import mask_iou
+from dibr_deploy.pictures import to_bytes
 from dibr_deploy.renderer import MeshRenderer, Rendering
 
 VIEWS = 8
@@ -112,7 +113,7 @@ def write_picture(fit: Fit, views: View, path: Path) -> None:
     """Held-out views above, the fit from the same cameras below."""
     rows = [views.image.permute(0, 2, 3, 1), fit.render(views.world_to_clip).image]
     sheet = torch.cat([torch.cat(list(row), dim=1) for row in rows])
-    Image.fromarray((sheet.clamp(0, 1) * 255).round().to(torch.uint8).numpy()).save(path)
+    Image.fromarray(to_bytes(sheet)).save(path)
 
 
 def main() -> int:

@@ -24,9 +24,9 @@ def _render(arguments: argparse.Namespace) -> None:
     from .render import render_photo
     from .session import Session
 
-    session = Session(arguments.model, arguments.provider, threads=arguments.threads)
     if not -90 <= arguments.elevation <= 90:
         raise ValueError(f"--elevation must be from -90 to 90 degrees, got {arguments.elevation:g}")
+    session = Session(arguments.model, arguments.provider, threads=arguments.threads)
     elevation = math.radians(arguments.elevation)
     written = render_photo(session, arguments.image, arguments.output, frames=arguments.frames, elevation=elevation)
     for name, path in written._asdict().items():
