@@ -99,3 +99,10 @@ def test_a_dataset_is_made_and_trained_on(tmp_path: Path, capsys: pytest.Capture
 def test_a_failed_start_leaves_no_run_behind(tmp_path: Path) -> None:
     assert cli.main(["train", "--data", str(tmp_path / "nowhere"), "--output", str(tmp_path / "run")]) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("elevation", ["nan", "95", "-91"])
+def test_an_elevation_beyond_the_poles_is_refused(elevation: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model", "m.onnx", "--image", "p.png", "--output", "o", f"--elevation={elevation}"]
+    assert cli.main(["render", *arguments]) == 2
+    assert capsys.readouterr().err == f"dibr: --elevation must be from -90 to 90 degrees, got {elevation}\n"
