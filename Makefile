@@ -1,9 +1,9 @@
-# make setup | test | demo | lint | sanitize | wheel-check | test-gpu | cuda-report | clean; CUDA=ON builds the CUDA kernels
+# make setup | test | test-long | demo | bench | lint | sanitize | wheel-check | test-gpu | cuda-report | clean; CUDA=ON builds the CUDA kernels
 # Everything happens in .venv and build/; `make setup` needs Python 3.11+, a C++17 compiler and make.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup setup-trt test demo test-gpu cuda-report lint format sanitize wheel-check clean
+.PHONY: setup setup-trt test test-long demo bench test-gpu cuda-report lint format sanitize wheel-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
 PYTEST_ARGS ?= -n $(JOBS)
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 CUDA ?= OFF
 WERROR := $(if $(CI),ON,OFF)
 
@@ -52,6 +53,10 @@ setup-trt: .venv-trt/TENSORRT
 test: setup
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# A million hostile inputs of each kind, of which `make test` runs 5 %, and what they counted into docs/long_checks.md.
+test-long: setup setup-trt
+	OMP_WAIT_POLICY=passive $(BIN)/python scripts/long_checks.py $(PYTEST_ARGS)
+
 # Where there is a device, with the CUDA kernels built in; elsewhere every test is listed as skipped.
 test-gpu: setup
 	if command -v nvidia-smi > /dev/null && nvidia-smi --list-gpus; then $(call install,ON); fi
@@ -63,6 +68,12 @@ cuda-report: $(VENV)/.requirements
 
 demo: setup
 	$(BIN)/python examples/demo.py $(DEMO_ARGS)
+
+# The peers in an environment of their own, then all of them side by side on this machine: docs/benchmarks.md.
+# BENCH_ARGS=--quick takes two minutes and leaves docs/ alone.
+bench: setup
+	$(BIN)/python scripts/setup_bench.py .venv-bench
+	.venv-bench/bin/python -m benchmarks $(BENCH_ARGS)
 
 # mypy sees the package as it is installed, with export/ and runtime/ inside of dibr_deploy/.
 lint: $(VENV)/.requirements

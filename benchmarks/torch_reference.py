@@ -1,4 +1,4 @@
-"""The ops in plain vectorised torch: the yardstick of bench_ops.py.
+"""The ops in plain vectorised torch: the yardstick of the benchmark.
 
 It does what a careful user would write without native code. Every face asks the pixels in its bounding box only; all
 (face, pixel) pairs are made at once, in chunks, and reduced with scatter operations; autograd differentiates what is
@@ -51,7 +51,9 @@ def _areas(corners: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def rasterize(positions: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """face_index [H, W], perspective-correct barycentrics [H, W, 3] and depth [H, W] of positions [V, 4]."""
+    """face_index [H, W], perspective-correct barycentrics [H, W, 3] and depth [H, W] of positions [V, 4].
+
+    Faces that are clockwise on the screen are dropped."""
     with torch.no_grad():
         face_index = _nearest_faces(positions, faces, height, width)
     pixel = torch.nonzero(face_index >= 0)[:, 0]
@@ -72,11 +74,15 @@ def _nearest_faces(positions: Tensor, faces: Tensor, height: int, width: int) ->
     """face_index [H * W] int64 through a depth buffer filled by scatter_reduce."""
     corners = positions[faces]
     projected, depths = corners[..., :2] / corners[..., 3:], corners[..., 2] / corners[..., 3]
+    turn = _cross(*projected.unbind(1)[1:], *projected[:, 0].unbind(1))
+    drawn = torch.nonzero(turn > 0)[:, 0]
+    low, high = projected[drawn].amin(1), projected[drawn].amax(1)
     hits = []
-    for face, row, column in _pairs(projected.amin(1), projected.amax(1), height, width):
+    for index, row, column in _pairs(low, high, height, width):
+        face = drawn[index]
         x, y = _centres(row, column, height, width, positions.dtype)
         areas = _areas(projected[face], x, y)
-        inside = ((areas >= 0).all(1) | (areas <= 0).all(1)) & (areas != 0).any(1)
+        inside = (areas >= 0).all(1) & (areas > 0).any(1)
         face, pixel, areas = face[inside], (row * width + column)[inside], areas[inside]
         depth = (areas * depths[face]).sum(1) / areas.sum(1)
         visible = depth.abs() <= 1

@@ -40,3 +40,21 @@ function(dibr_add_library target export_map)
     LINK_DEPENDS "${export_map}")
   target_link_options(${target} PRIVATE "-Wl,--version-script=${export_map}" -Wl,--exclude-libs,ALL)
 endfunction()
+
+set(DIBR_CPU_FLAGS_avx2 -mavx2)
+set(DIBR_CPU_FLAGS_avx512 -mavx512f -mavx512vl -mavx512dq -mavx512bw -mprefer-vector-width=512)
+
+# Adds the CPU backend for one more instruction set, in the namespace dibr::cpu::<level>. Levels are added in rising
+# order and as archives, which the linker reads after the target's own objects: of an inline function that several of
+# them have out of line it keeps the first, and that is one which every machine can run.
+function(dibr_add_cpu_level target level)
+  set(archive ${target}_cpu_${level})
+  add_library(${archive} STATIC ${ARGN})
+  dibr_target_flags(${archive})
+  set_target_properties(${archive} PROPERTIES
+    POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+  target_compile_options(${archive} PRIVATE ${DIBR_CPU_FLAGS_${level}})
+  target_compile_definitions(${archive} PRIVATE DIBR_CPU_LEVEL=${level})
+  target_include_directories(${archive} PRIVATE $<TARGET_PROPERTY:${target},INCLUDE_DIRECTORIES>)
+  target_link_libraries(${target} PRIVATE ${archive})
+endfunction()

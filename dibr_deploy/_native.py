@@ -36,7 +36,10 @@ def library_path(name: str) -> Path:
     )
 
 
+_TENSORRT = "-C cmake.define.DIBR_CUDA=ON -C cmake.define.DIBR_TENSORRT=ON"
 _BUILD_OPTIONS = {
     "libdibr_torch.so": "-C cmake.define.DIBR_TORCH=ON",
     "libdibr_onnxruntime.so": "-C cmake.define.DIBR_ORT=ON",
+    "libdibr_tensorrt.so": _TENSORRT,
+    "libdibr_tensorrt_static.so": _TENSORRT,
 }

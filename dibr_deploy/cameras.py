@@ -1,4 +1,4 @@
-"""Camera matrices.
+"""Camera matrices, and the same cameras in the conventions of OpenCV, PyTorch3D and OpenGL.
 
 Frames: world and view space are right-handed; in view space the camera sits at the origin, x to the right, y up, and
 looks along -z. Clip space is OpenGL's: visible where -w <= x, y, z <= w. Matrices are [..., 4, 4] and act on column
@@ -9,6 +9,7 @@ Every function broadcasts over leading dimensions and is differentiable in every
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,12 +86,17 @@ def look_at(eye: Vector, target: Vector = (0.0, 0.0, 0.0), up: Vector = (0.0, 1.
         up: direction in world space that appears upwards in the image, not parallel to the viewing direction, [..., 3].
 
     Returns:
-        [..., 4, 4], a rigid motion. Where ``eye`` is ``target``, or ``up`` is parallel to the viewing direction, the
-        matrix is not finite: :func:`orbit` has no such case.
+        [..., 4, 4], a rigid motion.
+
+    Raises:
+        DibrError: ``eye`` is ``target``, or ``up`` is parallel to the viewing direction; :func:`orbit` has no such
+            case. In a trace, where values cannot be asked for, the matrix is not finite instead.
     """
     eye, target, up = _broadcast(eye, target, up)
     backward = _unit(eye - target)
+    _check_finite("look_at: eye and target must be two points", backward)
     right = _unit(torch.linalg.cross(up, backward))
+    _check_finite("look_at: up must not be zero or parallel to the viewing direction; orbit() has no such case", right)
     rotation = torch.stack([right, torch.linalg.cross(backward, right), backward], dim=-2)
     return _rigid(rotation, -(rotation @ eye.unsqueeze(-1)))
 
@@ -124,6 +130,170 @@ def invert_rigid(matrix: Tensor) -> Tensor:
     return _rigid(rotation, -(rotation @ matrix[..., :3, 3:]))
 
 
+def viewer(world_to_clip: Tensor) -> Tensor:
+    """Where the viewer is, from the matrix alone, in homogeneous coordinates of world space.
+
+    Args:
+        world_to_clip: [..., 4, 4], invertible.
+
+    Returns:
+        [..., 4] (x, y, z, w) of any scale: a perspective camera is at (x, y, z) / w with w > 0; w = 0 is a parallel
+        projection, seen from the direction (x, y, z). It is the null vector of the matrix's rows x, y and w, signed so
+        that it lies before the near plane. ``(x, y, z) - w p`` points from p towards the viewer in both cases.
+    """
+    a, b, depth, c = (world_to_clip[..., row, :3] for row in range(4))
+    a_last, b_last, depth_last, c_last = (world_to_clip[..., row, 3:] for row in range(4))
+    crosses = [torch.linalg.cross(first, second, dim=-1) for first, second in ((b, c), (c, a), (a, b))]
+    point = -(a_last * crosses[0] + b_last * crosses[1] + c_last * crosses[2])
+    weight = (a * crosses[0]).sum(dim=-1, keepdim=True)
+    ahead = (depth * point).sum(dim=-1, keepdim=True) + depth_last * weight
+    return torch.where(ahead > 0, -1.0, 1.0) * torch.cat([point, weight], dim=-1)
+
+
+def from_opencv(
+    intrinsics: Tensor,
+    rotation: Tensor,
+    translation: Tensor,
+    height: int,
+    width: int,
+    near: float = 0.1,
+    far: float = 100.0,
+    *,
+    first_center: float = 0.0,
+) -> Tensor:
+    """World to clip from a calibrated camera as OpenCV describes it: ``pixel ~ K (R x + t)``.
+
+    OpenCV's camera looks along +z with x to the right and y down; pixels are counted from the top left. A lens
+    distortion must have been taken out of the image before.
+
+    Args:
+        intrinsics: K, [..., 3, 3] = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]], in pixels of this image size.
+        rotation: R, world to camera, [..., 3, 3]; ``cv2.Rodrigues`` makes it from a rotation vector.
+        translation: t, world to camera, [..., 3] or [..., 3, 1], world units.
+        height, width: of the image in pixels.
+        near, far: distances of the clipping planes along the viewing direction, 0 < near < far.
+        first_center: coordinate of the first pixel's centre: 0 in OpenCV; 0.5 where pixels are counted from the
+            image's corner, as COLMAP and PyTorch3D do.
+
+    Returns:
+        [..., 4, 4].
+
+    Raises:
+        DibrError: another shape, sizes below 1, or planes that are not 0 < near < far.
+    """
+    _check_planes(near, far, positive=True)
+    _check_image_size("from_opencv", height, width)
+    for name, matrix in (("intrinsics", intrinsics), ("rotation", rotation)):
+        if tuple(matrix.shape[-2:]) != (3, 3):
+            raise DibrError(f"from_opencv: {name} must be [..., 3, 3], but is {list(matrix.shape)}")
+    translation = translation if translation.shape[-1] == 1 and translation.dim() > 1 else translation.unsqueeze(-1)
+    if translation.shape[-2] != 3:
+        raise DibrError(f"from_opencv: translation must be [..., 3], but is {list(translation.squeeze(-1).shape)}")
+    # Row i of K gives the pixel coordinate times the depth; NDC is linear in it.
+    shift = 1 - 2 * first_center
+    across, down, depth = intrinsics.unbind(dim=-2)
+    zero = torch.zeros_like(depth)
+    camera_to_clip = torch.stack(
+        [
+            (2 * across + (shift - width) * depth) / width,
+            ((height - shift) * depth - 2 * down) / height,
+            (far + near) / (far - near) * depth,
+            depth,
+        ],
+        dim=-2,
+    )
+    offset = torch.stack(
+        [zero[..., 0], zero[..., 0], zero[..., 0] - 2 * far * near / (far - near), zero[..., 0]], dim=-1
+    )
+    linear, moved = camera_to_clip @ rotation, camera_to_clip @ translation
+    return torch.cat([linear, moved + offset.unsqueeze(-1)], dim=-1)
+
+
+class PyTorch3DCamera(NamedTuple):
+    """A camera as PyTorch3D's ``PerspectiveCameras`` takes it with ``in_ndc=True``.
+
+    PyTorch3D's view space has x to the *left*, y up and z *away* from the viewer; row vectors: ``x_view = x R + T``.
+    Its NDC have x to the left and y up, and -1 to 1 spans the *shorter* side of the image.
+    """
+
+    R: Tensor
+    """[..., 3, 3]."""
+    T: Tensor
+    """[..., 3], world units."""
+    focal_length: Tensor
+    """[..., 2], along x and y, in NDC units."""
+    principal_point: Tensor
+    """[..., 2], in NDC units."""
+
+
+def to_pytorch3d(world_to_view: Tensor, view_to_clip: Tensor, height: int, width: int) -> PyTorch3DCamera:
+    """A perspective camera for PyTorch3D.
+
+    Args:
+        world_to_view: rigid, [..., 4, 4], for example of :func:`look_at`.
+        view_to_clip: [..., 4, 4] with w = -z, for example of :func:`perspective`. PyTorch3D has no near and far plane
+            here: they are dropped.
+        height, width: of the image in pixels.
+    """
+    _check_image_size("to_pytorch3d", height, width)
+    across, up = width / min(height, width), height / min(height, width)
+    flip = world_to_view.new_tensor([-1.0, 1.0, -1.0])
+    return PyTorch3DCamera(
+        R=(flip.unsqueeze(-1) * world_to_view[..., :3, :3]).mT,
+        T=flip * world_to_view[..., :3, 3],
+        focal_length=torch.stack([across * view_to_clip[..., 0, 0], up * view_to_clip[..., 1, 1]], dim=-1),
+        principal_point=torch.stack([across * view_to_clip[..., 0, 2], -up * view_to_clip[..., 1, 2]], dim=-1),
+    )
+
+
+def from_pytorch3d(
+    camera: PyTorch3DCamera, height: int, width: int, near: float = 0.1, far: float = 100.0
+) -> tuple[Tensor, Tensor]:
+    """``world_to_view`` and ``view_to_clip``, [..., 4, 4] each, of a camera of PyTorch3D.
+
+    Args:
+        camera: R, T, focal_length and principal_point, in NDC. For ``FoVPerspectiveCameras`` the focal length of both
+            axes is 1 / tan(fov / 2) and the principal point 0, where its aspect_ratio is 1.
+        height, width: of the image in pixels.
+        near, far: distances of the clipping planes, 0 < near < far.
+    """
+    _check_planes(near, far, positive=True)
+    _check_image_size("from_pytorch3d", height, width)
+    across, up = width / min(height, width), height / min(height, width)
+    flip = camera.R.new_tensor([-1.0, 1.0, -1.0])
+    world_to_view = _rigid(flip.unsqueeze(-1) * camera.R.mT, (flip * camera.T).unsqueeze(-1))
+    x_scale, y_scale = camera.focal_length.unbind(dim=-1)
+    x_shift, y_shift = camera.principal_point.unbind(dim=-1)
+    zero, one, depth = torch.zeros_like(x_scale), torch.ones_like(x_scale), near - far
+    view_to_clip = _matrix(
+        [x_scale / across, zero, x_shift / across, zero],
+        [zero, y_scale / up, -y_shift / up, zero],
+        [zero, zero, one * ((far + near) / depth), one * (2 * far * near / depth)],
+        [zero, zero, -one, zero],
+    )
+    return world_to_view, view_to_clip
+
+
+def to_opengl(matrix: Tensor) -> Tensor:
+    """A matrix [..., 4, 4] as the 16 numbers that OpenGL reads, column by column: [..., 16].
+
+    View space and clip space are OpenGL's already. What differs is the memory order, and that OpenGL's images have
+    row 0 at the bottom: flip the rows of what ``glReadPixels`` returns.
+    """
+    return matrix.mT.flatten(-2)
+
+
+def from_opengl(numbers: Tensor) -> Tensor:
+    """The matrix [..., 4, 4] of 16 numbers in OpenGL's order, column by column: [..., 16].
+
+    Raises:
+        DibrError: the last dimension is not 16.
+    """
+    if numbers.shape[-1:] != (16,):
+        raise DibrError(f"from_opengl: numbers must be [..., 16], but is {list(numbers.shape)}")
+    return numbers.unflatten(-1, (4, 4)).mT
+
+
 def project(vertices: Tensor, world_to_clip: Tensor) -> Tensor:
     """Vertices [B or 1, V, 3] in world space through ``world_to_clip`` [B, 4, 4] to clip space [B, V, 4].
 
@@ -151,6 +321,17 @@ def _check_planes(near: float, far: float, *, positive: bool) -> None:
 def _check_interval(name: str, value: Scalar, upper: float) -> None:
     if not isinstance(value, Tensor) and not 0 < value < upper:
         raise DibrError(f"{name} must lie between 0 and {upper:.5g}, but is {value}")
+
+
+def _check_image_size(function: str, height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise DibrError(f"{function}: height and width must be at least 1, but are {height} and {width}")
+
+
+def _check_finite(sentence: str, vector: Tensor) -> None:
+    """Values are asked for on the CPU alone, and not in a trace."""
+    if vector.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(torch.isfinite(vector).all()):
+        raise DibrError(sentence)
 
 
 def _broadcast(*values: Scalar | Vector) -> tuple[Tensor, ...]:

@@ -16,8 +16,12 @@ COMMAND_MODULES = (
     "dibr_deploy.data.cli",
     "dibr_deploy.training.cli",
     "dibr_deploy.export.cli",
+    "dibr_deploy.export.verify_cli",
     "dibr_deploy.runtime.cli",
 )
+
+_EXTRAS = {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnx", "torch": "train", "tqdm": "train"}
+"""By Python package: the extra of this project that brings it."""
 
 _USER_ERRORS = (ValueError, OSError)
 _BAD_INPUT, _INTERRUPTED = 2, 130
@@ -45,12 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dibr: {_sentence(error)}", file=sys.stderr)
         return _BAD_INPUT
     except ModuleNotFoundError as error:
-        print(f"dibr: this command needs the Python package {error.name}, which is not installed", file=sys.stderr)
+        print(f"dibr: {_missing(error)}", file=sys.stderr)
         return _BAD_INPUT
     except KeyboardInterrupt:
         print("dibr: interrupted", file=sys.stderr)
         return _INTERRUPTED
     return int(result or 0)
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    package = (error.name or "").partition(".")[0]
+    remedy = f": pip install 'dibr_deploy[{_EXTRAS[package]}]'" if package in _EXTRAS else ""
+    return f"this command needs the Python package {error.name}, which is not installed{remedy}"
 
 
 def _sentence(error: Exception) -> str:

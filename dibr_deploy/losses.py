@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import DibrError
 from .mesh import face_normals
+from .metrics import ssim
 
 
 def mask_iou_loss(mask: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
@@ -37,6 +41,80 @@ def masked_l1_loss(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return ((image - target).abs() * weight).sum() / (mask.sum() * image.shape[-1]).clamp(min=1)
 
 
+def l1_loss(image: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of images or textures of one shape.
+
+    Raises:
+        DibrError: the shapes differ.
+    """
+    _check_same_shape("l1_loss", image, target)
+    return (image - target).abs().mean()
+
+
+def ssim_loss(
+    image: Tensor, target: Tensor, *, window: int = 11, sigma: float = 1.5, data_range: float = 1.0
+) -> Tensor:
+    """1 - structural similarity, averaged over the batch: 0 for equal images. See ``dibr_deploy.metrics.ssim``."""
+    return 1 - ssim(image, target, window=window, sigma=sigma, data_range=data_range).mean()
+
+
+def perceptual_loss(features: Callable[[Tensor], Tensor | Sequence[Tensor]], image: Tensor, target: Tensor) -> Tensor:
+    """Distance of images in the features of a network that the caller brings (Johnson et al. 2016).
+
+    Args:
+        features: takes images [B, C, H, W] and returns one or more feature tensors; it does what normalisation its
+            network wants. Its parameters get gradients too unless the caller freezes them.
+        image, target: [B, H, W, C]. No gradient flows to the target.
+
+    Returns:
+        The mean over the feature tensors of their mean squared difference.
+
+    Raises:
+        DibrError: the shapes differ.
+    """
+    _check_same_shape("perceptual_loss", image, target)
+    actual = _feature_list(features(image.permute(0, 3, 1, 2)))
+    with torch.no_grad():
+        wanted = _feature_list(features(target.permute(0, 3, 1, 2)))
+    return torch.stack([(a - b).square().mean() for a, b in zip(actual, wanted, strict=True)]).mean()
+
+
+def multi_view_loss(
+    render: Callable[[Tensor], Any],
+    world_to_clip: Tensor,
+    images: Tensor,
+    masks: Tensor,
+    *,
+    mask_weight: float = 1.0,
+    color_weight: float = 1.0,
+) -> Tensor:
+    """One prediction seen from several sides (Chen et al. 2019, section 4): the input's view and second views.
+
+    A shape that only looks right from its own camera is wrong from a second one; the mean over the views of
+    ``mask_weight * mask_iou_loss + color_weight * l1_loss`` says so.
+
+    Args:
+        render: a camera [B, 4, 4] to something with ``.image`` [B, H, W, C] and ``.mask`` [B, H, W] of B predictions,
+            for example ``lambda camera: renderer(vertices, faces, camera, ...)``.
+        world_to_clip: [N, B, 4, 4], N views of each.
+        images, masks: what they show, [N, B, H, W, C] and [N, B, H, W].
+
+    Raises:
+        DibrError: no view, or not as many cameras as images and masks.
+    """
+    views = len(world_to_clip)
+    if views == 0 or len(images) != views or len(masks) != views:
+        raise DibrError(
+            "multi_view_loss: world_to_clip, images and masks must have the same number of views, at least 1, "
+            f"but have {views}, {len(images)} and {len(masks)}"
+        )
+    total = []
+    for camera, image, mask in zip(world_to_clip, images, masks, strict=True):
+        seen = render(camera)
+        total.append(mask_weight * mask_iou_loss(seen.mask, mask) + color_weight * l1_loss(seen.image, image))
+    return torch.stack(total).mean()
+
+
 def laplacian_loss(vertices: Tensor, edges: Tensor) -> Tensor:
     """Mean squared length of the uniform Laplacian, v_i - mean of its neighbours (Sorkine 2005).
 
@@ -49,6 +127,7 @@ def laplacian_loss(vertices: Tensor, edges: Tensor) -> Tensor:
 
 def laplacian(vertices: Tensor, edges: Tensor) -> Tensor:
     """v_i minus the mean of its neighbours, [B, V, 3]; 0 at a vertex without edges."""
+    _check_vertices("laplacian", vertices, "edges", edges)
     start, end = torch.cat([edges, edges.flip(1)]).unbind(dim=1)
     total = torch.zeros_like(vertices).index_add(1, start, vertices.index_select(1, end))
     degree = torch.bincount(start, minlength=vertices.shape[1]).to(vertices.dtype).unsqueeze(-1)
@@ -62,6 +141,7 @@ def flattening_loss(vertices: Tensor, faces: Tensor, edge_faces: Tensor) -> Tens
         vertices: [B, V, 3]; faces: [F, 3], consistently oriented.
         edge_faces: [E, 2] as ``dibr_deploy.mesh.edge_faces`` gives.
     """
+    _check_vertices("flattening_loss", vertices, "edge_faces", edge_faces)
     normals = F.normalize(face_normals(vertices, faces), dim=-1, eps=1e-12)
     first, second = (normals.index_select(1, edge_faces[:, side]) for side in range(2))
     return (1 - (first * second).sum(dim=-1)).square().mean()
@@ -69,12 +149,24 @@ def flattening_loss(vertices: Tensor, faces: Tensor, edge_faces: Tensor) -> Tens
 
 def edge_length_loss(vertices: Tensor, edges: Tensor, target: float = 0.0) -> Tensor:
     """Mean squared difference of edge lengths from ``target``: vertices [B, V, 3], edges [E, 2]."""
+    _check_vertices("edge_length_loss", vertices, "edges", edges)
     start, end = (vertices.index_select(1, edges[:, side]) for side in range(2))
     if target == 0:
         return (start - end).square().sum(dim=-1).mean()
     return (torch.linalg.vector_norm(start - end, dim=-1) - target).square().mean()
 
 
+def _feature_list(features: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [features] if isinstance(features, Tensor) else list(features)
+
+
 def _check_same_shape(function: str, first: Tensor, second: Tensor) -> None:
     if first.shape != second.shape:
         raise DibrError(f"{function}: shapes must be the same, but are {list(first.shape)} and {list(second.shape)}")
+
+
+def _check_vertices(function: str, vertices: Tensor, name: str, pairs: Tensor) -> None:
+    if vertices.dim() != 3 or vertices.shape[-1] != 3:
+        raise DibrError(f"{function}: vertices must be [B, V, 3], but is {list(vertices.shape)}")
+    if pairs.dim() != 2 or pairs.shape[-1] != 2:
+        raise DibrError(f"{function}: {name} must be [E, 2], but is {list(pairs.shape)}")

@@ -134,12 +134,15 @@ def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     return torch.linalg.cross(b - a, c - a, dim=-1)
 
 
-def vertex_normals(vertices: Tensor, faces: Tensor, vertex_faces: Tensor | None = None) -> Tensor:
+def vertex_normals(
+    vertices: Tensor, faces: Tensor, vertex_faces: Tensor | None = None, face_valid: Tensor | None = None
+) -> Tensor:
     """Unit normals at vertices, the area-weighted mean of the faces around each.
 
     Args:
         vertices: [B, V, 3]; faces: [F, 3].
         vertex_faces: ``vertex_face_table(faces, V)``; with it the faces are gathered and not scattered.
+        face_valid: [B, F] bool; False takes a face out of one mesh.
 
     Returns:
         [B, V, 3]; zero at a vertex without faces of positive area. Differentiable in vertices. A face with a vertex
@@ -149,6 +152,8 @@ def vertex_normals(vertices: Tensor, faces: Tensor, vertex_faces: Tensor | None 
     normals = face_normals(torch.where(finite, vertices, 0.0), faces)
     for corner in range(3):
         normals = normals * finite.to(vertices.dtype).index_select(1, faces[:, corner])
+    if face_valid is not None:
+        normals = normals * face_valid.unsqueeze(-1)
     if vertex_faces is None:
         total = torch.zeros_like(vertices).index_add(1, faces.T.reshape(-1), normals.repeat(1, 3, 1))
     else:
@@ -217,9 +222,10 @@ def write_mesh(mesh: Mesh, path: str | Path) -> None:
     """Writes an OBJ, PLY, GLB, STL or OFF file, atomically. GLB alone carries a texture; PLY and GLB carry colours.
 
     Raises:
-        DibrError: the suffix is unknown, or the folder does not exist.
+        DibrError: the suffix is unknown, the folder does not exist, or the mesh's tensors do not fit together.
     """
     path = Path(path)
+    _check_shapes(mesh)
     if path.suffix.lower() not in MESH_SUFFIXES or path.suffix.lower() == ".gltf":
         known = ", ".join(suffix for suffix in MESH_SUFFIXES if suffix != ".gltf")
         raise DibrError(f"mesh file {path} must end in one of {known} to be written")
@@ -305,6 +311,26 @@ def _appearance(loaded: Any) -> tuple[np.ndarray | None, Tensor | None, np.ndarr
     uvs = np.asarray(visual.uv, dtype=np.float64) * [1, -1] + [0, 1]
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
     return uvs, torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), None
+
+
+def _check_shapes(mesh: Mesh) -> None:
+    """Raises where the tensors have other shapes than ``Mesh`` says, or than each other."""
+    vertices, faces = len(mesh.vertices), len(mesh.faces)
+    expected = {
+        "vertices": (mesh.vertices, (vertices, 3)),
+        "faces": (mesh.faces, (faces, 3)),
+        "uvs": (mesh.uvs, (None, 2)),
+        "uv_faces": (mesh.uv_faces, (faces, 3)),
+        "texture": (mesh.texture, (3, None, None)),
+        "vertex_colors": (mesh.vertex_colors, (vertices, 3)),
+    }
+    for name, (value, shape) in expected.items():
+        if value is None:
+            continue
+        fits = value.dim() == len(shape) and all(b in (None, a) for a, b in zip(value.shape, shape, strict=True))
+        if not fits:
+            described = ", ".join("any" if size is None else str(size) for size in shape)
+            raise DibrError(f"the mesh's {name} must have shape [{described}], but has {list(value.shape)}")
 
 
 def _to_trimesh(mesh: Mesh) -> Any:

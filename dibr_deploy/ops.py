@@ -6,8 +6,8 @@ for any number of threads. Shapes: B images, V vertices, F faces, H rows, W colu
 pixel (row j, column i) has its centre at ``x = (2 i + 1 - W) / W``, ``y = (H - 2 j - 1) / H`` in normalised device
 coordinates (NDC), x to the right and y up.
 
-Real arguments are float32 or float64, the same for the whole call; attributes and textures may be float16 or bfloat16
-beside float32 where no gradient is asked for. Bad arguments raise
+Real arguments are float32 or float64, the same for the whole call; attributes, textures and images to be antialiased
+may be float16 or bfloat16 beside float32 where no gradient is asked for. Bad arguments raise
 :class:`~dibr_deploy.errors.DibrError` before anything is computed; a face that names a vertex that does not exist
 raises RuntimeError on the CPU and is not drawn on CUDA, where asking would mean waiting for the device. Second
 derivatives are not offered: asking for one raises RuntimeError naming the operator.
@@ -207,6 +207,52 @@ def texture(texture: Tensor, uv: Tensor, *, filter: str = "bilinear", wrap: str 
     return torch.ops.dibr.texture(texture, uv, _choice(op, "filter", filter, FILTER), _choice(op, "wrap", wrap, WRAP))
 
 
+def antialias(
+    image: Tensor,
+    positions: Tensor,
+    faces: Tensor,
+    face_index: Tensor,
+    barycentrics: Tensor,
+    *,
+    face_ranges: Tensor | None = None,
+) -> Tensor:
+    """Blend the colours of neighbouring pixels where a silhouette edge passes between their centres.
+
+    The nearer pixel's face covers its neighbour, or leaves part of its own pixel free, by as much as its edge lies
+    beyond or before the border between the two; the colours are blended by that share. So a loss on the image reaches
+    the vertices of the outline. Edges count that no other face continues across: boundaries and folds. The method is
+    that of Laine et al., "Modular Primitives for High-Performance Differentiable Rendering", 2020, section 3.5;
+    docs/conventions.md states it completely.
+
+    Args:
+        image: [B, H, W, C], the colours at the pixel centres. Differentiable.
+        positions: [B, V, 4] clip-space, or [B, V, 3] taken as w = 1, as in :func:`rasterize`. Differentiable, through
+            where the edges cross.
+        faces: [F, 3] int32 or int64, those that were rasterised. Faces share an edge by vertex indices.
+        face_index: [B, H, W] int32 or int64, of :func:`rasterize`.
+        barycentrics: [B, H, W, 3] of :func:`rasterize`; they tell which pixel is nearer.
+        face_ranges: [B, 2] int32 or int64, as in :func:`rasterize`.
+
+    Returns:
+        [B, H, W, C].
+    """
+    op = "antialias"
+    _tensor(op, "image", image, _REAL_OR_HALF, ("B", "H", "W", "C"))
+    _half_has_no_gradient(op, "image", image)
+    positions = _clip_positions(op, positions)
+    _like(op, "positions", positions, "image", image)
+    faces = _faces(op, faces, image)
+    face_index = _face_index(op, face_index, image)
+    _same_shape(op, "face_index", face_index, image.shape[:3])
+    _tensor(op, "barycentrics", barycentrics, _REAL, ("B", "H", "W", 3))
+    _like(op, "barycentrics", barycentrics, "image", image)
+    _same_shape(op, "barycentrics", barycentrics, [*image.shape[:3], 3])
+    if positions.shape[0] != image.shape[0]:
+        _fail(op, "positions", f"have the batch size {image.shape[0]} of image", positions)
+    ranges = _face_ranges(op, face_ranges, positions)
+    return torch.ops.dibr.antialias(image, positions, faces, face_index, barycentrics, ranges)
+
+
 # --- Argument checks. They read shapes, dtypes and devices; values only where no trace is being made.
 
 
@@ -369,6 +415,16 @@ def _(texture, uv, grad_output, filter, wrap, deterministic=False):
     return texture.new_empty(texture.shape), uv.new_empty(uv.shape)
 
 
+@torch.library.register_fake("dibr::antialias")
+def _(image, positions, faces, face_index, barycentrics, face_ranges):
+    return image.new_empty(image.shape)
+
+
+@torch.library.register_fake("dibr::antialias_backward")
+def _(image, positions, faces, face_index, barycentrics, face_ranges, grad_output, deterministic=False):
+    return image.new_empty(image.shape), positions.new_empty(positions.shape)
+
+
 def _deterministic() -> bool:
     """Whether CUDA kernels must avoid float atomics; the CPU's never need to."""
     return torch.are_deterministic_algorithms_enabled()
@@ -422,6 +478,15 @@ def _texture_gradient(ctx, grad_output):
     return grad_texture, grad_uv, None, None
 
 
+def _antialias_context(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _antialias_gradient(ctx, grad_output):
+    grad_image, grad_positions = torch.ops.dibr.antialias_backward(*ctx.saved_tensors, grad_output, _deterministic())
+    return grad_image, grad_positions, None, None, None, None
+
+
 def _register_gradient(op: str, setup_context, gradient) -> None:
     torch.library.register_autograd(f"dibr::{op}", gradient, setup_context=setup_context)
 
@@ -435,3 +500,4 @@ _register_gradient("rasterize", _rasterize_context, _rasterize_gradient)
 _register_gradient("interpolate", _interpolate_context, _interpolate_gradient)
 _register_gradient("soft_mask", _soft_mask_context, _soft_mask_gradient)
 _register_gradient("texture", _texture_context, _texture_gradient)
+_register_gradient("antialias", _antialias_context, _antialias_gradient)

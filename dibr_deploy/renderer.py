@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,8 +11,19 @@ from torch import Tensor, nn
 from . import ops, shading
 from .cameras import project
 from .errors import DibrError
-from .lighting import lambert
+from .lighting import DirectionalLight, Phong, lambert, phong, spherical_harmonics
 from .mesh import vertex_normals
+from .packing import faces_of_images
+
+OUTPUTS = ("image", "mask", "face_index", "depth", "barycentrics", "normal", "uv", "position")
+"""What a MeshRenderer can return. Row 0 is the top of the image; all but face_index are differentiable.
+
+    image [B, H, W, C], mask [B, H, W], face_index [B, H, W] and depth [B, H, W] as in :class:`Rendering`
+    barycentrics [B, H, W, 3]   weights of the visible face's vertices, 0 on background
+    normal [B, H, W, 3]         unit, world space, as it is shaded with; 0 on background
+    uv [B, H, W, 2]             texture coordinates, v = 0 at the top of the texture; 0 on background
+    position [B, H, W, 3]       of the visible point in world space; 0 on background
+"""
 
 
 class Rendering(NamedTuple):
@@ -27,14 +39,9 @@ class Rendering(NamedTuple):
     """[B, H, W], NDC depth z/w, 1 on background."""
 
 
-def _check_light(light: Tensor, images: int) -> None:
-    if light.dim() != 2 or light.shape[1] != 4 or (light.shape[0] != images and light.shape[0] != 1):
-        raise DibrError(f"MeshRenderer: light must be [{images} or 1, 4], but is {list(light.shape)}")
-
-
 class MeshRenderer(nn.Module):
-    """Renders meshes that share one topology (Chen et al., Learning to Predict 3D Objects with an
-    Interpolation-based Differentiable Renderer, NeurIPS 2019).
+    """Renders meshes (Chen et al., Learning to Predict 3D Objects with an Interpolation-based Differentiable Renderer,
+    NeurIPS 2019).
 
     Args:
         height, width: of the image in pixels, >= 1; a call may override them.
@@ -42,6 +49,8 @@ class MeshRenderer(nn.Module):
         cull: "none" draws both sides of a face, "back" its front alone (counter-clockwise).
         perspective_correct: False interpolates linearly in the image, as the paper does.
         filter, wrap: how a texture is sampled; see ``dibr_deploy.ops.texture``.
+        smooth: where a call brings no normals, True makes them at vertices, from the faces around each, and
+            interpolates; False gives every face one normal.
         sigmainv, boxlen, knum: of the soft mask; see ``dibr_deploy.ops.soft_mask``.
     """
 
@@ -57,6 +66,7 @@ class MeshRenderer(nn.Module):
         perspective_correct: bool = True,
         filter: str = "bilinear",
         wrap: str = "repeat",
+        smooth: bool = True,
         sigmainv: float = 7000.0,
         boxlen: float = 0.02,
         knum: int = 30,
@@ -73,7 +83,7 @@ class MeshRenderer(nn.Module):
                 raise DibrError(f"{name} must be one of {', '.join(choices)}, but is {value!r}")
         self.height, self.width = height, width
         self.cull, self.perspective_correct = cull, perspective_correct
-        self.filter, self.wrap = filter, wrap
+        self.filter, self.wrap, self.smooth = filter, wrap, smooth
         self.sigmainv, self.boxlen, self.knum = sigmainv, boxlen, knum
         self.register_buffer("background", torch.tensor(background), persistent=False)
 
@@ -87,66 +97,199 @@ class MeshRenderer(nn.Module):
         texture: Tensor | None = None,
         uvs: Tensor | None = None,
         uv_faces: Tensor | None = None,
-        light: Tensor | None = None,
+        light: Tensor | DirectionalLight | None = None,
+        harmonics: Tensor | None = None,
+        material: Phong | None = None,
+        normals: Tensor | None = None,
+        normal_faces: Tensor | None = None,
+        normal_map: Tensor | None = None,
         vertex_faces: Tensor | None = None,
+        face_ranges: Tensor | None = None,
         height: int | None = None,
         width: int | None = None,
-    ) -> Rendering:
-        """Renders B images.
+        outputs: Sequence[str] | None = None,
+    ) -> Rendering | dict[str, Tensor]:
+        """Renders B images: ``light_diffuse * albedo + light_specular`` where a face is seen.
 
         Args:
             vertices: world space, [B or 1, V, 3], float32 or float64; one mesh may be seen by B cameras.
             faces: [F, 3] int32 or int64, counter-clockwise seen from outside.
             world_to_clip: [B, 4, 4]; see ``dibr_deploy.cameras``.
-            vertex_colors: [B or 1, V, C]; this or a texture.
+            vertex_colors: albedo [B or 1, V, C]; this or a texture.
             texture, uvs, uv_faces: [B or 1, C, Ht, Wt], [Vt, 2] or [B or 1, Vt, 2], [F, 3]; uv_faces defaults to faces.
-            light: [B or 1, 4] as in ``dibr_deploy.lighting``; None shows the surface's own colour.
+            light: [B or 1, 4] or a DirectionalLight as in ``dibr_deploy.lighting``, for Lambert's law or Phong's model.
+            harmonics: [B or 1, 9] or [B or 1, 9, C] as in ``dibr_deploy.lighting.spherical_harmonics``. With ``light``
+                too, both are added; with neither, the surface's own colour is shown.
+            material: with it, ``light`` is shaded by Phong's model and makes highlights.
+            normals: at vertices, world space, any length, [B or 1, V, 3], in place of those of the mesh.
+            normal_faces: [F, 3], corners into ``normals`` where they have an index of their own; defaults to faces.
+            normal_map: tangent-space normals [B or 1, 3, Ht, Wt] in 0..1 over the same uvs; see
+                ``dibr_deploy.shading.bumped_normals``.
             vertex_faces: ``dibr_deploy.mesh.vertex_face_table(faces, V)``; with it, normals are gathered and not
                 scattered, which exports to plain Gather nodes.
+            face_ranges: [B, 2] (start, count) into ``faces`` for images of different meshes; see
+                ``dibr_deploy.packing``.
             height, width: of the image, default those of the module; symbolic sizes are fine under torch.export.
+            outputs: names out of OUTPUTS; only they are computed. Without ``"image"`` no colours are needed.
 
         Returns:
-            A Rendering; image and mask are differentiable in vertices, camera, colours, texture, uvs and light.
+            A Rendering, or with ``outputs`` a dict of tensors by these names. Image and mask are differentiable in
+            vertices, camera, colours, texture, uvs, light, harmonics, material, normals and normal_map.
 
         Raises:
-            DibrError: shapes that do not fit, or not exactly one of vertex_colors and texture.
+            DibrError: shapes that do not fit, not exactly one of vertex_colors and texture, or an argument that
+                misses its partner.
         """
-        if (vertex_colors is None) == (texture is None):
-            given = "neither" if texture is None else "both"
-            raise DibrError(f"MeshRenderer expects either vertex_colors or texture with uvs, but got {given}")
+        names = Rendering._fields if outputs is None else tuple(outputs)
         positions = project(vertices, world_to_clip)
-        if light is not None:
-            _check_light(light, positions.shape[0])
-        raster = ops.rasterize(
+        images, in_image = positions.shape[0], "image" in names
+        lit = in_image and (light is not None or harmonics is not None)
+        _check_outputs(names, uvs, normal_map)
+        if in_image:
+            self._check_surface(vertex_colors, texture, uvs)
+            _check_lights(light, harmonics, material, images)
+
+        size = self.height if height is None else height, self.width if width is None else width
+        raster = self._rasterize(positions, faces, face_ranges, *size)
+        layers = {"face_index": raster.face_index, "depth": raster.depth, "barycentrics": raster.barycentrics}
+        if "mask" in names:
+            layers["mask"] = self._soft_mask(positions, faces, face_ranges, raster)
+        uv_corners = faces if uv_faces is None else uv_faces
+        if uvs is not None and ("uv" in names or normal_map is not None or (in_image and texture is not None)):
+            layers["uv"] = shading.pixel_uvs(uvs, uv_corners, raster)
+        if in_image:
+            color = self._own_color(raster, faces, vertex_colors, texture, layers.get("uv"))
+        if lit or "normal" in names:
+            if normals is None:
+                own = vertices if face_ranges is None else vertices.expand(images, -1, -1)
+                normals, normal_faces = self._mesh_normals(own, faces, vertex_faces, face_ranges)
+            normal = shading.pixel_normals(normals, faces if normal_faces is None else normal_faces, raster)
+            if normal_map is not None and uvs is not None:
+                frames = shading.tangent_frames(vertices, faces, uvs, uv_corners)
+                bumps = ops.texture(normal_map, layers["uv"], filter=self.filter, wrap=self.wrap)
+                normal = shading.bumped_normals(normal, frames, bumps, raster)
+            layers["normal"] = normal
+        if "position" in names or (lit and material is not None):
+            layers["position"] = ops.interpolate(vertices, faces, raster.face_index, raster.barycentrics)
+        if lit:
+            color = _lit(color, normal, layers.get("position"), world_to_clip, light, harmonics, material)
+        if in_image:
+            layers["image"] = shading.composite(color, raster, self.background.to(color.dtype))
+        if outputs is None:
+            return Rendering(*(layers[name] for name in names))
+        return {name: layers[name] for name in names}
+
+    def _rasterize(
+        self, positions: Tensor, faces: Tensor, face_ranges: Tensor | None, height: int, width: int
+    ) -> ops.Raster:
+        return ops.rasterize(
             positions,
             faces,
-            self.height if height is None else height,
-            self.width if width is None else width,
+            height,
+            width,
+            face_ranges=face_ranges,
             perspective_correct=self.perspective_correct,
             cull=self.cull,
         )
-        mask = ops.soft_mask(
-            positions, faces, raster.face_index, sigmainv=self.sigmainv, boxlen=self.boxlen, knum=self.knum
+
+    def _soft_mask(self, positions: Tensor, faces: Tensor, face_ranges: Tensor | None, raster: ops.Raster) -> Tensor:
+        return ops.soft_mask(
+            positions,
+            faces,
+            raster.face_index,
+            face_ranges=face_ranges,
+            sigmainv=self.sigmainv,
+            boxlen=self.boxlen,
+            knum=self.knum,
         )
-        color = self._own_color(raster, faces, vertex_colors, texture, uvs, uv_faces)
-        if light is not None:
-            normals = vertex_normals(vertices, faces, vertex_faces)
-            color = color * lambert(shading.pixel_normals(normals, faces, raster), light)
-        image = shading.composite(color, raster, self.background.to(color.dtype))
-        return Rendering(image, mask, raster.face_index, raster.depth)
+
+    def _check_surface(self, vertex_colors: Tensor | None, texture: Tensor | None, uvs: Tensor | None) -> None:
+        if (vertex_colors is None) == (texture is None):
+            given = "neither" if texture is None else "both"
+            raise DibrError(f"MeshRenderer expects either vertex_colors or texture with uvs, but got {given}")
+        channels = len(self.background)
+        if vertex_colors is not None and vertex_colors.shape[-1] != channels:
+            raise DibrError(
+                f"MeshRenderer: vertex_colors must have as many channels as background, {channels}, "
+                f"but is {list(vertex_colors.shape)}"
+            )
+        if texture is None:
+            return
+        if uvs is None:
+            raise DibrError("MeshRenderer expects uvs together with texture, but uvs is None")
+        if texture.dim() != 4 or texture.shape[1] != channels:
+            hint = "; permute(0, 3, 1, 2) brings channels forward" if texture.shape[-1] == channels else ""
+            raise DibrError(
+                f"MeshRenderer: texture must be [B or 1, {channels}, Ht, Wt], with as many channels as background, "
+                f"but is {list(texture.shape)}{hint}"
+            )
 
     def _own_color(
-        self,
-        raster: ops.Raster,
-        faces: Tensor,
-        vertex_colors: Tensor | None,
-        texture: Tensor | None,
-        uvs: Tensor | None,
-        uv_faces: Tensor | None,
+        self, raster: ops.Raster, faces: Tensor, vertex_colors: Tensor | None, texture: Tensor | None, uv: Tensor | None
     ) -> Tensor:
         if vertex_colors is not None:
             return shading.vertex_color(vertex_colors, faces, raster)
-        if texture is None or uvs is None:
-            raise DibrError("MeshRenderer expects uvs together with texture, but uvs is None")
-        corners = faces if uv_faces is None else uv_faces
-        return shading.textured_color(texture, uvs, corners, raster, filter=self.filter, wrap=self.wrap)
+        assert texture is not None
+        assert uv is not None
+        return ops.texture(texture, uv, filter=self.filter, wrap=self.wrap)
+
+    def _mesh_normals(
+        self, vertices: Tensor, faces: Tensor, vertex_faces: Tensor | None, face_ranges: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if not self.smooth:
+            return shading.flat_normals(vertices, faces)
+        valid = None if face_ranges is None else faces_of_images(face_ranges, faces.shape[0])
+        return vertex_normals(vertices, faces, vertex_faces, valid), faces
+
+
+def _lit(
+    albedo: Tensor,
+    normal: Tensor,
+    position: Tensor | None,
+    world_to_clip: Tensor,
+    light: Tensor | DirectionalLight | None,
+    harmonics: Tensor | None,
+    material: Phong | None,
+) -> Tensor:
+    """``light_diffuse * albedo + light_specular`` of all lights together."""
+    specular = None
+    if light is not None and material is not None:
+        assert position is not None
+        diffuse, specular = phong(normal, shading.to_viewer(position, world_to_clip), light, material)
+    elif light is not None:
+        diffuse = lambert(normal, light)
+    if harmonics is not None:
+        surrounding = spherical_harmonics(normal, harmonics)
+        diffuse = surrounding if light is None else diffuse + surrounding
+    return shading.shade(albedo, diffuse, specular)
+
+
+def _check_outputs(names: tuple[str, ...], uvs: Tensor | None, normal_map: Tensor | None) -> None:
+    for name in names:
+        if name not in OUTPUTS:
+            raise DibrError(f"MeshRenderer: outputs must be out of {', '.join(OUTPUTS)}, but has {name!r}")
+    if (normal_map is not None or "uv" in names) and uvs is None:
+        raise DibrError("MeshRenderer expects uvs together with normal_map and for the output uv, but uvs is None")
+
+
+def _check_lights(
+    light: Tensor | DirectionalLight | None, harmonics: Tensor | None, material: Phong | None, images: int
+) -> None:
+    if material is not None and light is None:
+        raise DibrError("MeshRenderer expects light together with material, but light is None")
+    if isinstance(light, DirectionalLight):
+        for name, part in light._asdict().items():
+            columns = part.shape[1:] if part.dim() == 2 else None
+            if columns is None or (name == "direction" and columns[0] != 3) or not _is_per_image(part, images):
+                wanted = "3" if name == "direction" else "1 or C"
+                raise DibrError(
+                    f"MeshRenderer: light.{name} must be [{images} or 1, {wanted}], but is {list(part.shape)}"
+                )
+    elif light is not None and (light.dim() != 2 or light.shape[1] != 4 or not _is_per_image(light, images)):
+        raise DibrError(f"MeshRenderer: light must be [{images} or 1, 4], but is {list(light.shape)}")
+    if harmonics is not None and not _is_per_image(harmonics, images):
+        raise DibrError(f"MeshRenderer: harmonics must be [{images} or 1, 9, ...], but is {list(harmonics.shape)}")
+
+
+def _is_per_image(tensor: Tensor, images: int) -> bool:
+    return tensor.dim() > 0 and (tensor.shape[0] == images or tensor.shape[0] == 1)

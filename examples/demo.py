@@ -34,11 +34,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from dibr_deploy.data import PosedImages
-from dibr_deploy.export import Report
-from dibr_deploy.export.verification import compare
 from dibr_deploy.files import write_atomically
 from dibr_deploy.metrics import mask_iou
 from dibr_deploy.runtime import Session
+from dibr_deploy.runtime.comparison import Agreement, compare
 from dibr_deploy.training import load_checkpoint
 from dibr_deploy.training.sampling import held_out_pairs, split_views
 
@@ -86,7 +85,7 @@ class Comparison(NamedTuple):
     """[N, H, W, 3], another one, from whose camera the prediction is rendered."""
     torch: dict[str, np.ndarray]
     onnxruntime: dict[str, np.ndarray]
-    report: Report
+    report: Agreement
     iou: float
     """Of the predicted masks with those of the other view."""
     sphere_iou: float

@@ -1,13 +1,26 @@
-"""From torch to ONNX, and the proof that both give the same pictures. Needs torch, onnx and onnxscript."""
+"""From torch to ONNX, bundles and TensorRT engines, and the proof that all give the same pictures.
+
+Each name loads its module on first use: engines are built without torch and onnx.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-_PUBLIC = {"to_onnx": "exporter", "verify": "verification", "Report": "verification", "Difference": "verification"}
+_PUBLIC = {
+    "Difference": "verification",
+    "Report": "verification",
+    "add_engine": "bundles",
+    "build_engine": "tensorrt",
+    "bundle_model": "bundles",
+    "to_bundle": "bundles",
+    "to_half": "half",
+    "to_onnx": "exporter",
+    "verify": "verification",
+}
 
-__all__ = ["Difference", "Report", "to_onnx", "verify"]
+__all__ = [*_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,90 +1,255 @@
-"""`dibr export` and `dibr verify`: the arguments. The work is imported when a command runs."""
+"""`dibr export`: the arguments. The work is imported when the command runs."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from .tensorrt import Progress
 
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_ONNX_SUFFIX = ".onnx"
+_OPSET = 18
+_OF_CHECKPOINTS = ("opset", "fp16")
+_OF_ENGINES = (
+    "size", "version_compatible", "hardware_compatible", "compute_capability", "carry_plugin", "timing_cache",
+    "optimization_level", "workspace",
+)  # fmt: skip
+_SAMPLE_VIEWS = 2
+_MIB = 1 << 20
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `export` and `verify`."""
-    export = subparsers.add_parser("export", help="write a trained model as ONNX, renderer included")
-    export.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="a run folder or a checkpoint")
-    export.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .onnx file to write")
-    export.add_argument("--opset", type=int, default=18, help="of standard ONNX ops, >= 18 (default %(default)s)")
+    """Adds `export`."""
+    export = subparsers.add_parser(
+        "export",
+        help="write a trained model as ONNX or as a bundle, renderer included, and TensorRT engines into bundles",
+    )
+    source = export.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, metavar="PATH", help="a run folder or a checkpoint")
+    source.add_argument("--model", type=Path, metavar="FILE", help="an ONNX file, to make a bundle of")
+    source.add_argument("--bundle", type=Path, metavar="BUNDLE", help="a bundle, to put an engine into")
+    export.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="to write: an .onnx file, or a bundle, which is a .zip file or a folder (default: the --bundle itself)",
+    )
+    export.add_argument("--opset", type=int, help=f"of standard ONNX ops, >= {_OPSET} (default {_OPSET})")
+    export.add_argument(
+        "--fp16", action="store_true", help="compute in float16 where that is good enough; geometry stays in float32"
+    )
+    export.add_argument(
+        "--tensorrt",
+        nargs="?",
+        const="auto",
+        metavar="FLAVOUR",
+        help="build an engine into the bundle, by tensorrt or tensorrt_rtx (default: the first that is installed)",
+    )
+    _add_engine_options(export.add_argument_group("of the engine"))
     export.set_defaults(run=_export)
 
-    verify = subparsers.add_parser("verify", help="compare an exported model with its checkpoint")
-    verify.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="a run folder or a checkpoint")
-    verify.add_argument("--model", type=Path, required=True, metavar="FILE", help="written by `dibr export`")
-    verify.add_argument("--images", type=Path, metavar="FOLDER", help="pictures to compare on (default: noise)")
-    verify.add_argument("--count", type=int, default=8, help="how many views at most (default %(default)s)")
-    verify.add_argument("--threads", type=int, default=None, help="of one operator (default: one per core)")
-    verify.set_defaults(run=_verify)
+
+def _add_engine_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--size",
+        action="append",
+        metavar="NAME=MIN:OPT:MAX",
+        help="smallest, usual and largest size of a dynamic axis (default of the axis batch: 1:8:32), or shape of an "
+        "input, like image_size=1x1:64x64:512x512; further ranges behind commas make further optimization profiles",
+    )
+    group.add_argument("--version-compatible", action="store_true", help="later versions of the major may load it")
+    group.add_argument(
+        "--hardware-compatible",
+        default="none",
+        metavar="KIND",
+        help="which other devices may run it: none, ampere_plus or same_compute_capability",
+    )
+    group.add_argument(
+        "--compute-capability", action="append", metavar="X.Y", help="of the devices to build for, with TensorRT-RTX"
+    )
+    group.add_argument("--carry-plugin", action="store_true", help="put the plugin library into the engine")
+    group.add_argument("--timing-cache", type=Path, metavar="FILE", help="of TensorRT, read and written")
+    group.add_argument("--optimization-level", type=int, metavar="N", help="of TensorRT, 0 to 5")
+    group.add_argument("--workspace", type=int, metavar="MIB", help="largest scratch memory of a layer")
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    with _plain_warnings():
+        engine = _engine_options(arguments)
+        _check(arguments, engine)
+        if arguments.bundle is not None:
+            _into_bundle(arguments, engine or {})
+        elif arguments.model is not None:
+            _from_model(arguments, engine)
+        else:
+            _from_checkpoint(arguments, engine)
+
+
+def _check(arguments: argparse.Namespace, engine: dict[str, Any] | None) -> None:
+    """Refuse combinations that mean nothing."""
+    from dibr_deploy.errors import DibrError
+
+    if arguments.checkpoint is None:
+        for name in _OF_CHECKPOINTS:
+            if _is_given(arguments, name):
+                raise DibrError(f"{_flag(name)} needs --checkpoint: a model that is written already stays as it is")
+    if arguments.bundle is not None:
+        if engine is None:
+            raise DibrError("--bundle needs --tensorrt: there is nothing else to add to a bundle")
+    elif arguments.output is None:
+        raise DibrError("--output is missing: it says where to write the model")
+    if arguments.output is not None and arguments.output.suffix == _ONNX_SUFFIX:
+        if engine is not None:
+            raise DibrError(
+                f"--tensorrt needs a bundle, which is a .zip file or a folder, as --output, got {arguments.output}"
+            )
+        if arguments.model is not None:
+            raise DibrError(f"--model needs a bundle, a .zip file or a folder, as --output, got {arguments.output}")
+
+
+def _engine_options(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Arguments of ``build_engine``; None where no engine is asked for."""
+    from dibr_deploy.errors import DibrError
+
+    given = [name for name in _OF_ENGINES if _is_given(arguments, name)]
+    if arguments.tensorrt is None:
+        if given:
+            raise DibrError(f"{_flag(given[0])} needs --tensorrt, which builds an engine")
+        return None
+    options = {
+        "version_compatible": arguments.version_compatible,
+        "hardware_compatible": arguments.hardware_compatible,
+        "compute_capabilities": arguments.compute_capability or (),
+        "carry_plugin": arguments.carry_plugin,
+        "timing_cache": arguments.timing_cache,
+        "optimization_level": arguments.optimization_level,
+        "workspace": None if arguments.workspace is None else arguments.workspace * _MIB,
+    }
+    return {"flavour": arguments.tensorrt, "sizes": _sizes(arguments.size or []), **options}
+
+
+def _is_given(arguments: argparse.Namespace, name: str) -> bool:
+    value = getattr(arguments, name)
+    return value is not None and value is not False and value != "none"
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _sizes(texts: list[str]) -> list[dict[str, Any]]:
+    """For each optimization profile: ranges by name. A name with one range has it in all of them."""
+    from dibr_deploy.errors import DibrError
+
+    by_name: dict[str, list[Any]] = {}
+    for text in texts:
+        name, _, ranges = text.rpartition("=")
+        if name in by_name:
+            raise DibrError(f"--size {name} is given twice")
+        by_name[name] = [_range(text, part) for part in ranges.split(",")]
+    count = max((len(ranges) for ranges in by_name.values()), default=1)
+    for name, found in by_name.items():
+        if len(found) not in (1, count):
+            raise DibrError(f"--size {name} has {len(found)} ranges, but another one has {count}")
+    return [{name: found[index % len(found)] for name, found in by_name.items()} for index in range(count)]
+
+
+def _range(text: str, part: str) -> tuple[Any, Any, Any]:
+    """Three sizes or shapes; one alone stands for all three."""
+    from dibr_deploy.errors import DibrError
+
+    try:
+        numbers = [[int(size) for size in shape.split("x")] for shape in part.split(":")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3) or text.startswith("=") or "=" not in text:
+        raise DibrError(f"--size must be NAME=MIN:OPT:MAX, for example batch=1:8:32, got {text}")
+    smallest, usual, largest = [shape if "x" in part else shape[0] for shape in numbers] * (3 // len(numbers))
+    return smallest, usual, largest
+
+
+def _from_checkpoint(arguments: argparse.Namespace, engine: dict[str, Any] | None) -> None:
     import torch
 
     from dibr_deploy.training import load_checkpoint
 
     from .exporter import to_onnx
+    from .views import cameras, noise
 
     model = load_checkpoint(arguments.checkpoint)
     size = model.network.config.image_size
     example = (torch.zeros(1, 3, size, size), torch.eye(4).unsqueeze(0))
-    to_onnx(model, example, arguments.output, opset=arguments.opset)
-    print(f"model written to {arguments.output}")
+    options = {"opset": _OPSET if arguments.opset is None else arguments.opset, "fp16": arguments.fp16}
+    if arguments.output.suffix == _ONNX_SUFFIX:
+        to_onnx(model, example, arguments.output, **options)
+        print(f"model written to {arguments.output}")
+        return
+
+    from .bundles import to_bundle
+
+    photos = noise(_sample_views(engine), size)
+    sample = (photos, cameras(model, photos))
+    with _progress_bar() as progress:
+        to_bundle(model, example, arguments.output, sample_args=sample, tensorrt=engine, progress=progress, **options)
+    _report(arguments.output)
 
 
-def _verify(arguments: argparse.Namespace) -> None:
-    from dibr_deploy.errors import DibrError
-    from dibr_deploy.training import load_checkpoint
-
-    from .verification import verify
-
-    if arguments.count < 1:
-        raise DibrError(f"count must be at least 1, got {arguments.count}")
-    model = load_checkpoint(arguments.checkpoint)
-    images = _images(arguments.images, arguments.count, model.network.config.image_size)
-    report = verify(model, arguments.model, (images, _cameras(model, images)), threads=arguments.threads)
-    print(report)
-    failed = [difference.output for difference in report.differences if not difference.passed]
-    if failed:
-        raise DibrError(f"model {arguments.model} differs from {arguments.checkpoint} in {', '.join(failed)}")
+def _sample_views(engine: dict[str, Any] | None) -> int:
+    """As many as the engine can take."""
+    smallest, _, largest = (engine["sizes"][0].get("batch") if engine else None) or (1, 1, _SAMPLE_VIEWS)
+    return max(smallest, min(largest, _SAMPLE_VIEWS))
 
 
-def _images(folder: Path | None, count: int, size: int) -> Tensor:
-    """The first pictures of a folder in the order of their names, or noise: [B, 3, size, size]."""
-    import numpy as np
-    import torch
+def _from_model(arguments: argparse.Namespace, engine: dict[str, Any] | None) -> None:
+    from .bundles import bundle_model
 
-    from dibr_deploy.errors import DibrError
-    from dibr_deploy.runtime.images import load_square
-
-    if folder is None:
-        return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
-    if not folder.is_dir():
-        raise FileNotFoundError(f"images folder {folder} does not exist")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)[:count]
-    if not files:
-        raise DibrError(f"images folder {folder} has no picture ({', '.join(_IMAGE_SUFFIXES)})")
-    return torch.from_numpy(np.stack([load_square(path, size) for path in files]))
+    with _progress_bar() as progress:
+        bundle_model(arguments.model, arguments.output, tensorrt=engine, progress=progress)
+    _report(arguments.output)
 
 
-def _cameras(model, images: Tensor) -> Tensor:
-    """A camera per image that sees the whole predicted mesh, each from another side: [B, 4, 4]."""
-    import torch
+def _into_bundle(arguments: argparse.Namespace, engine: dict[str, Any]) -> None:
+    from .bundles import add_engine
 
-    from dibr_deploy.runtime.render import turntable
+    with _progress_bar() as progress:
+        add_engine(arguments.bundle, engine, output=arguments.output, progress=progress)
+    _report(arguments.output or arguments.bundle)
 
-    with torch.no_grad():
-        vertices = model.eval().network(images).vertices
-    image_size = (model.renderer.height, model.renderer.width)
-    return torch.from_numpy(turntable(vertices[0].numpy(), image_size, len(images), 0.0, 0.35, 0.7))
+
+def _report(path: Path) -> None:
+    from dibr_deploy.runtime.bundle import Bundle
+
+    manifest = Bundle(path).manifest
+    print(f"bundle written to {path}: {', '.join(manifest.files)}")
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[Progress], object] | None]:
+    """Shows how far a build is, on a terminal and where tqdm is installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield None
+        return
+    form = "{desc:<40.40} {percentage:3.0f}%|{bar}| {elapsed}"
+    with tqdm(total=1.0, desc="building the engine", bar_format=form, leave=False, disable=None) as bar:
+
+        def show(event: Progress) -> None:
+            bar.set_description(event.phase, refresh=False)
+            bar.update(event.fraction - bar.n)
+
+        yield show
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings as sentences, without the lines of code that they come from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"dibr: {message}", file=sys.stderr)
+        yield

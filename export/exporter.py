@@ -20,6 +20,7 @@ from dibr_deploy.errors import DibrError
 from dibr_deploy.files import write_atomically
 from dibr_deploy.runtime import schema
 
+from .half import to_half
 from .schemas import OP_SCHEMA_VERSION
 from .translations import translation_table
 
@@ -51,6 +52,7 @@ def to_onnx(
     dynamic_batch: bool = True,
     dynamic_shapes: Mapping[str, Mapping[int, str]] | None = None,
     opset: int = OPSET_FLOOR,
+    fp16: bool = False,
     meanings: Mapping[str, str] | None = None,
 ) -> Path:
     """Export a module to an ONNX file that ONNX Runtime and TensorRT run with this project's plugins.
@@ -70,6 +72,8 @@ def to_onnx(
             ``{"image": {0: "batch", 2: "height", 3: "width"}}``; axes of one name have one size. An image size that
             the module takes from such axes reaches Rasterize through its input image_size.
         opset: version of the standard ONNX opset, at least 18.
+        fp16: compute in float16 where that is good enough, as ``dibr_deploy.export.half`` says; inputs and outputs stay
+            as they are.
         meanings: what each output means, by name, for the file's metadata; the names in MEANINGS have a default.
 
     Returns:
@@ -93,7 +97,10 @@ def to_onnx(
     _name_outputs(model, output_names)
     _drop_provenance(model)
     _describe(model, output_names, opset, {**MEANINGS, **(meanings or {})})
-    write_atomically(path, _checked(model).SerializeToString())
+    model = _checked(model)
+    if fp16:
+        model = to_half(model)
+    write_atomically(path, model.SerializeToString())
     return path
 
 

@@ -135,6 +135,16 @@ def _infer_texture(context: InferenceContext) -> None:
     node.set_output(0, node.element_type(0), [*pixels, channels])
 
 
+def _infer_antialias(context: InferenceContext) -> None:
+    node = _Node("Antialias", context)
+    image = node.input(0, "image", ["B", "H", "W", "C"])
+    node.input(1, "positions", ["B", "V", 4])
+    node.input(2, "faces", ["F", 3])
+    node.input(3, "face_index", ["B", "H", "W"])
+    node.input(4, "barycentrics", ["B", "H", "W", 3])
+    node.set_output(0, node.element_type(0), image)
+
+
 def _tensor(name: str, type_name: str, description: str, *, optional: bool = False) -> OpSchema.FormalParameter:
     option = OpSchema.FormalParameterOption.Optional if optional else OpSchema.FormalParameterOption.Single
     return OpSchema.FormalParameter(name, type_name, description, param_option=option)
@@ -152,7 +162,7 @@ _PLUGIN_ATTRIBUTES = [
 
 _TYPES = [
     ("T", _REAL, "float32 or float64"),
-    ("S", _STORED, "what attributes and textures are stored in: T, or a 16-bit float where T is float32"),
+    ("S", _STORED, "what attributes, textures and images are stored in: T, or a 16-bit float where T is float32"),
 ]
 
 _FACES = _tensor("faces", _INT32, "[F, 3] vertex indices, counter-clockwise = front")
@@ -251,5 +261,20 @@ _SCHEMAS = [
             _attribute("wrap", "clamp", '"clamp", "repeat" or "mirror", applied to texel indices'),
         ],
         _infer_texture,
+    ),
+    _schema(
+        "Antialias",
+        "Colours of neighbouring pixels, blended where a silhouette edge passes between their centres.",
+        [
+            _tensor("image", "S", "[B, H, W, C]"),
+            _POSITIONS,
+            _FACES,
+            _FACE_INDEX,
+            _tensor("barycentrics", "T", "[B, H, W, 3]"),
+            _FACE_RANGES,
+        ],
+        [_tensor("output", "S", "[B, H, W, C]")],
+        [],
+        _infer_antialias,
     ),
 ]

@@ -32,6 +32,7 @@ def translation_table() -> dict[Callable, Callable]:
         dibr.interpolate.default: _interpolate,
         dibr.soft_mask.default: _soft_mask,
         dibr.texture.default: _texture,
+        dibr.antialias.default: _antialias,
     }
 
 
@@ -80,6 +81,12 @@ def _soft_mask(
 
 def _texture(texture: Any, uv: Any, filter: int, wrap: int) -> Any:
     return _dibr.Texture(texture, uv, filter=_name(ops.FILTER, filter), wrap=_name(ops.WRAP, wrap), **_PLUGIN)
+
+
+def _antialias(
+    image: Any, positions: Any, faces: Any, face_index: Any, barycentrics: Any, face_ranges: Any | None
+) -> Any:
+    return _dibr.Antialias(image, positions, faces, face_index, barycentrics, face_ranges, **_PLUGIN)
 
 
 def _name(choices: dict[str, int], value: int) -> str:

@@ -10,3 +10,6 @@ METADATA_OPSET = "dibr.opset"
 """Version of the standard ONNX opset, a decimal integer."""
 METADATA_OUTPUTS = "dibr.outputs"
 """JSON object: meaning of each output by name."""
+
+ONNXRUNTIME_API = 17
+"""Of ONNX Runtime's C API that libdibr_onnxruntime.so asks for: ONNX Runtime 1.17 and newer load it."""

@@ -1,207 +1,269 @@
-"""Run an exported model: numpy arrays in, numpy arrays out, without torch."""
+"""Run an exported model: arrays in, arrays out, without torch."""
 
 from __future__ import annotations
 
-import ctypes
-import re
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from threading import Condition
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dibr_deploy import _native
-from dibr_deploy.errors import DibrError
+from dibr_deploy.errors import DibrError, DoorAbsent
 
 from . import schema
-from .onnx_file import OnnxHeader, read_header
+from .arrays import feed_of
+from .backend import Backend, TensorInfo
+from .libraries import check_schema_version
+from .onnx_file import OnnxHeader, parse_header, parse_interface, read_header
+from .onnxruntime_backend import OnnxModel, OnnxRuntimeBackend, check_api, offers
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .manifest import Manifest
 
-_DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(float16)": np.float16,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(int16)": np.int16,
-    "tensor(uint16)": np.uint16,
-    "tensor(int32)": np.int32,
-    "tensor(uint32)": np.uint32,
-    "tensor(int64)": np.int64,
-    "tensor(uint64)": np.uint64,
-    "tensor(bool)": np.bool_,
-}
-_FATAL = 4
-_STATUS_PREFIX = re.compile(
-    r"^\[ONNXRuntimeError\] : \d+ : \w+ : "
-    r"(Exception during initialization: )?"
-    r"(Non-zero status code returned while running \w+ node\. Name:'[^']*' Status Message: )?"
-)
+__all__ = ["PROVIDERS", "Session", "TensorInfo"]
 
-
-class TensorInfo(NamedTuple):
-    """An input or output of a model."""
-
-    name: str
-    dtype: np.dtype
-    shape: tuple[int | str | None, ...]
-    """A number, a name that stands for one size wherever it occurs, or None for any size."""
+PROVIDERS = ("cpu", "cuda", "tensorrt", "onnxruntime-tensorrt")
 
 
 class Session:
     """One model, opened once and run many times; several threads may run it at the same time.
 
+    Of a bundle the manifest is checked first, then each file that is used: length, SHA-256, versions, and that the
+    model has the inputs and outputs that the manifest names. What was checked is what is loaded.
+
     Args:
-        path: a model written by ``dibr export`` or any other ONNX file.
-        provider: where to run: "cpu", "cuda", or "auto" for cuda where this onnxruntime offers it.
-        threads: how many threads one operator may use; None lets ONNX Runtime take one per core. Results of our ops do
-            not depend on it.
+        path: a bundle (folder or .zip) or a model written by ``dibr export``, or any other ONNX file.
+        provider: where to run.
+            "cpu", "cuda": ONNX Runtime.
+            "tensorrt": TensorRT, with an engine of the bundle.
+            "onnxruntime-tensorrt": ONNX Runtime's TensorRT provider, which builds its engines itself.
+            "auto": tensorrt where this machine can open an engine of the bundle, else cuda where ONNX Runtime can run
+            on it, else cpu. ``session.provider`` says which it is.
+        threads: how many threads one operator may use on the CPU; None lets ONNX Runtime take one per core. Results of
+            our ops do not depend on it.
+        instances: tensorrt: how many runs may be on the device at the same time.
+        cuda_graphs: tensorrt: record the launches of each shape once and replay them.
+        device: number of the CUDA device.
+        engine_cache: onnxruntime-tensorrt: folder in which engines are kept for the next time; None keeps none.
 
     Raises:
         FileNotFoundError: there is no such file, or the model needs our custom-op library and it is not installed.
-        DibrError: the file is cut off or no ONNX model, it needs a newer op schema than is installed, the provider is
-            not available, or ONNX Runtime refuses the model; one sentence that says why.
+        DoorAbsent: the provider is not on this machine or not for this model.
+        DibrError: the file or bundle is damaged, it needs newer versions than are installed, or the model is refused;
+            one sentence that says why.
     """
 
-    def __init__(self, path: str | Path, provider: str = "auto", *, threads: int | None = None) -> None:
+    path: Path
+    provider: str
+    """Where it runs: one of ``PROVIDERS``."""
+    metadata: dict[str, str]
+    """Of the ONNX file; of a TensorRT engine the same from the manifest."""
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+
+    def __init__(
+        self,
+        path: str | Path,
+        provider: str = "auto",
+        *,
+        threads: int | None = None,
+        instances: int = 1,
+        cuda_graphs: bool = True,
+        device: int = 0,
+        engine_cache: str | Path | None = None,
+    ) -> None:
         if threads is not None and threads < 1:
             raise DibrError(f"threads must be at least 1, got {threads}")
+        if instances < 1:
+            raise DibrError(f"instances must be at least 1, got {instances}")
+        if device < 0:
+            raise DibrError(f"device must be at least 0, got {device}")
+        if provider not in ("auto", *PROVIDERS):
+            raise DibrError(f"provider must be one of auto, {', '.join(PROVIDERS)}, got {provider!r}")
         self.path = Path(path)
-        header = read_header(self.path)
-        onnxruntime = _import_onnxruntime()
-        providers = _providers(provider, onnxruntime.get_available_providers())
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _FATAL
-        options.intra_op_num_threads = threads or 0
-        try:
-            if schema.OP_DOMAIN in header.opsets:
-                _check_schema_version(self.path, header)
-                options.register_custom_ops_library(str(_library(self.path, "libdibr_onnxruntime.so")))
-            self._session = onnxruntime.InferenceSession(str(self.path), options, providers=providers)
-        except _runtime_errors() as error:
-            raise DibrError(f"model {self.path} cannot be opened: {_sentence(error)}") from error
-        self.metadata: dict[str, str] = header.metadata
-        self.inputs = [_info(value) for value in self._session.get_inputs()]
-        self.outputs = [_info(value) for value in self._session.get_outputs()]
+        self._threads, self._instances, self._cuda_graphs, self._device = threads, instances, cuda_graphs, device
+        self._engine_cache = None if engine_cache is None else Path(engine_cache)
+        self._idle = Condition()
+        self._running = 0
+        self._bundle = _open_bundle(self.path)
+        self._model: OnnxModel | None = None
+        self._backend: Backend | None = self._open_first() if provider == "auto" else self._open(provider)
+        self._model = None  # ONNX Runtime has what it needs of the bytes
+        self.inputs, self.outputs = self._backend.inputs, self._backend.outputs
 
     def run(self, *arrays: Any, **named_arrays: Any) -> dict[str, np.ndarray]:
         """Run the model once.
 
         Args:
-            arrays: the first inputs in the model's order.
+            arrays: the first inputs in the model's order: numpy arrays or whatever has ``__dlpack__``, such as torch
+                tensors. C-contiguous ones are read where they are; tensors on a device are for provider tensorrt.
             named_arrays: the other inputs by name. Every input must have the model's dtype and shape.
 
         Returns:
             Every output by name.
 
         Raises:
-            DibrError: an input is missing, unknown, given twice, or of another dtype or shape, or an operator refuses
-                its input; one sentence that says which and why.
+            DibrError: an input is missing, unknown, given twice, or of another dtype or shape, an operator refuses its
+                input, or the session is closed; one sentence that says which and why.
         """
-        feed = self._by_name(arrays, named_arrays)
-        sizes: dict[str, int] = {}
-        feed = {info.name: _checked(info, feed[info.name], sizes) for info in self.inputs}
+        with self._opened() as backend:
+            return backend.run(feed_of(self.inputs, arrays, named_arrays))
+
+    def run_on_device(self, *arrays: Any, **named_arrays: Any) -> dict[str, Any]:
+        """Like ``run``, but outputs stay where they are computed: objects with ``__dlpack__`` that torch, CuPy and
+        others take without a copy; numpy arrays where ONNX Runtime runs the model."""
+        with self._opened() as backend:
+            return backend.run_on_device(feed_of(self.inputs, arrays, named_arrays))
+
+    def warm_up(self, *arrays: Any, **named_arrays: Any) -> None:
+        """Run once and forget the outputs, so that the first caller does not wait for what is prepared at a first run.
+
+        Without arguments, on the bundle's sample, else on zeros with every size that has a name set to 1.
+        Raises as ``run``.
+        """
+        feed = named_arrays if arrays or named_arrays else self._example()
         try:
-            values = self._session.run(None, feed)
-        except _runtime_errors() as error:
-            raise DibrError(f"the model could not be run: {_sentence(error)}") from error
-        return {info.name: value for info, value in zip(self.outputs, values, strict=True)}
+            self.run(*arrays, **feed)
+        except DibrError as error:
+            if arrays or named_arrays:
+                raise
+            raise DibrError(f"warm_up() needs arrays for this model: {error}") from error
 
-    def _by_name(self, arrays: tuple[Any, ...], named_arrays: dict[str, Any]) -> dict[str, Any]:
-        names = [info.name for info in self.inputs]
-        listed = ", ".join(names)
-        if len(arrays) > len(names):
-            raise DibrError(f"the model takes {len(names)} inputs ({listed}), got {len(arrays)} arrays")
-        feed = dict(zip(names, arrays, strict=False))
-        for name, array in named_arrays.items():
-            if name not in names:
-                raise DibrError(f"the model has no input {name}, its inputs are {listed}")
-            if name in feed:
-                raise DibrError(f"input {name} is given twice, by position and by name")
-            feed[name] = array
-        missing = [name for name in names if name not in feed]
-        if missing:
-            raise DibrError(f"input {missing[0]} is missing, the model's inputs are {listed}")
-        return feed
+    def close(self) -> None:
+        """Give back what the session holds, once every run that has begun has ended. Closing again does nothing."""
+        with self._idle:
+            backend, self._backend = self._backend, None
+            self._idle.wait_for(lambda: self._running == 0)
+        if backend is not None:
+            backend.close()
 
+    def __enter__(self) -> Session:
+        return self
 
-def _import_onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise DibrError(
-            "onnxruntime is not installed: install it, or dibr_deploy with the extra [onnxruntime]"
-        ) from error
-    return onnxruntime
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
+    @contextmanager
+    def _opened(self) -> Iterator[Backend]:
+        """The backend, which close() leaves alone meanwhile."""
+        with self._idle:
+            if self._backend is None:
+                raise DibrError(f"the session of {self.path} is closed: open a new one")
+            backend = self._backend
+            self._running += 1
+        try:
+            yield backend
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
 
-def _runtime_errors() -> tuple[type[BaseException], ...]:
-    """Everything onnxruntime raises; its classes have no public base but Exception."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
+    def _open_first(self) -> Backend:
+        """With the first provider that can open here."""
+        candidates = ["cuda"] if offers("cuda") else []
+        if self._bundle is not None and self._bundle.manifest.engines:
+            candidates.insert(0, "tensorrt")
+        for provider in candidates:
+            try:
+                return self._open(provider)
+            except (DoorAbsent, FileNotFoundError):
+                pass
+            except DibrError as error:
+                warnings.warn(f"provider {provider} is passed over: {error}", RuntimeWarning, stacklevel=3)
+        return self._open("cpu")
 
-    raised = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
-    return (*raised, RuntimeError)
+    def _open(self, provider: str) -> Backend:
+        backend = self._open_engine() if provider == "tensorrt" else self._open_onnx(provider)
+        self.provider = provider
+        return backend
 
+    def _open_engine(self) -> Backend:
+        if self._bundle is None:
+            raise DoorAbsent(
+                f"model {self.path} is no bundle, and provider tensorrt needs an engine: make a bundle with one by "
+                f"`dibr export --tensorrt`"
+            )
+        from .tensorrt_backend import TensorRtBackend
 
-def _sentence(error: BaseException) -> str:
-    """First line of an error of ONNX Runtime, without the codes that stand before an operator's own words."""
-    return _STATUS_PREFIX.sub("", str(error)).strip().splitlines()[0]
-
-
-def _providers(provider: str, available: list[str]) -> list[str]:
-    if provider == "auto":
-        provider = "cuda" if PROVIDERS["cuda"] in available else "cpu"
-    if provider not in PROVIDERS:
-        raise DibrError(f"provider must be one of auto, {', '.join(PROVIDERS)}, got {provider!r}")
-    if PROVIDERS[provider] not in available:
-        raise DibrError(f"provider {provider} is not in this onnxruntime, which offers {', '.join(available)}")
-    return list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["cpu"]]))
-
-
-def _library(path: Path, name: str) -> Path:
-    try:
-        return _native.library_path(name)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"model {path} needs the {schema.OP_DOMAIN} custom ops, but {error}") from None
-
-
-def _check_schema_version(path: Path, header: OnnxHeader) -> None:
-    """Refuse a model whose ops may mean something else than this library's."""
-    wanted = header.opsets[schema.OP_DOMAIN]
-    stated = header.metadata.get(schema.METADATA_SCHEMA_VERSION, "")
-    if stated.isdecimal():
-        wanted = max(wanted, int(stated))
-    known = ctypes.CDLL(str(_library(path, "libdibr.so"))).dibr_schema_version()
-    if wanted > known:
-        raise DibrError(
-            f"model {path} uses version {wanted} of the {schema.OP_DOMAIN} ops, but this dibr_deploy knows versions "
-            f"up to {known}: update dibr_deploy, or export the model again with this one"
+        check_schema_version(self.path, self._bundle.manifest.schema_version)
+        backend = TensorRtBackend(
+            self._bundle, instances=self._instances, cuda_graphs=self._cuda_graphs, device=self._device
         )
+        self.metadata = _metadata(self._bundle.manifest)
+        return backend
+
+    def _open_onnx(self, provider: str) -> Backend:
+        if self._model is None:
+            self._model = _checked_model(self._bundle) if self._bundle is not None else _bare_model(self.path)
+        backend = OnnxRuntimeBackend(
+            self._model, provider, threads=self._threads, device=self._device, engine_cache=self._engine_cache
+        )
+        self.metadata = self._model.header.metadata
+        return backend
+
+    def _example(self) -> dict[str, np.ndarray]:
+        if self._bundle is not None and self._bundle.manifest.sample is not None:
+            from .comparison import read_sample
+
+            return read_sample(self._bundle)[0]
+        sizes = {info.name: [size if isinstance(size, int) else 1 for size in info.shape] for info in self.inputs}
+        return {info.name: np.zeros(sizes[info.name], info.dtype) for info in self.inputs}
 
 
-def _info(value: Any) -> TensorInfo:
-    if value.type not in _DTYPES:
-        raise DibrError(f"the model's {value.name} has type {value.type}, which numpy has no dtype for")
-    return TensorInfo(value.name, np.dtype(_DTYPES[value.type]), tuple(value.shape))
+def _open_bundle(path: Path) -> Bundle | None:
+    """None where the path is not a folder or zip file."""
+    from .bundle import Bundle, is_bundle
+
+    return Bundle(path) if is_bundle(path) else None
 
 
-def _checked(info: TensorInfo, value: Any, sizes: dict[str, int]) -> np.ndarray:
-    """The array, if it fits the input; ``sizes`` collects the sizes that names in shapes stand for."""
-    array = np.asarray(value)
-    if array.dtype != info.dtype:
-        raise DibrError(f"input {info.name} must be {info.dtype}, got {array.dtype}")
-    fits = array.ndim == len(info.shape)
-    for expected, size in zip(info.shape, array.shape, strict=False):
-        if isinstance(expected, str):
-            expected = sizes.setdefault(expected, size) if fits else size
-        fits = fits and expected in (None, size)
-    if not fits:
-        raise DibrError(f"input {info.name} must have shape {_described(info, sizes)}, got {list(array.shape)}")
-    return np.ascontiguousarray(array)
+def _bare_model(path: Path) -> OnnxModel:
+    header = read_header(path)
+    if schema.OP_DOMAIN in header.opsets:
+        check_schema_version(path, _schema_version(header))
+    return OnnxModel(path, path, header)
 
 
-def _described(info: TensorInfo, sizes: dict[str, int]) -> str:
-    """For example "[batch, 3, 64, 64] with batch = 5"."""
-    known = [f"{name} = {sizes[name]}" for name in info.shape if isinstance(name, str) and name in sizes]
-    shape = ", ".join("any" if size is None else str(size) for size in info.shape)
-    return f"[{shape}]" + (f" with {', '.join(known)}" if known else "")
+def _checked_model(bundle: Bundle) -> OnnxModel:
+    """The bundle's ONNX file, once it and the installed versions are what the manifest says."""
+    manifest = bundle.manifest
+    check_schema_version(bundle.path, manifest.schema_version)
+    check_api(bundle.path, manifest.onnxruntime_api)
+    content = bundle.read(manifest.model)
+    path = bundle.path / manifest.model
+    header = parse_header(io.BytesIO(content), len(content), path)
+    check_schema_version(path, _schema_version(header))
+    stated = [(tensor.name, tensor.dtype, tensor.shape) for tensor in (*manifest.inputs, *manifest.outputs)]
+    interface = parse_interface(content, path)
+    if stated != [tuple(info) for info in (*interface.inputs, *interface.outputs)]:
+        raise DibrError(
+            f"bundle {bundle.path}: the inputs and outputs of {manifest.model} are not those that its manifest "
+            f"names: export the bundle again"
+        )
+    return OnnxModel(path, content, header)
+
+
+def _schema_version(header: OnnxHeader) -> int:
+    """Of the ai.dibr ops that the model uses; 0 where it uses none."""
+    stated = header.metadata.get(schema.METADATA_SCHEMA_VERSION, "")
+    return max(header.opsets.get(schema.OP_DOMAIN, 0), int(stated) if stated.isdecimal() else 0)
+
+
+def _metadata(manifest: Manifest) -> dict[str, str]:
+    """What the exporter writes into the metadata of an ONNX file."""
+    meanings = {tensor.name: tensor.meaning for tensor in manifest.outputs if tensor.meaning}
+    return {
+        schema.METADATA_SCHEMA_VERSION: str(manifest.schema_version),
+        schema.METADATA_PRODUCER: manifest.producer,
+        schema.METADATA_OPSET: str(manifest.opset),
+        schema.METADATA_OUTPUTS: json.dumps(meanings),
+    }

@@ -1,7 +1,8 @@
 """Install the TensorRT libraries that the tests load the plugins into, in a virtual environment of their own.
 
 TensorRT-RTX parses ONNX and builds engines without a GPU; TensorRT's lean runtime has the plugin registry of TensorRT
-itself. Both come from PyPI, 140 MB in all. Does nothing where they are already installed.
+itself. Both come from PyPI, 140 MB in all, and are not installed again. The packages of the Python that runs this are
+visible in that environment too, so that dibr_deploy and its tests run there.
 
     python scripts/setup_tensorrt.py .venv-trt
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import sysconfig
 import venv
 from pathlib import Path
 
@@ -22,23 +24,29 @@ REQUIREMENTS = (
     "tensorrt-rtx-cu13-libs==1.7.1.116",
 )
 STAMP = "TENSORRT"
+BESIDE = "packages_beside.pth"
 
 
-def install(folder: Path) -> None:
-    """Create the environment. Broken off, it is made anew the next time.
+def set_up(folder: Path) -> None:
+    """Create the environment where it is absent or has other versions, and show it the packages beside it.
 
     Raises subprocess.CalledProcessError where pip fails, having printed why.
     """
     stamp = folder / STAMP
     wanted = "\n".join(REQUIREMENTS) + "\n"
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return
+    if not (stamp.is_file() and stamp.read_text() == wanted):
+        install(folder)
+    show_packages(folder, Path(sysconfig.get_paths()["purelib"]))
+    stamp.write_text(wanted)
+
+
+def install(folder: Path) -> None:
+    """Create the environment with the libraries. Broken off, it is made anew the next time."""
     venv.create(folder, clear=True, with_pip=True)
     python = folder / "bin" / "python"
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--no-deps", "--only-binary=:all:", *REQUIREMENTS], check=True)
     link_unversioned(folder)
-    stamp.write_text(wanted)
 
 
 def link_unversioned(folder: Path) -> None:
@@ -47,11 +55,17 @@ def link_unversioned(folder: Path) -> None:
     library.with_suffix("").symlink_to(library.name)
 
 
+def show_packages(folder: Path, packages: Path) -> None:
+    """The packages of a site-packages folder, behind the environment's own, editable installs included."""
+    [own] = folder.glob("lib/python*/site-packages")
+    (own / BESIDE).write_text(f"import site; site.addsitedir({str(packages)!r})\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Install the TensorRT libraries that the tests use.")
     parser.add_argument("folder", type=Path, help="the virtual environment to make")
     try:
-        install(parser.parse_args().folder)
+        set_up(parser.parse_args().folder)
     except subprocess.CalledProcessError as error:
         print(f"the TensorRT libraries could not be installed: pip gave {error.returncode}", file=sys.stderr)
         return 1

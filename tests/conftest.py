@@ -1,8 +1,10 @@
-"""What all tests share: the path that test helpers are imported from, and a fixed seed."""
+"""What all tests share: the path that test helpers are imported from, a fixed seed, and what becomes of the models that
+they export."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,35 @@ TESTS = str(Path(__file__).parent)
 if TESTS not in sys.path:
     sys.path.append(TESTS)
 
+from tensorrt_door import environment  # noqa: E402
+from tensorrt_door.watch import Watch  # noqa: E402
+
+WATCH = Watch()
+WATCH.start()
+
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     """Every test draws the same numbers, whatever ran before it."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def exported_models_build_in_tensorrt(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test fails where TensorRT would not take a model that it has exported: its nodes, parser and builder."""
+    yield
+    models = WATCH.take()
+    if not models or not environment.PYTHON.exists():
+        return
+    from tensorrt_door import exported
+
+    found = [exported.problems(model) for model in models if exported.is_exported(model)]
+    refused = exported.REFUSED.get(request.node.nodeid)
+    if refused is None:
+        assert not any(found), f"TensorRT would refuse an exported model: {found}"
+    else:
+        assert found and all(refused in " ".join(problems) for problems in found), f"not refused for {refused}: {found}"
 
 
 @pytest.hookimpl(trylast=True)

@@ -121,6 +121,7 @@ void check_dtype(Checker& c, const P& p) {
 }
 void check_dtype(Checker& c, const dibr_interpolate_params& p) { c.storage_dtype(p.dtype); }
 void check_dtype(Checker& c, const dibr_texture_params& p) { c.storage_dtype(p.dtype); }
+void check_dtype(Checker& c, const dibr_antialias_params& p) { c.storage_dtype(p.dtype); }
 
 template <class P>
 void check_raster_sizes(Checker& c, const P& p) {
@@ -250,6 +251,34 @@ void check_pointers(Checker& c, const dibr_texture_backward_params& p) {
 }
 
 template <class P>
+void check_antialias_sizes(Checker& c, const P& p) {
+  check_raster_sizes(c, p);
+  c.range("channels", p.channels, 0, kMaxCount);
+  c.elements("image", {p.batch, p.height, p.width, p.channels});
+}
+template <class P>
+void check_antialias_pointers(Checker& c, const P& p) {
+  c.pointer("image", p.image, pixels(p) * p.channels, c.storage());
+  c.pointer("positions", p.positions, p.batch * p.vertices);
+  c.pointer("faces", p.face_indices, p.faces, 4);
+  c.optional("face_ranges", p.face_ranges, 4);
+  c.pointer("face_index", p.face_index, pixels(p), 4);
+  c.pointer("barycentrics", p.barycentrics, pixels(p));
+}
+void check_sizes(Checker& c, const dibr_antialias_params& p) { check_antialias_sizes(c, p); }
+void check_pointers(Checker& c, const dibr_antialias_params& p) {
+  check_antialias_pointers(c, p);
+  c.pointer("output", p.output, pixels(p) * p.channels, c.storage());
+}
+void check_sizes(Checker& c, const dibr_antialias_backward_params& p) { check_antialias_sizes(c, p); }
+void check_pointers(Checker& c, const dibr_antialias_backward_params& p) {
+  check_antialias_pointers(c, p);
+  c.pointer("grad_output", p.grad_output, pixels(p) * p.channels, c.storage());
+  c.optional("grad_image", p.grad_image);
+  c.optional("grad_positions", p.grad_positions);
+}
+
+template <class P>
 struct Backend {
   dibr_status (*workspace)(const P&, Arena&);
   dibr_status (*launch)(const P&, const dibr_launch&);
@@ -336,6 +365,8 @@ DIBR_DEFINE_OP(soft_mask)
 DIBR_DEFINE_OP(soft_mask_backward)
 DIBR_DEFINE_OP(texture)
 DIBR_DEFINE_OP(texture_backward)
+DIBR_DEFINE_OP(antialias)
+DIBR_DEFINE_OP(antialias_backward)
 
 const char* dibr_last_error(void) { return dibr::last_error; }
 int32_t dibr_schema_version(void) { return DIBR_SCHEMA_VERSION; }

@@ -18,7 +18,9 @@ namespace dibr {
   DIBR_DECLARE_BACKEND_OP(soft_mask)            \
   DIBR_DECLARE_BACKEND_OP(soft_mask_backward)   \
   DIBR_DECLARE_BACKEND_OP(texture)              \
-  DIBR_DECLARE_BACKEND_OP(texture_backward)
+  DIBR_DECLARE_BACKEND_OP(texture_backward)     \
+  DIBR_DECLARE_BACKEND_OP(antialias)            \
+  DIBR_DECLARE_BACKEND_OP(antialias_backward)
 
 namespace cpu {
 DIBR_DECLARE_BACKEND

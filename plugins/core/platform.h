@@ -7,7 +7,9 @@
 #if defined(__CUDACC__)
 #define DIBR_HD __host__ __device__ __forceinline__
 #else
-#define DIBR_HD inline
+// Always inlined: the CPU backend compiles these functions once for every instruction set, and a copy out of line would
+// be shared by all of them.
+#define DIBR_HD inline __attribute__((always_inline))
 #endif
 
 namespace dibr {
@@ -29,17 +31,22 @@ struct Limits<double> {
   static constexpr double max_depth = 1e100;
 };
 
+// T may also be a pack of numbers, which compare to a mask: what chooses between values goes through select.
+template <class T>
+DIBR_HD T select(bool condition, T a, T b) {
+  return condition ? a : b;
+}
 template <class T>
 DIBR_HD T minimum(T a, T b) {
-  return b < a ? b : a;
+  return select(b < a, b, a);
 }
 template <class T>
 DIBR_HD T maximum(T a, T b) {
-  return a < b ? b : a;
+  return select(a < b, b, a);
 }
 template <class T>
 DIBR_HD T absolute(T a) {
-  return a < T(0) ? -a : a;
+  return select(a < T(0), -a, a);
 }
 
 }  // namespace dibr

@@ -85,14 +85,20 @@ struct NdcBox {
   }
 };
 
-// The pixels whose centres lie in the rectangle, and those within a thousandth of a pixel of it: rounding may add
-// candidates, never lose one.
+// Where a point lies in columns and rows; centre i is at i.
+DIBR_HD double column_of(double x, double width) { return ((x + 1.0) * width - 1.0) * 0.5; }
+DIBR_HD double row_of(double y, double height) { return ((1.0 - y) * height - 1.0) * 0.5; }
+
+// The first and last pixel that something from here on, or up to here, can reach: those within a thousandth of a pixel
+// count, so that rounding may add candidates, never lose one.
+DIBR_HD double first_pixel(double position) { return std::ceil(position - 1e-3); }
+DIBR_HD double last_pixel(double position) { return std::floor(position + 1e-3); }
+
+// The pixels whose centres lie in the rectangle.
 DIBR_HD PixelBox pixels_in(const NdcBox& ndc, int64_t width, int64_t height) {
-  const double slack = 1e-3, w = double(width), h = double(height);
-  const double x0 = std::ceil(((ndc.x0 + 1.0) * w - 1.0) * 0.5 - slack);
-  const double x1 = std::floor(((ndc.x1 + 1.0) * w - 1.0) * 0.5 + slack);
-  const double y0 = std::ceil(((1.0 - ndc.y1) * h - 1.0) * 0.5 - slack);
-  const double y1 = std::floor(((1.0 - ndc.y0) * h - 1.0) * 0.5 + slack);
+  const double w = double(width), h = double(height);
+  const double x0 = first_pixel(column_of(ndc.x0, w)), x1 = last_pixel(column_of(ndc.x1, w));
+  const double y0 = first_pixel(row_of(ndc.y1, h)), y1 = last_pixel(row_of(ndc.y0, h));
   if (!(x0 <= x1 && y0 <= y1 && x1 >= 0.0 && y1 >= 0.0 && x0 < w && y0 < h)) return empty_box();
   return {int32_t(maximum(x0, 0.0)), int32_t(maximum(y0, 0.0)), int32_t(minimum(x1, w - 1.0)),
           int32_t(minimum(y1, h - 1.0))};

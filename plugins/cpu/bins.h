@@ -9,13 +9,25 @@
 #include "core/triangle.h"
 #include "cpu/mesh.h"
 
-namespace dibr::cpu {
+namespace dibr::cpu::DIBR_CPU_LEVEL {
 
-constexpr int64_t kTile = 32;
+constexpr int kTile = 32;
 
 struct TileArea {
   int64_t x0, y0, x1, y1;  // half-open, in pixels
 };
+
+// The pixels that a face can touch, both ends inclusive, and which way it faces: +1 front, -1 back. Image sides are at
+// most 32768, so a coordinate fits an int16.
+struct FaceBox {
+  int16_t x0, y0, x1, y1, sign;
+};
+
+inline FaceBox pack_box(const PixelBox& b, int sign) {
+  return {int16_t(b.x0), int16_t(b.y0), int16_t(b.x1), int16_t(b.y1), int16_t(sign)};
+}
+inline bool is_empty(const FaceBox& b) { return b.x0 > b.x1 || b.y0 > b.y1; }
+constexpr FaceBox kEmptyBox = {1, 1, 0, 0, 0};
 
 class Bins {
  public:
@@ -23,9 +35,9 @@ class Bins {
       : batch_(batch), faces_(faces), height_(height), width_(width) {
     columns_ = (width + kTile - 1) / kTile;
     rows_ = (height + kTile - 1) / kTile;
-    chunks_ = std::clamp<int64_t>(faces / 4096, 1, 16);
+    chunks_ = std::clamp<int64_t>(faces / 512, 1, 16);
     capacity_ = 4 * faces + 256 * tiles();
-    boxes_ = arena.take<PixelBox>(batch * faces);
+    boxes_ = arena.take<FaceBox>(batch * faces);
     starts_ = arena.take<int64_t>(batch * (tiles() * chunks_ + 1));
     entries_ = arena.take<int32_t>(batch * capacity_);
   }
@@ -34,7 +46,7 @@ class Bins {
   int64_t tile_rows() const { return rows_; }
   int64_t tile_columns() const { return columns_; }
 
-  // box_of(image, face) gives the pixels that a face can touch; range_of(image) the image's faces.
+  // box_of(image, face) gives a face's FaceBox, empty where nothing can be drawn; range_of(image) the image's faces.
   template <class BoxOf, class RangeOf>
   void build(const dibr_launch& launch, const RangeOf& range_of, const BoxOf& box_of) {
     parallel_for(launch, batch_ * chunks_, [&](int64_t i) { count_chunk(i / chunks_, i % chunks_, range_of, box_of); });
@@ -47,7 +59,7 @@ class Bins {
     return {x, y, std::min(x + kTile, width_), std::min(y + kTile, height_)};
   }
 
-  const PixelBox& box(int64_t image, int64_t face) const { return boxes_[image * faces_ + face]; }
+  const FaceBox& box(int64_t image, int64_t face) const { return boxes_[image * faces_ + face]; }
 
   // Calls visit(face) for every face that can touch the tile, ascending, until it returns false.
   template <class Visit>
@@ -63,7 +75,7 @@ class Bins {
     }
     const TileArea tile_area = area(tile);
     for (int64_t face = range.start; face < range.start + range.count; ++face) {
-      const PixelBox& b = box(image, face);
+      const FaceBox& b = box(image, face);
       const bool touches =
           !is_empty(b) && b.x0 < tile_area.x1 && b.x1 >= tile_area.x0 && b.y0 < tile_area.y1 && b.y1 >= tile_area.y0;
       if (touches && !visit(int32_t(face))) return;
@@ -75,10 +87,11 @@ class Bins {
   int64_t* slots(int64_t image, int64_t chunk) const { return starts_ + image * (tiles() * chunks_ + 1) + chunk; }
 
   template <class Visit>
-  void for_each_tile(const PixelBox& b, const Visit& visit) const {
+  void for_each_tile(const FaceBox& b, const Visit& visit) const {
     if (is_empty(b)) return;
-    for (int64_t y = b.y0 / kTile; y <= b.y1 / kTile; ++y) {
-      for (int64_t x = b.x0 / kTile; x <= b.x1 / kTile; ++x) visit(y * columns_ + x);
+    const int x0 = b.x0 / kTile, x1 = b.x1 / kTile, y1 = b.y1 / kTile;
+    for (int y = b.y0 / kTile; y <= y1; ++y) {
+      for (int x = x0; x <= x1; ++x) visit(y * columns_ + x);
     }
   }
 
@@ -89,7 +102,7 @@ class Bins {
     const FaceRange range = range_of(image);
     const Range part = part_of(range.count, chunks_, chunk);
     for (int64_t face = range.start + part.begin; face < range.start + part.end; ++face) {
-      PixelBox& b = boxes_[image * faces_ + face];
+      FaceBox& b = boxes_[image * faces_ + face];
       b = box_of(image, face);
       for_each_tile(b, [&](int64_t tile) { ++counts[tile * chunks_]; });
     }
@@ -126,9 +139,9 @@ class Bins {
 
   int64_t batch_, faces_, height_, width_;
   int64_t columns_, rows_, chunks_, capacity_;
-  PixelBox* boxes_;   // [B, F]
+  FaceBox* boxes_;    // [B, F]
   int64_t* starts_;   // [B, tiles, chunks] + 1
   int32_t* entries_;  // [B, capacity]
 };
 
-}  // namespace dibr::cpu
+}  // namespace dibr::cpu::DIBR_CPU_LEVEL

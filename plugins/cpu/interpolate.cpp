@@ -6,7 +6,7 @@
 #include "cpu/mesh.h"
 #include "cpu/scatter.h"
 
-namespace dibr::cpu {
+namespace dibr::cpu::DIBR_CPU_LEVEL {
 namespace {
 
 // Offsets of a face's three attribute rows within one image's attributes.
@@ -115,4 +115,4 @@ dibr_status interpolate_backward(const dibr_interpolate_backward_params& p, cons
   return dispatch(p.dtype, [&](auto t) { return backward<decltype(t)>(p, launch); });
 }
 
-}  // namespace dibr::cpu
+}  // namespace dibr::cpu::DIBR_CPU_LEVEL

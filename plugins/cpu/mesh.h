@@ -4,7 +4,7 @@
 #include "abi/error.h"
 #include "cpu/parallel.h"
 
-namespace dibr::cpu {
+namespace dibr::cpu::DIBR_CPU_LEVEL {
 
 struct FaceRange {
   int64_t start, count;
@@ -16,15 +16,26 @@ FaceRange faces_of(const P& p, int64_t image) {
   return {p.face_ranges[2 * image], p.face_ranges[2 * image + 1]};
 }
 
+// Reports the first of values[begin, end) outside of [lowest, highest]. The first loop has no way out, so that the
+// compiler can make vectors of it.
+inline void find_fault(const int32_t* values, int64_t begin, int64_t end, int32_t lowest, int64_t highest,
+                       LowestFault& fault) {
+  const int64_t span = highest - lowest;
+  bool good = span >= 0;
+  for (int64_t i = begin; i < end; ++i) good &= uint32_t(values[i]) - uint32_t(lowest) <= uint32_t(span);
+  if (good) return;
+  for (int64_t i = begin; i < end; ++i) {
+    if (values[i] < lowest || values[i] > highest) return fault.report(i);
+  }
+}
+
 template <class P>
 dibr_status check_faces(const char* op, const P& p, const dibr_launch& launch) {
   constexpr int64_t kBlock = 1 << 16;
   LowestFault fault;
   const int64_t count = 3 * p.faces;
   parallel_for(launch, (count + kBlock - 1) / kBlock, [&](int64_t block) {
-    for (int64_t i = block * kBlock; i < std::min(count, (block + 1) * kBlock); ++i) {
-      if (p.face_indices[i] < 0 || p.face_indices[i] >= p.vertices) return fault.report(i);
-    }
+    find_fault(p.face_indices, block * kBlock, std::min(count, (block + 1) * kBlock), 0, p.vertices - 1, fault);
   });
   if (!fault.found()) return DIBR_OK;
   const long long i = fault.position();
@@ -49,10 +60,10 @@ dibr_status check_face_ranges(const char* op, const P& p) {
 template <class P>
 dibr_status check_face_index(const char* op, const P& p, const dibr_launch& launch) {
   LowestFault fault;
-  parallel_for(launch, p.batch * p.height, [&](int64_t row) {
-    for (int64_t i = row * p.width; i < (row + 1) * p.width; ++i) {
-      if (p.face_index[i] < -1 || p.face_index[i] >= p.faces) return fault.report(i);
-    }
+  constexpr int64_t kBlock = 1 << 16;
+  const int64_t count = p.batch * p.height * p.width;
+  parallel_for(launch, (count + kBlock - 1) / kBlock, [&](int64_t block) {
+    find_fault(p.face_index, block * kBlock, std::min(count, (block + 1) * kBlock), -1, p.faces - 1, fault);
   });
   if (!fault.found()) return DIBR_OK;
   const long long i = fault.position(), w = p.width, h = p.height;
@@ -60,4 +71,4 @@ dibr_status check_face_index(const char* op, const P& p, const dibr_launch& laun
               i / (w * h), i / w % h, i % w, p.face_index[i], static_cast<long long>(p.faces));
 }
 
-}  // namespace dibr::cpu
+}  // namespace dibr::cpu::DIBR_CPU_LEVEL

@@ -8,7 +8,7 @@
 
 #include "dibr/dibr.h"
 
-namespace dibr::cpu {
+namespace dibr::cpu::DIBR_CPU_LEVEL {
 
 // Calls body(i) for every i in [0, count), in any order, on the launch's threads. Which work belongs to which i must
 // depend on shapes alone, so that results do not depend on the number of threads.
@@ -64,4 +64,4 @@ class LowestFault {
   std::atomic<int64_t> position_{INT64_MAX};
 };
 
-}  // namespace dibr::cpu
+}  // namespace dibr::cpu::DIBR_CPU_LEVEL

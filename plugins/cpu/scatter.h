@@ -8,7 +8,7 @@
 #include "abi/arena.h"
 #include "cpu/parallel.h"
 
-namespace dibr::cpu {
+namespace dibr::cpu::DIBR_CPU_LEVEL {
 
 template <class T>
 class Scatter {
@@ -57,4 +57,4 @@ class Scatter {
   T* private_ = nullptr;
 };
 
-}  // namespace dibr::cpu
+}  // namespace dibr::cpu::DIBR_CPU_LEVEL

@@ -7,7 +7,7 @@
 #include "cpu/bins.h"
 #include "cpu/scatter.h"
 
-namespace dibr::cpu {
+namespace dibr::cpu::DIBR_CPU_LEVEL {
 namespace {
 
 template <class T, class P>
@@ -23,7 +23,10 @@ struct Scene {
   void bin(Bins& bins, const dibr_launch& launch) const {
     bins.build(
         launch, [&](int64_t image) { return faces_of(p, image); },
-        [&](int64_t image, int64_t face) { return mask_box(triangle(image, face), rules.boxlen, p.width, p.height); });
+        [&](int64_t image, int64_t face) {
+          const PixelBox box = mask_box(triangle(image, face), rules.boxlen, p.width, p.height);
+          return is_empty(box) ? kEmptyBox : pack_box(box, 1);
+        });
   }
 };
 
@@ -213,4 +216,4 @@ dibr_status soft_mask_backward(const dibr_soft_mask_backward_params& p, const di
   return dispatch(p.dtype, [&](auto t) { return backward<decltype(t)>(p, launch); });
 }
 
-}  // namespace dibr::cpu
+}  // namespace dibr::cpu::DIBR_CPU_LEVEL

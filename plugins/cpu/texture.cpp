@@ -5,7 +5,7 @@
 #include "abi/dispatch.h"
 #include "cpu/scatter.h"
 
-namespace dibr::cpu {
+namespace dibr::cpu::DIBR_CPU_LEVEL {
 namespace {
 
 template <class T, class P>
@@ -114,4 +114,4 @@ dibr_status texture_backward(const dibr_texture_backward_params& p, const dibr_l
   return dispatch(p.dtype, [&](auto t) { return backward<decltype(t)>(p, launch); });
 }
 
-}  // namespace dibr::cpu
+}  // namespace dibr::cpu::DIBR_CPU_LEVEL

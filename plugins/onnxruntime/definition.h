@@ -56,5 +56,6 @@ extern const OpDefinition kRasterize;
 extern const OpDefinition kInterpolate;
 extern const OpDefinition kSoftMask;
 extern const OpDefinition kTexture;
+extern const OpDefinition kAntialias;
 
 }  // namespace dibr::onnxruntime

@@ -53,7 +53,7 @@ OrtCustomOpDomain* create_domain(const OrtApiBase& runtime) {
   const bool safe_inference = minor_version(runtime) >= kFirstMinorWithSafeInference;
   OrtCustomOpDomain* domain = nullptr;
   Ort::ThrowOnError(Ort::GetApi().CreateCustomOpDomain(kDomain, &domain));
-  for (const OpDefinition* definition : {&kRasterize, &kInterpolate, &kSoftMask, &kTexture}) {
+  for (const OpDefinition* definition : {&kRasterize, &kInterpolate, &kSoftMask, &kTexture, &kAntialias}) {
     const bool infer_shapes =
         safe_inference || !(has_optional(definition->inputs) || has_optional(definition->outputs));
     for (const dibr_dtype dtype : dtypes_of(*definition)) {

@@ -162,8 +162,9 @@ extern const OpDefinition kRasterize;
 extern const OpDefinition kInterpolate;
 extern const OpDefinition kSoftMask;
 extern const OpDefinition kTexture;
+extern const OpDefinition kAntialias;
 
-inline constexpr const OpDefinition* kOps[] = {&kRasterize, &kInterpolate, &kSoftMask, &kTexture};
+inline constexpr const OpDefinition* kOps[] = {&kRasterize, &kInterpolate, &kSoftMask, &kTexture, &kAntialias};
 
 // What a node selects a plugin by, besides the op's name: its attributes plugin_namespace and plugin_version.
 inline constexpr const char* kNamespace = "ai.dibr";

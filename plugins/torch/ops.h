@@ -31,4 +31,11 @@ Tensor texture(const Tensor& texture, const Tensor& uv, int64_t filter, int64_t 
 std::tuple<Tensor, Tensor> texture_backward(const Tensor& texture, const Tensor& uv, const Tensor& grad_output,
                                             int64_t filter, int64_t wrap, bool deterministic);
 
+Tensor antialias(const Tensor& image, const Tensor& positions, const Tensor& faces, const Tensor& face_index,
+                 const Tensor& barycentrics, const OptionalTensor& face_ranges);
+std::tuple<Tensor, Tensor> antialias_backward(const Tensor& image, const Tensor& positions, const Tensor& faces,
+                                              const Tensor& face_index, const Tensor& barycentrics,
+                                              const OptionalTensor& face_ranges, const Tensor& grad_output,
+                                              bool deterministic);
+
 }  // namespace dibr::torch_door

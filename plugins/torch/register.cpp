@@ -28,6 +28,13 @@ STABLE_TORCH_LIBRARY(dibr, library) {
       "texture_backward(Tensor texture, Tensor uv, Tensor grad_output, int filter, int wrap, "
       "bool deterministic=False) "
       "-> (Tensor grad_texture, Tensor grad_uv)");
+  library.def(
+      "antialias(Tensor image, Tensor positions, Tensor faces, Tensor face_index, Tensor barycentrics, "
+      "Tensor? face_ranges) -> Tensor");
+  library.def(
+      "antialias_backward(Tensor image, Tensor positions, Tensor faces, Tensor face_index, Tensor barycentrics, "
+      "Tensor? face_ranges, Tensor grad_output, bool deterministic=False) "
+      "-> (Tensor grad_image, Tensor grad_positions)");
 }
 
 // One adapter serves every device: a call goes where its first tensor lies.
@@ -41,6 +48,8 @@ void implement_ops(Library& library) {
   library.impl("soft_mask_backward", TORCH_BOX(&door::soft_mask_backward));
   library.impl("texture", TORCH_BOX(&door::texture));
   library.impl("texture_backward", TORCH_BOX(&door::texture_backward));
+  library.impl("antialias", TORCH_BOX(&door::antialias));
+  library.impl("antialias_backward", TORCH_BOX(&door::antialias_backward));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dibr, CPU, library) { implement_ops(library); }

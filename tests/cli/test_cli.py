@@ -24,7 +24,9 @@ def test_building_the_parser_imports_no_framework() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "data", "data make", "data fetch", "train", "export", "verify", "render"], ids=lambda c: c or "dibr"
+    "command",
+    ["", "data", "data make", "data fetch", "train", "export", "verify", "render", "doctor"],
+    ids=lambda c: c or "dibr",
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -59,7 +61,12 @@ def raiser(error: BaseException):
         (PermissionError(13, "Permission denied", "/run"), "dibr: /run: Permission denied\n"),
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
-            "dibr: this command needs the Python package torch, which is not installed\n",
+            "dibr: this command needs the Python package torch, which is not installed: "
+            "pip install 'dibr_deploy[train]'\n",
+        ),
+        (
+            ModuleNotFoundError("No module named 'moderngl'", name="moderngl"),
+            "dibr: this command needs the Python package moderngl, which is not installed\n",
         ),
     ],
 )

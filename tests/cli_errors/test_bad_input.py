@@ -172,7 +172,7 @@ CASES = [
     Case("model to verify missing", VERIFY.replace("model.onnx", "nothing.onnx"), nothing, ("nothing.onnx",)),
     Case("model to verify cut off", VERIFY, cut_off("model.onnx"), ("model.onnx", "cut off")),
     Case("pictures missing", f"{VERIFY} --images nowhere", nothing, ("nowhere", "not exist")),
-    Case("another model than the run's", VERIFY, other_model, ("model", "takes 1 inputs (x)")),
+    Case("another model than the run's", VERIFY, other_model, ("model", "has outputs y, but the reference has image")),
     Case("model missing", RENDER.replace("model.onnx", "nothing.onnx"), nothing, ("nothing.onnx", "not exist")),
     Case("model cut off", RENDER, cut_off("model.onnx"), ("model.onnx", "cut off")),
     Case("model cut off early", RENDER, cut_off("model.onnx", 0.001), ("model.onnx", "cut off")),

@@ -16,6 +16,8 @@ _MESH = ("batch", "vertices", "faces", "height", "width")
 _INTERPOLATE = ("batch", "attribute_batch", "vertices", "faces", "height", "width", "channels")
 _TEXTURE = ("batch", "texture_batch", "channels", "texture_height", "texture_width", "height", "width")
 
+_ANTIALIAS = (*_MESH, "channels")
+
 
 def _params(name: str, *groups: tuple[type, str]) -> type[c.Structure]:
     fields = [("dtype", c.c_int)]
@@ -77,6 +79,18 @@ PARAMS: dict[str, type[c.Structure]] = {
         (_I64, " ".join(_TEXTURE)),
         (_I32, "filter wrap"),
         (_PTR, "texture uv grad_output grad_texture grad_uv"),
+    ),
+    "antialias": _params(
+        "antialias",
+        (_I64, " ".join(_ANTIALIAS)),
+        (_PTR, "image positions face_indices face_ranges face_index barycentrics output"),
+    ),
+    "antialias_backward": _params(
+        "antialias_backward",
+        (_I32, "deterministic"),
+        (_I64, " ".join(_ANTIALIAS)),
+        (_PTR, "image positions face_indices face_ranges face_index barycentrics"),
+        (_PTR, "grad_output grad_image grad_positions"),
     ),
 }
 

@@ -37,16 +37,21 @@ def run_torch() -> dict[str, np.ndarray]:
     uv = ops.interpolate(values["uvs"], values["faces"], raster.face_index, raster.barycentrics)
     image = ops.texture(values["texture"], uv)
     mask = ops.soft_mask(values["positions"], values["faces"], raster.face_index, sigmainv=500.0, boxlen=0.1)
-    gradients = torch.autograd.grad((image**2).sum() + mask.sum() + raster.depth.sum(), leaves)
-    results = {"face_index": raster.face_index, "depth": raster.depth, "image": image, "mask": mask}
+    smooth = ops.antialias(image, values["positions"], values["faces"], raster.face_index, raster.barycentrics)
+    gradients = torch.autograd.grad((smooth**2).sum() + mask.sum() + raster.depth.sum(), leaves)
+    results = {"face_index": raster.face_index, "depth": raster.depth, "image": image, "mask": mask, "smooth": smooth}
     results |= {f"gradient_{i}": gradient for i, gradient in enumerate(gradients)}
     with torch.no_grad():
         for name in SIXTEEN_BIT:
             dtype = getattr(torch, name)
             uv_16 = ops.interpolate(values["uvs"].to(dtype), values["faces"], raster.face_index, raster.barycentrics)
             image_16 = ops.texture(values["texture"].to(dtype), uv.detach())
-            assert uv_16.dtype == image_16.dtype == dtype
+            smooth_16 = ops.antialias(
+                image_16, values["positions"], values["faces"], raster.face_index, raster.barycentrics
+            )
+            assert uv_16.dtype == image_16.dtype == smooth_16.dtype == dtype
             results |= {f"uv_{name}": uv_16.float(), f"image_{name}": image_16.float()}
+            results |= {f"smooth_{name}": smooth_16.float()}
     return {name: value.detach().numpy() for name, value in results.items()}
 
 
@@ -76,7 +81,9 @@ def run_onnxruntime() -> dict[str, np.ndarray]:
         "depth": TensorProto.FLOAT,
         "image": TensorProto.FLOAT,
         "mask": TensorProto.FLOAT,
+        "smooth": TensorProto.FLOAT,
     }
+    shown = ["positions", "faces", "face_index", "barycentrics"]
     nodes_16 = []
     for name in SIXTEEN_BIT:
         kind = TensorProto.DataType.Value(name.upper())
@@ -85,10 +92,12 @@ def run_onnxruntime() -> dict[str, np.ndarray]:
             helper.make_node("Cast", ["texture"], [f"{name}_texture"], to=kind),
             node("Interpolate", [f"{name}_uvs", "faces", "face_index", "barycentrics"], [f"{name}_uv"]),
             node("Texture", [f"{name}_texture", "uv"], [f"{name}_image"]),
+            node("Antialias", [f"{name}_image", *shown], [f"{name}_smooth"]),
             helper.make_node("Cast", [f"{name}_uv"], [f"uv_{name}"], to=TensorProto.FLOAT),
             helper.make_node("Cast", [f"{name}_image"], [f"image_{name}"], to=TensorProto.FLOAT),
+            helper.make_node("Cast", [f"{name}_smooth"], [f"smooth_{name}"], to=TensorProto.FLOAT),
         ]
-        outputs |= {f"uv_{name}": TensorProto.FLOAT, f"image_{name}": TensorProto.FLOAT}
+        outputs |= {f"{stem}_{name}": TensorProto.FLOAT for stem in ("uv", "image", "smooth")}
     graph = helper.make_graph(
         [
             node(
@@ -96,6 +105,7 @@ def run_onnxruntime() -> dict[str, np.ndarray]:
             ),
             node("Interpolate", ["uvs", "faces", "face_index", "barycentrics"], ["uv"]),
             node("Texture", ["texture", "uv"], ["image"]),
+            node("Antialias", ["image", *shown], ["smooth"]),
             node("SoftMask", ["positions", "faces", "face_index"], ["mask"], sigmainv=500.0, boxlen=0.1),
             *nodes_16,
         ],

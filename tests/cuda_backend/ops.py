@@ -192,3 +192,43 @@ class Device:
             grad_uv=out[1],
         )
         return out
+
+    def _antialias(self, scene: Scene, image: np.ndarray, face_index: np.ndarray, barycentrics: np.ndarray) -> dict:
+        return {
+            **self._mesh(scene),
+            "face_ranges": None if scene.face_ranges is None else np.ascontiguousarray(scene.face_ranges, np.int32),
+            "channels": image.shape[3],
+            "image": image,
+            "face_index": face_index,
+            "barycentrics": barycentrics,
+        }
+
+    def antialias(
+        self, scene: Scene, image: np.ndarray, face_index: np.ndarray, barycentrics: np.ndarray
+    ) -> np.ndarray:
+        out = aligned(image.shape, image.dtype)
+        arguments = self._antialias(scene, image, face_index, barycentrics)
+        self.library.run("antialias", self.code, _code(image), **arguments, output=out)
+        return out
+
+    def antialias_backward(
+        self,
+        scene: Scene,
+        image: np.ndarray,
+        face_index: np.ndarray,
+        barycentrics: np.ndarray,
+        grad_output: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients of image and positions."""
+        out = aligned(image.shape, image.dtype), aligned(scene.positions.shape, scene.positions.dtype)
+        self.library.run(
+            "antialias_backward",
+            self.code,
+            _code(image),
+            **self._antialias(scene, image, face_index, barycentrics),
+            deterministic=int(self.deterministic),
+            grad_output=grad_output,
+            grad_image=out[0],
+            grad_positions=out[1],
+        )
+        return out

@@ -232,6 +232,10 @@ def counted_ops(library: CountingLibrary, scene: Scene) -> Iterator[tuple[str, d
     yield "soft_mask", library.counts
     device.soft_mask_backward(scene, face_index, normal(*depth.shape))
     yield "soft_mask_backward", library.counts
+    device.antialias(scene, image, face_index, barycentrics)
+    yield "antialias", library.counts
+    device.antialias_backward(scene, image, face_index, barycentrics, normal(*image.shape))
+    yield "antialias_backward", library.counts
 
 
 # --- The bound.

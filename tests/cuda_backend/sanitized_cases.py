@@ -77,6 +77,11 @@ def mesh_ops(device: Device, scene: Scene) -> None:
     if real == np.float32:
         for narrow in (attributes.astype(np.float16), bfloat16_bits(attributes)):
             device.interpolate(copied(narrow), scene.faces, face_index, barycentrics)
+    image = normal((*face_index.shape, 3), real)
+    device.antialias(scene, image, face_index, barycentrics)
+    device.antialias_backward(scene, image, face_index, barycentrics, normal(image.shape, real))
+    if real == np.float32:
+        device.antialias(scene, copied(image.astype(np.float16)), face_index, barycentrics)
 
 
 def texture_ops(device: Device, dtype: type) -> None:

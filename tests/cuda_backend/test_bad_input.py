@@ -56,6 +56,7 @@ SHAPES = {
     "mask": (B, H, W),
     "texture": (B, D, HT, WT),
     "uv": (B, H, W, 2),
+    "image": (B, H, W, D),
 }
 INTEGERS = {"face_indices", "face_ranges", "face_valid", "face_index"}
 OPTIONAL = {
@@ -65,6 +66,8 @@ OPTIONAL = {
     "soft_mask": {"face_ranges"},
     "soft_mask_backward": {"face_ranges"},
     "texture_backward": {"grad_texture", "grad_uv"},
+    "antialias": {"face_ranges"},
+    "antialias_backward": {"face_ranges", "grad_image", "grad_positions"},
 }
 OUTPUTS = {
     "rasterize": {"face_index", "barycentrics", "depth"},
@@ -75,6 +78,8 @@ OUTPUTS = {
     "soft_mask_backward": {"grad_positions"},
     "texture": {"output"},
     "texture_backward": {"grad_texture", "grad_uv"},
+    "antialias": {"output"},
+    "antialias_backward": {"grad_image", "grad_positions"},
 }
 # What a message calls an argument, where that is not the field's name.
 SPOKEN = {
@@ -122,7 +127,7 @@ def cases(op: str) -> Iterator[Case]:
     yield Case("too many elements", INVALID_ARGUMENT, "more than 2^40 elements", dict(enormous))
     for value in (-1, 4, 99):
         yield Case(f"dtype={value}", UNSUPPORTED, "dtype", {"dtype": value})
-    if op not in ("interpolate", "texture"):
+    if op not in ("interpolate", "texture", "antialias"):
         for value in (2, 3):
             yield Case(f"dtype={value}", UNSUPPORTED, "dtype must be float32 or float64", {"dtype": value})
     for name, wrong in (("cull", (-1, 2)), ("filter", (-1, 2)), ("wrap", (-1, 3))):

@@ -83,6 +83,8 @@ def test_torch_door(libraries: Path, stream_stub: Path, tmp_path: Path) -> None:
         "soft_mask_backward_kernel",
         "texture_kernel",
         "texel_gradient_kernel",
+        "antialias_kernel",
+        "antialias_position_gradient_kernel",
     ):
         assert any(kernel in name for name in kernels), kernel
 
@@ -96,10 +98,10 @@ def test_deterministic_mode_reaches_every_backward_of_the_torch_door(
     assert_same(actual, door_programs.run_torch())
     finished = "finish_fixed_kernel<T>"
     assert finished not in by_default
-    # Of attributes, texture, and positions twice: rasterize and soft_mask.
-    assert launches[finished] == 4
+    # Of attributes, texture, and positions three times: rasterize, soft_mask and antialias.
+    assert launches[finished] == 5
     scattering = [kernel for kernel in by_default if "decltype(sink)" in kernel]
-    assert len(scattering) == 4
+    assert len(scattering) == 5
     for kernel in scattering:  # once for the largest magnitude, once to add
         assert launches[kernel] == 2 * by_default[kernel], kernel
 
@@ -115,5 +117,5 @@ def test_torch_door_says_when_there_is_no_stream(libraries: Path, tmp_path: Path
 def test_onnxruntime_door(libraries: Path, tmp_path: Path) -> None:
     actual, kernels = run_on_cuda_path("onnxruntime", libraries, tmp_path, None)
     assert_same(actual, door_programs.run_onnxruntime())
-    for kernel in ("raster_kernel", "interpolate_kernel", "soft_mask_kernel", "texture_kernel"):
+    for kernel in ("raster_kernel", "interpolate_kernel", "soft_mask_kernel", "texture_kernel", "antialias_kernel"):
         assert any(kernel in name for name in kernels), kernel

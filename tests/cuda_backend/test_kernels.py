@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from oracle import oracle, scenes
+from oracle import antialias, oracle, scenes
 from oracle.compare import assert_face_index
 from oracle.scenes import Scene
 
@@ -195,6 +195,73 @@ def test_texture(
             assert_close(actual, wanted, ROUNDING)
 
 
+def outlines(faces: int, size: tuple[int, int], batch: int, dtype: type) -> Scene:
+    """A soup whose triangles share vertices, in different parts for each image; some edges have three faces."""
+    scene = soup(faces, size, batch, dtype)
+    joined = scene.faces.copy()
+    joined[1::2, :2] = scene.faces[: len(joined[1::2]), 1:]
+    joined[2::5, 2] = scene.faces[: len(joined[2::5]), 0]
+    ranges = np.array([[b % faces, faces - b % faces] for b in range(batch)], np.int32)
+    return Scene(scene.name, scene.positions, joined, *size, face_ranges=ranges)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("faces", FACE_COUNTS)
+def test_antialias(
+    cpu: Device, cuda: Device, deterministic: Device, order: str, faces: int, channels: int, dtype: type
+) -> None:
+    scene = outlines(faces, (37, 50), 3, dtype)
+    face_index, barycentrics, _ = cpu.rasterize(scene)
+    image = normal(17, (*face_index.shape, channels), barycentrics.dtype)
+    expected = cpu.antialias(scene, image, face_index, barycentrics)
+    assert (expected != image).any()
+    assert np.array_equal(cuda.antialias(scene, image, face_index, barycentrics), expected)
+    grad_output = normal(18, expected.shape, expected.dtype)
+    gradients = cpu.antialias_backward(scene, image, face_index, barycentrics, grad_output)
+    for device in (cuda, deterministic):
+        actual = device.antialias_backward(scene, image, face_index, barycentrics, grad_output)
+        assert np.array_equal(actual[0], gradients[0])
+        assert np.abs(gradients[1]).max() > 0
+        assert_close(actual[1], gradients[1], ROUNDING)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scene", scenes.all_scenes(), ids=lambda scene: scene.name)
+def test_antialias_is_the_cpu_backend_bit_for_bit(cpu: Device, cuda: Device, scene: Scene, dtype: type) -> None:
+    scene = scene.rounded_to(dtype)
+    face_index, barycentrics, _ = cpu.rasterize(scene)
+    image = normal(19, (*face_index.shape, 2), barycentrics.dtype)
+    arguments = scene, image, face_index, barycentrics
+    assert np.array_equal(cuda.antialias(*arguments), cpu.antialias(*arguments))
+
+
+@pytest.mark.parametrize("size", SIZES[:-1], ids=str)
+@pytest.mark.parametrize("device", ["cuda", "deterministic"])
+def test_antialias_agrees_with_the_oracle(
+    request: pytest.FixtureRequest, cpu: Device, order: str, device: str, size: tuple[int, int]
+) -> None:
+    kernels = request.getfixturevalue(device)
+    scene = outlines(33, size, 2, np.float64)
+    face_index, barycentrics, _ = cpu.rasterize(scene)
+    image = normal(20, (*face_index.shape, 2), barycentrics.dtype)
+    leaves = [torch.from_numpy(array).requires_grad_() for array in (image, scene.positions)]
+    arguments = scene.faces, face_index, barycentrics
+    expected = antialias.antialias(*leaves, *arguments, face_ranges=scene.face_ranges, epsilon=2.3e-16)
+    left_out = (expected.ambiguous | expected.kinked)[..., None]
+    assert left_out.mean() < 1e-3
+    error = np.abs(kernels.antialias(scene, image, face_index, barycentrics) - expected.image.detach().numpy())
+    assert (error * ~left_out).max() < 1e-9
+    grad_output = normal(21, image.shape, image.dtype) * ~left_out
+    actual = kernels.antialias_backward(scene, image, face_index, barycentrics, grad_output)
+    if not expected.image.requires_grad:
+        return
+    references = torch.autograd.grad(expected.image, leaves, torch.from_numpy(grad_output), allow_unused=True)
+    for gradient, wanted in zip(actual, references, strict=True):
+        if wanted is not None:
+            assert_close(gradient, wanted.numpy(), {np.dtype(np.float64): 1e-9})
+
+
 def sixteen_bit_cases() -> list:
     return [
         pytest.param(lambda a: a.astype(np.float16), lambda b: b.astype(np.float32), 2.0**-11, id="float16"),
@@ -210,14 +277,17 @@ def test_sixteen_bit_attributes_and_textures(cpu: Device, cuda: Device, narrow, 
     attributes = narrow(normal(9, (2, scene.positions.shape[1], 3), np.dtype(np.float32)))
     uv = np.random.default_rng(10).uniform(-1, 2, (2, 7, 9, 2)).astype(np.float32)
     texels = narrow(normal(11, (2, 3, 6, 4), np.dtype(np.float32)))
+    image = narrow(normal(22, (*face_index.shape, 3), np.dtype(np.float32)))
     exact = [
         cpu.interpolate(widen(attributes), scene.faces, face_index, barycentrics),
         cpu.texture(widen(texels), uv, 1, 1),
+        cpu.antialias(scene, widen(image), face_index, barycentrics),
     ]
     for device in (cpu, cuda):
         results = [
             device.interpolate(attributes, scene.faces, face_index, barycentrics),
             device.texture(texels, uv, 1, 1),
+            device.antialias(scene, image, face_index, barycentrics),
         ]
         for result, expected in zip(results, exact, strict=True):
             assert np.array_equal(result, narrow(expected))
@@ -241,6 +311,7 @@ def test_deterministic_gradients_do_not_depend_on_the_order(
             deterministic.soft_mask_backward(scene, face_index, depth, sigmainv=500.0, boxlen=0.08),
             *deterministic.interpolate_backward(attributes, scene.faces, face_index, barycentrics, grad_output),
             *deterministic.texture_backward(texture, uv, grad_output, 1, 1),
+            *deterministic.antialias_backward(scene, uv, face_index, barycentrics, uv),
         ]
 
     results = []
@@ -296,3 +367,13 @@ def test_indices_out_of_range_count_as_absent(cpu: Device, cuda: Device, order: 
         cuda.interpolate(attributes, faces, wild, barycentrics),
         cpu.interpolate(attributes, scene.faces, tamed, barycentrics),
     )
+    # Where a face is absent, no pixel shows it and none continues across its edges.
+    sound = faces.copy()
+    sound[[3, 7]] = 0
+    wild[0, 1, :2], tamed[0, 1, :2] = [3, 7], -1
+    image = normal(23, (*wild.shape, 2), np.dtype(np.float32))
+    arguments = wild, barycentrics
+    actual = cuda.antialias(Scene("broken", scene.positions, faces, 15, 17), image, *arguments)
+    expected = cpu.antialias(Scene("sound", scene.positions, sound, 15, 17), image, tamed, barycentrics)
+    assert np.array_equal(actual, expected)
+    cuda.antialias_backward(Scene("broken", scene.positions, faces, 15, 17), image, *arguments, image)

@@ -84,5 +84,5 @@ def test_the_bound_is_the_larger_of_memory_and_arithmetic(counts: dict[str, dict
     gpu = GPUS[0]
     assert gpu.bound(Count(1, 0, 0, 0, 0, 0, 3_350_000, 0)) == (pytest.approx(1e-6), 0)
     assert gpu.bound(Count(1, 33_500_000, 0, 0, 0, 0, 0, 0)) == (0, pytest.approx(1e-6))
-    assert len(counts) == 8
+    assert len(counts) == 10
     assert kernel_table(counts).count("\n") == 1 + sum(map(len, counts.values()))

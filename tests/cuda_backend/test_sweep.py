@@ -1,7 +1,7 @@
 """Every op, forward and backward, across the borders of tiles, bins, chunks and warps: the CUDA kernels, executed on
 the CPU in an order shuffled anew for every case, against the CPU backend.
 
-The product is complete: 4 ops x 5 face counts x 4 sizes x 2 batches x 2 dtypes, each forward, backward with atomics and
+The product is complete: 5 ops x 5 face counts x 4 sizes x 2 batches x 2 dtypes, each forward, backward with atomics and
 backward deterministic. Reduced are only the soft mask's settings, because the host executes its warp sums slowly: boxes
 enlarged by no more than BOXLEN, KNUM faces a pixel, and at 129x257 a gradient from two rows in 16, one warp of every
 tile, or with 1,023 faces two rows in 64. A texture has no faces: its width in texels takes their place."""
@@ -117,11 +117,26 @@ def sweep_texture(devices: Devices, scene: Scene, seed: int) -> None:
                 assert_close(gradient, wanted, ROUNDING)
 
 
+def sweep_antialias(devices: Devices, scene: Scene, seed: int) -> None:
+    face_index, barycentrics, _ = devices.cpu.rasterize(scene)
+    image = normal(seed, (*face_index.shape, 1 + seed % 3), barycentrics.dtype)
+    arguments = scene, image, face_index, barycentrics
+    output = devices.cpu.antialias(*arguments)
+    assert (output != image).any() or face_index[0].size == 1
+    assert np.array_equal(devices.cuda.antialias(*arguments), output)
+    grad_output = normal(seed + 1, output.shape, output.dtype)
+    expected = devices.cpu.antialias_backward(*arguments, grad_output)
+    for device in (devices.cuda, devices.deterministic):
+        for actual, wanted in zip(device.antialias_backward(*arguments, grad_output), expected, strict=True):
+            assert_close(actual, wanted, ROUNDING)
+
+
 SWEEPS: dict[str, Callable[[Devices, Scene, int], None]] = {
     "rasterize": sweep_rasterize,
     "interpolate": sweep_interpolate,
     "soft_mask": sweep_soft_mask,
     "texture": sweep_texture,
+    "antialias": sweep_antialias,
 }
 
 

@@ -56,8 +56,9 @@ def test_verify_prints_a_table(run: Path, pictures: Path, source: str, capsys: p
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     batch = 8 if source == "noise" else 3
-    assert lines[0].split() == ["output", "shape", "compared", "differing", "allowed", "largest", "mean"]
-    assert lines[1].startswith(f"image       [{batch}, 40, 40, 3]")
+    assert lines[0] == "reference: torch"
+    assert lines[1].split() == ["door", "output", "shape", "compared", "differing", "allowed", "largest", "mean"]
+    assert lines[2].startswith(f"cpu   image       [{batch}, 40, 40, 3]")
     assert sum(line.endswith(" ok") for line in lines) == 9
     assert float(lines[-1].split("%")[0]) > 10
 
@@ -72,7 +73,7 @@ def test_verify_fails_on_another_checkpoint(run: Path, tmp_path: Path, capsys: p
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert "FAILED" in captured.out
-    assert captured.err == f"dibr: model {run}/model.onnx differs from {tmp_path}/other.pt in image, light\n"
+    assert captured.err == f"dibr: model {run}/model.onnx: cpu differs in image, light\n"
 
 
 def test_render_without_torch(run: Path, pictures: Path, tmp_path: Path) -> None:

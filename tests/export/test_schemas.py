@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dibr_deploy.export import schemas
 
-OPS = ("Rasterize", "Interpolate", "SoftMask", "Texture")
+OPS = ("Rasterize", "Interpolate", "SoftMask", "Texture", "Antialias")
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +97,9 @@ def test_the_other_ops() -> None:
     assert values == {"o": (F32, ["B", "H", 4, "D"])}
     sampled = infer("Texture", {"t": (F64, [1, "C", 2, 2]), "uv": (F64, ["B", 5, "W", 2])}, ["o"], wrap="repeat")
     assert sampled == {"o": (F64, ["B", 5, "W", "C"])}
+    image = (TensorProto.FLOAT16, ["B", "H", 4, "C"])
+    inputs = {"p": POSITIONS, "f": FACES, "i": index, "b": barycentrics, "r": RANGES}
+    assert infer("Antialias", {"image": image, **inputs}, ["o"]) == {"o": image}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from cuda_backend.test_kernels import (  # noqa: F401
     test_a_tile_whose_list_overflows_walks_all_faces,
+    test_antialias,
+    test_antialias_agrees_with_the_oracle,
+    test_antialias_is_the_cpu_backend_bit_for_bit,
     test_deterministic_gradients_do_not_depend_on_the_order,
     test_deterministic_gradients_keep_what_is_not_finite,
     test_indices_out_of_range_count_as_absent,

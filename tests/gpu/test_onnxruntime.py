@@ -26,12 +26,13 @@ pytestmark = [
     ),
 ]
 
-OPS = ["Rasterize", "Interpolate", "SoftMask", "Texture"]
+OPS = ["Rasterize", "Interpolate", "SoftMask", "Texture", "Antialias"]
 ATTRIBUTES = {
     "Rasterize": {"height": HEIGHT, "width": WIDTH},
     "Interpolate": {},
     "SoftMask": {"sigmainv": 700.0},
     "Texture": {"wrap": "mirror"},
+    "Antialias": {},
 }
 
 
@@ -54,6 +55,9 @@ def arguments(op: str, dtype: type[np.floating] = np.float32) -> dict[str, np.nd
     covered = {"faces": mesh["faces"], "face_index": raster["face_index"], "barycentrics": raster["barycentrics"]}
     if op == "SoftMask":
         return {**geometry, "face_index": raster["face_index"], "face_ranges": ranges}
+    if op == "Antialias":
+        image = np.random.default_rng(0).random((*raster["face_index"].shape, 3)).astype(dtype)
+        return {"image": image, "positions": mesh["positions"], **covered, "face_ranges": ranges}
     if op == "Interpolate":
         return {"attributes": mesh["uvs"], **covered}
     return {"texture": mesh["texture"], "uv": run("Interpolate", {"attributes": mesh["uvs"], **covered})["output"]}
@@ -76,7 +80,7 @@ def test_results_are_those_of_the_cpu_provider(op: str, dtype: type[np.floating]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("op", ["Interpolate", "Texture"])
+@pytest.mark.parametrize("op", ["Interpolate", "Texture", "Antialias"])
 def test_sixteen_bit_attributes_and_textures(op: str, dtype: type) -> None:
     inputs = arguments(op)
     stored = next(iter(inputs))

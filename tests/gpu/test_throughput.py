@@ -35,6 +35,7 @@ class Input(NamedTuple):
     face_index: Tensor
     barycentrics: Tensor
     uv: Tensor  # [B, H, W, 2]
+    image: Tensor  # [B, H, W, 3]
 
 
 def make_input(device: str) -> Input:
@@ -47,7 +48,8 @@ def make_input(device: str) -> Input:
     texture = torch.rand(1, 3, TEXTURE_SIZE, TEXTURE_SIZE).to(device)
     raster = ops.rasterize(positions, triangles, SIZE, SIZE)
     uv = ops.interpolate(uvs, triangles, raster.face_index, raster.barycentrics)
-    return Input(positions, triangles, uvs, texture, raster.face_index, raster.barycentrics, uv)
+    image = ops.texture(texture, uv)
+    return Input(positions, triangles, uvs, texture, raster.face_index, raster.barycentrics, uv, image)
 
 
 def forward_calls(x: Input) -> dict[str, Callable[[], Tensor]]:
@@ -57,6 +59,7 @@ def forward_calls(x: Input) -> dict[str, Callable[[], Tensor]]:
         "interpolate": lambda: ops.interpolate(x.uvs, x.faces, x.face_index, x.barycentrics),
         "texture": lambda: ops.texture(x.texture, x.uv),
         "soft_mask": lambda: ops.soft_mask(x.positions, x.faces, x.face_index),
+        "antialias": lambda: ops.antialias(x.image, x.positions, x.faces, x.face_index, x.barycentrics),
     }
 
 
@@ -71,7 +74,7 @@ def calls(x: Input) -> Iterator[tuple[str, Callable[[], object]]]:
     asking = x._replace(
         **{
             name: getattr(x, name).detach().clone().requires_grad_()
-            for name in ("positions", "uvs", "texture", "barycentrics", "uv")
+            for name in ("positions", "uvs", "texture", "barycentrics", "uv", "image")
         }
     )
     leaves = {
@@ -79,6 +82,7 @@ def calls(x: Input) -> Iterator[tuple[str, Callable[[], object]]]:
         "interpolate": [asking.uvs, asking.barycentrics],
         "texture": [asking.texture, asking.uv],
         "soft_mask": [asking.positions],
+        "antialias": [asking.image, asking.positions],
     }
     for op, forward in forward_calls(asking).items():
         yield f"{op}, forward and backward", with_backward(forward, leaves[op])

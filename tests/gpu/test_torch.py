@@ -13,6 +13,7 @@ from gpu.pipeline import Mesh, assert_close, assert_same, gradients, make_mesh, 
 
 pytestmark = pytest.mark.gpu
 
+DIFFERENTIABLE = ["rasterize", "rasterize, screen space", "soft_mask", "interpolate", "texture", "antialias"]
 SLEEP_CYCLES = 1_000_000_000  # half a second and more
 
 
@@ -41,7 +42,8 @@ def test_sixteen_bit_attributes_and_textures(device: torch.device, dtype: torch.
         with torch.no_grad():
             raster = ops.rasterize(mesh.positions, mesh.faces, 40, 50)
             uv = ops.interpolate(mesh.uvs.to(dtype), mesh.faces, raster.face_index, raster.barycentrics)
-            return [uv, ops.texture(mesh.texture.to(dtype), uv.float())]
+            image = ops.texture(mesh.texture.to(dtype), uv.float())
+            return [uv, image, ops.antialias(image, mesh.positions, mesh.faces, raster.face_index, raster.barycentrics)]
 
     actual, expected = run(make_mesh(device)), run(make_mesh(torch.device("cpu")))
     assert all(output.dtype == dtype for output in actual)
@@ -79,17 +81,20 @@ def differentiated(op: str, device: torch.device) -> tuple[Callable[..., tuple[T
     if op == "interpolate":
         weights = raster.barycentrics.clone().requires_grad_()
         return lambda a, b: (ops.interpolate(a, faces, raster.face_index, b),), (uniform(1, 6, 3), weights)
+    if op == "antialias":
+        covered = faces, raster.face_index, raster.barycentrics
+        return lambda i, p: (ops.antialias(i, p, *covered),), (uniform(1, 5, 6, 2), positions)
     return lambda t, uv: (ops.texture(t, uv, wrap="mirror"),), (uniform(1, 2, 4, 3), uniform(1, 5, 6, 2))
 
 
-@pytest.mark.parametrize("op", ["rasterize", "rasterize, screen space", "soft_mask", "interpolate", "texture"])
+@pytest.mark.parametrize("op", DIFFERENTIABLE)
 def test_gradcheck(device: torch.device, op: str) -> None:
     """Against finite differences in float64. Atomics add in any order: hence nondet_tol."""
     function, inputs = differentiated(op, device)
     assert torch.autograd.gradcheck(function, inputs, eps=1e-7, atol=1e-5, nondet_tol=1e-9)
 
 
-@pytest.mark.parametrize("op", ["rasterize", "rasterize, screen space", "soft_mask", "interpolate", "texture"])
+@pytest.mark.parametrize("op", DIFFERENTIABLE)
 def test_gradcheck_in_deterministic_mode(device: torch.device, deterministic_mode: None, op: str) -> None:
     function, inputs = differentiated(op, device)
     assert torch.autograd.gradcheck(function, inputs, eps=1e-7, atol=1e-5, nondet_tol=0.0)

@@ -85,6 +85,28 @@ struct Triangle {
     return params;
   }
   template <class Params>
+  Params outlines() {
+    auto params = mesh<Params>();
+    params.channels = 3;
+    params.image = per_pixel;
+    params.positions = positions;
+    params.face_ranges = ranges;
+    params.barycentrics = per_pixel;
+    return params;
+  }
+  dibr_antialias_params antialias() {
+    auto params = outlines<dibr_antialias_params>();
+    params.output = out;
+    return params;
+  }
+  dibr_antialias_backward_params antialias_backward() {
+    auto params = outlines<dibr_antialias_backward_params>();
+    params.grad_output = per_pixel;
+    params.grad_image = out;
+    params.grad_positions = out_too;
+    return params;
+  }
+  template <class Params>
   Params sampler() {
     Params params{};
     params.dtype = DIBR_FLOAT32;
@@ -213,6 +235,21 @@ void interpolate_refusals(const Refusals<Params>& refusals, Triangle& triangle) 
 }
 
 template <class Params>
+void antialias_refusals(const Refusals<Params>& refusals, Triangle& triangle) {
+  refusals.common();
+  mesh_refusals(refusals, triangle);
+  face_index_refusals(refusals, triangle);
+  refusals.refuses("channels", [](Params& p) { p.channels = -1; });
+  refusals.refuses("image", [](Params& p) { p.image = nullptr; });
+  refusals.refuses("positions", [](Params& p) { p.positions = nullptr; });
+  refusals.refuses("barycentrics", [](Params& p) { p.barycentrics = nullptr; });
+  refusals.refuses("2^40", [](Params& p) { p.channels = INT32_MAX, p.height = p.width = 32768; });
+  triangle.ranges[1] = 2;
+  refusals.refuses("face_ranges[0]", [](Params&) {});
+  triangle.ranges[1] = 1;
+}
+
+template <class Params>
 void texture_refusals(const Refusals<Params>& refusals) {
   refusals.common();
   refusals.refuses("batch", [](Params& p) { p.texture_batch = 2; });
@@ -259,6 +296,8 @@ void test_bad_input() {
   interpolate_refusals(REFUSALS(interpolate_backward, triangle.interpolate_backward()), triangle);
   soft_mask_refusals(REFUSALS(soft_mask, triangle.soft_mask()), triangle);
   soft_mask_refusals(REFUSALS(soft_mask_backward, triangle.soft_mask_backward()), triangle);
+  antialias_refusals(REFUSALS(antialias, triangle.antialias()), triangle);
+  antialias_refusals(REFUSALS(antialias_backward, triangle.antialias_backward()), triangle);
   texture_refusals(REFUSALS(texture, triangle.sample()));
   texture_refusals(REFUSALS(texture_backward, triangle.sample_backward()));
 }

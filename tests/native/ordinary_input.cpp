@@ -81,6 +81,10 @@ class Chain {
     const T* mask = output<T>("mask", pixels);
     soft_mask(face_index, mask);
     soft_mask_backward(face_index, mask, output<T>("mask_grad_positions", 4 * vertices()));
+    const T* antialiased = output<T>("antialiased", 4 * pixels);
+    antialias(face_index, barycentrics, interpolated, antialiased);
+    antialias_backward(face_index, barycentrics, interpolated, antialiased, output<T>("grad_image", 4 * pixels),
+                       output<T>("antialias_grad_positions", 4 * vertices()));
     for (const dibr_filter filter : {DIBR_FILTER_NEAREST, DIBR_FILTER_BILINEAR}) {
       for (const dibr_wrap wrap : {DIBR_WRAP_CLAMP, DIBR_WRAP_REPEAT, DIBR_WRAP_MIRROR}) texture(filter, wrap);
     }
@@ -197,6 +201,34 @@ class Chain {
     params.grad_positions = grad_positions;
     check(run(params, dibr_soft_mask_backward_workspace_size, dibr_soft_mask_backward, threads_, fill_),
           "soft_mask_backward");
+  }
+
+  template <class Params>
+  Params antialias_params(const int32_t* face_index, const T* barycentrics, const T* image) const {
+    auto params = sizes<Params>();
+    params.channels = 4;
+    params.image = image;
+    params.positions = positions_.data();
+    params.face_ranges = scene_.packed ? inputs_.ranges.data() : nullptr;
+    params.face_index = face_index;
+    params.barycentrics = barycentrics;
+    return params;
+  }
+
+  void antialias(const int32_t* face_index, const T* barycentrics, const T* image, const T* antialiased) {
+    auto params = antialias_params<dibr_antialias_params>(face_index, barycentrics, image);
+    params.output = const_cast<T*>(antialiased);
+    check(run(params, dibr_antialias_workspace_size, dibr_antialias, threads_, fill_), "antialias");
+  }
+
+  void antialias_backward(const int32_t* face_index, const T* barycentrics, const T* image, const T* grad_output,
+                          T* grad_image, T* grad_positions) {
+    auto params = antialias_params<dibr_antialias_backward_params>(face_index, barycentrics, image);
+    params.grad_output = grad_output;
+    params.grad_image = grad_image;
+    params.grad_positions = grad_positions;
+    check(run(params, dibr_antialias_backward_workspace_size, dibr_antialias_backward, threads_, fill_),
+          "antialias_backward");
   }
 
   template <class Params>

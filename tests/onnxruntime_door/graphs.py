@@ -17,6 +17,7 @@ OUTPUTS = {
     "Interpolate": ("output",),
     "SoftMask": ("mask",),
     "Texture": ("output",),
+    "Antialias": ("output",),
 }
 FATAL = 4
 CPU = "CPUExecutionProvider"

@@ -21,7 +21,7 @@ class Pictures(NamedTuple):
 
 
 class SphereRenderer(nn.Module):
-    """A sphere with a learned texture, at places and from cameras that are inputs: all four ops at a fixed size."""
+    """A sphere with a learned texture, at places and from cameras that are inputs: all ops at a fixed size."""
 
     def __init__(self, height: int = 24, width: int = 17) -> None:
         super().__init__()
@@ -41,7 +41,8 @@ class SphereRenderer(nn.Module):
         positions = cameras.project(self.vertices + offsets, world_to_clip)
         raster = ops.rasterize(positions, self.faces, height, width)
         uv = ops.interpolate(self.uvs, self.uv_faces, raster.face_index, raster.barycentrics)
-        image = ops.texture(self.texture, uv, wrap="repeat")
+        texels = ops.texture(self.texture, uv, wrap="repeat")
+        image = ops.antialias(texels, positions, self.faces, raster.face_index, raster.barycentrics)
         mask = ops.soft_mask(positions, self.faces, raster.face_index, sigmainv=300.0)
         return Pictures(image, mask, raster.face_index, raster.depth)
 

@@ -32,7 +32,21 @@ SOFT_MASK = {
     "face_ranges": np.array([[0, 1]], np.int32),
 }
 TEXTURE = {"texture": np.zeros((1, 3, 4, 4), np.float32), "uv": np.zeros((1, 4, 4, 2), np.float32)}
-OPS = {"Rasterize": RASTERIZE, "Interpolate": INTERPOLATE, "SoftMask": SOFT_MASK, "Texture": TEXTURE}
+ANTIALIAS = {
+    "image": np.zeros((1, 4, 4, 3), np.float32),
+    "positions": TRIANGLE,
+    "faces": FACE,
+    "face_index": FACE_INDEX,
+    "barycentrics": BARYCENTRICS,
+    "face_ranges": np.array([[0, 1]], np.int32),
+}
+OPS = {
+    "Rasterize": RASTERIZE,
+    "Interpolate": INTERPOLATE,
+    "SoftMask": SOFT_MASK,
+    "Texture": TEXTURE,
+    "Antialias": ANTIALIAS,
+}
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -70,6 +84,22 @@ def test_good_input_is_taken(op: str) -> None:
             "texture must have shape [1 or B, C, Ht, Wt] with B = 1, got [2, 3, 4, 4]",
         ),
         ("Texture", "uv", (1, 4, 4, 3), "uv must have shape [B, H, W, 2], got [1, 4, 4, 3]"),
+        ("Antialias", "image", (4, 4, 3), "image must have shape [B, H, W, C], got [4, 4, 3]"),
+        ("Antialias", "positions", (2, 3, 4), "positions must have shape [B, V, 4] with B = 1, got [2, 3, 4]"),
+        ("Antialias", "faces", (1, 2), "faces must have shape [F, 3], got [1, 2]"),
+        (
+            "Antialias",
+            "face_index",
+            (1, 4, 5),
+            "face_index must have shape [B, H, W] with B = 1, H = 4, W = 4, got [1, 4, 5]",
+        ),
+        (
+            "Antialias",
+            "barycentrics",
+            (1, 4, 4, 2),
+            "barycentrics must have shape [B, H, W, 3] with B = 1, H = 4, W = 4, got [1, 4, 4, 2]",
+        ),
+        ("Antialias", "face_ranges", (1, 3), "face_ranges must have shape [B, 2] with B = 1, got [1, 3]"),
     ],
 )
 def test_wrong_shapes(op: str, argument: str, shape: tuple[int, ...], sentence: str) -> None:
@@ -87,14 +117,14 @@ def test_image_size_out_of_range(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("index", [-1, 3, 2**31 - 1])
-@pytest.mark.parametrize("op", ["Rasterize", "Interpolate", "SoftMask"])
+@pytest.mark.parametrize("op", ["Rasterize", "Interpolate", "SoftMask", "Antialias"])
 def test_faces_that_name_no_vertex(op: str, index: int) -> None:
     with pytest.raises(Exception, match=r"INVALID_ARGUMENT.*faces"):
         graphs.run(op, {**OPS[op], "faces": np.array([[0, 1, index]], np.int32)})
 
 
 @pytest.mark.parametrize(("start", "count"), [(-1, 1), (0, 2), (2, 0), (2**31 - 1, 2**31 - 1)])
-@pytest.mark.parametrize("op", ["Rasterize", "SoftMask"])
+@pytest.mark.parametrize("op", ["Rasterize", "SoftMask", "Antialias"])
 def test_face_ranges_outside_of_the_faces(op: str, start: int, count: int) -> None:
     with pytest.raises(Exception, match=r"INVALID_ARGUMENT.*face_ranges"):
         graphs.run(op, {**OPS[op], "face_ranges": np.array([[start, count]], np.int32)})

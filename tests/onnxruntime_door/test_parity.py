@@ -85,6 +85,25 @@ def test_every_scene(scene: Scene, dtype: type) -> None:
     }
     assert_same_bits(graphs.run("SoftMask", inputs), {"mask": mask})
 
+    image = np.random.default_rng(0).random((*actual["face_index"].shape, 3)).astype(dtype)
+    smooth = ops.antialias(
+        tensor(image),
+        tensor(scene.positions),
+        tensor(scene.faces),
+        expected.face_index,
+        expected.barycentrics,
+        face_ranges=tensor(scene.face_ranges),
+    )
+    inputs = {
+        "image": image,
+        "positions": scene.positions,
+        "faces": scene.faces,
+        "face_index": actual["face_index"],
+        "barycentrics": actual["barycentrics"],
+        "face_ranges": scene.face_ranges,
+    }
+    assert_same_bits(graphs.run("Antialias", inputs), {"output": smooth})
+
 
 @pytest.mark.parametrize(
     ("perspective_correct", "cull", "depth_clip"),

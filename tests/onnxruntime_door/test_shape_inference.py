@@ -8,7 +8,7 @@ import pytest
 from onnx import NodeProto, TensorProto, helper
 
 from onnxruntime_door import graphs
-from onnxruntime_door.test_errors import INTERPOLATE, RASTERIZE, SOFT_MASK, TEXTURE
+from onnxruntime_door.test_errors import ANTIALIAS, INTERPOLATE, RASTERIZE, SOFT_MASK, TEXTURE
 
 RELEASE = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 needs_safe_inference = pytest.mark.skipif(
@@ -35,6 +35,12 @@ def test_texture() -> None:
 def test_soft_mask() -> None:
     shapes = {"positions": ["B", "V", 4], "face_index": ["B", 4, 4]}
     assert inferred("SoftMask", SOFT_MASK, shapes) == {"mask": ["B", 4, 4]}
+
+
+@needs_safe_inference
+def test_antialias() -> None:
+    shapes = {"image": ["B", "H", 4, "C"], "face_index": ["B", "H", 4]}
+    assert inferred("Antialias", ANTIALIAS, shapes) == {"output": ["B", "H", 4, "C"]}
 
 
 @needs_safe_inference

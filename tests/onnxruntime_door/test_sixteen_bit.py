@@ -22,15 +22,23 @@ def arguments(op: str) -> dict[str, np.ndarray]:
             "texture": rng.standard_normal((1, 3, 5, 4)).astype(np.float16),
             "uv": rng.uniform(-0.5, 1.5, (2, 6, 7, 2)).astype(np.float32),
         }
+    faces = rng.integers(0, 9, (4, 3)).astype(np.int32)
+    if op == "Antialias":
+        positions = rng.uniform(-1.0, 1.0, (2, 9, 4)).astype(np.float32)
+        positions[..., 3] = 1.0
+        raster = run("Rasterize", {"positions": positions, "faces": faces}, height=12, width=14)
+        image = rng.standard_normal((2, 12, 14, 3)).astype(np.float16)
+        shown = {name: raster[name] for name in ("face_index", "barycentrics")}
+        return {"image": image, "positions": positions, "faces": faces, **shown}
     return {
         "attributes": rng.standard_normal((2, 9, 3)).astype(np.float16),
-        "faces": rng.integers(0, 9, (4, 3)).astype(np.int32),
+        "faces": faces,
         "face_index": rng.integers(-1, 4, (2, 6, 7)).astype(np.int32),
         "barycentrics": rng.dirichlet((1, 1, 1), (2, 6, 7)).astype(np.float32),
     }
 
 
-@pytest.mark.parametrize("op", ["Interpolate", "Texture"])
+@pytest.mark.parametrize("op", ["Interpolate", "Texture", "Antialias"])
 def test_float16_is_the_float32_result_rounded_once(op: str) -> None:
     inputs = arguments(op)
     name = next(iter(inputs))
@@ -40,7 +48,7 @@ def test_float16_is_the_float32_result_rounded_once(op: str) -> None:
     assert np.array_equal(result, exact.astype(np.float16))
 
 
-@pytest.mark.parametrize("op", ["Interpolate", "Texture"])
+@pytest.mark.parametrize("op", ["Interpolate", "Texture", "Antialias"])
 def test_bfloat16_is_the_float32_result_rounded_once(op: str) -> None:
     inputs = arguments(op)
     name = next(iter(inputs))
@@ -61,7 +69,7 @@ def test_a_runtime_session_refuses_bfloat16_inputs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16])
-@pytest.mark.parametrize("op", ["Interpolate", "Texture"])
+@pytest.mark.parametrize("op", ["Interpolate", "Texture", "Antialias"])
 def test_the_schema_knows_16_bit_storage(op: str, kind: int) -> None:
     schemas.register()
     model = one_node(op, arguments(op))

@@ -43,6 +43,25 @@ def soft_mask(
     )
 
 
+def antialias(
+    scene: Scene,
+    image: torch.Tensor,
+    face_index: torch.Tensor,
+    barycentrics: torch.Tensor,
+    *,
+    positions: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """ops.antialias of the scene, or of other positions [B, V, 4] with the scene's faces."""
+    return ops.antialias(
+        image,
+        tensor(scene.positions) if positions is None else positions,
+        tensor(scene.faces),
+        face_index,
+        barycentrics,
+        face_ranges=tensor(scene.face_ranges),
+    )
+
+
 def assert_same_bits_for_every_number_of_threads(run: Callable[[], Sequence[torch.Tensor]]) -> None:
     """Fails unless all that `run` returns is bit-identical in two runs on one thread and in runs on 2 and 7."""
     threads = torch.get_num_threads()

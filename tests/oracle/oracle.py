@@ -126,7 +126,7 @@ def _depth_plane(corners: np.ndarray, origin: np.ndarray) -> np.ndarray | None:
         return None
 
 
-def _is_edge_on(corners: np.ndarray) -> bool:
+def is_edge_on(corners: np.ndarray) -> bool:
     """Whether the determinant of (x, y, w) is exactly zero; in rational arithmetic where rounding could hide it."""
     matrix = corners[:, [0, 1, 3]]
     if abs(np.linalg.det(matrix)) > 1e-9 * np.prod(np.linalg.norm(matrix, axis=1)):
@@ -139,7 +139,7 @@ def visible_polygon(corners: np.ndarray, face: int, cull: str, depth_clip: bool)
     """The projected visible polygon of the face with clip-space corners [3, 4], or None where nothing is left.
 
     A face of which clipping leaves a single point or line is taken as invisible."""
-    if not np.isfinite(corners).all() or _is_edge_on(corners):
+    if not np.isfinite(corners).all() or is_edge_on(corners):
         return None
     polygon: list[tuple[np.ndarray, str | None]] = [(corner, None) for corner in corners]
     planes = _DEPTH_PLANES if depth_clip else ()

@@ -78,6 +78,127 @@ def test_a_point_lands_on_the_pixel_computed_by_hand() -> None:
     assert (raster.face_index[0] == 0).nonzero().tolist() == [[1, 5]]
 
 
+@pytest.mark.parametrize("distance", [0.5, 2.0, 7.5])
+def test_depth_gives_back_the_distance(distance: float) -> None:
+    """The two formulas of docs/cameras.md."""
+    near, far = 0.4, 8.0
+    point = points((0.1, -0.2, -distance))
+    seen = [
+        cameras.project(point, make(torch.tensor([0.9], dtype=DOUBLE), near=near, far=far))[0, 0]
+        for make in (cameras.perspective, cameras.orthographic)
+    ]
+    d, parallel = (float(clip[2] / clip[3]) for clip in seen)
+    assert 2 * far * near / (far + near - d * (far - near)) == pytest.approx(distance)
+    assert (far + near + parallel * (far - near)) / 2 == pytest.approx(distance)
+
+
+def random_rotation() -> torch.Tensor:
+    q, _ = torch.linalg.qr(torch.randn(3, 3, dtype=DOUBLE))
+    return q * torch.linalg.det(q).sign()
+
+
+K = torch.tensor([[300.0, 2.0, 161.0], [0, 310, 118], [0, 0, 1]], dtype=DOUBLE)
+R, T = torch.eye(3, dtype=DOUBLE), torch.tensor([0.1, -0.2, 4.0], dtype=DOUBLE)
+
+
+@pytest.mark.parametrize("first_center", [0.0, 0.5])
+def test_a_calibrated_camera_sends_points_to_its_pixels(first_center: float) -> None:
+    """u = fx x/z + s y/z + cx, v = fy y/z + cy of R p + t; the pixel's centre i has NDC (2 i + 1 - W) / W."""
+    rotation, height, width, near, far = random_rotation(), 240, 320, 0.5, 9.0
+    world = torch.randn(20, 3, dtype=DOUBLE)
+    in_camera = world @ rotation.T + T
+    x, y, z = in_camera.unbind(dim=-1)
+    column = 300 * x / z + 2 * y / z + 161 - first_center
+    row = 310 * y / z + 118 - first_center
+    expected = torch.stack([(2 * column + 1 - width) / width, (height - 2 * row - 1) / height], dim=-1)
+    matrix = cameras.from_opencv(K, rotation, T, height, width, near, far, first_center=first_center)
+    clip = cameras.project(world[None], matrix[None])[0]
+    torch.testing.assert_close(clip[:, :2] / clip[:, 3:], expected)
+    torch.testing.assert_close(clip[:, 3], z)
+    depth = (far + near) / (far - near) - 2 * far * near / (far - near) / z
+    torch.testing.assert_close(clip[:, 2] / clip[:, 3], depth)
+    column_vector = cameras.from_opencv(K, rotation, T[:, None], height, width, near, far, first_center=first_center)
+    assert torch.equal(column_vector, matrix)
+
+
+def test_a_calibrated_camera_is_a_perspective_one() -> None:
+    """Square pixels, the principal point in the middle: fov_y = 2 atan(H / (2 f)), turned by half a turn about x."""
+    height, width, focal = 48, 64, 60.0
+    intrinsics = torch.tensor([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], dtype=DOUBLE)
+    view = cameras.orbit(torch.tensor(0.4, dtype=DOUBLE), 0.2, 3.0)
+    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=DOUBLE))
+    matrix = cameras.from_opencv(intrinsics, flip @ view[:3, :3], flip @ view[:3, 3], height, width)
+    angle = torch.tensor(2 * math.atan(height / 2 / focal), dtype=DOUBLE)
+    torch.testing.assert_close(matrix, cameras.perspective(angle, width / height) @ view)
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (32, 32)])
+def test_pytorch3d_puts_points_where_we_do(height: int, width: int) -> None:
+    """Its own formula: row vectors, +x to the left, z away, NDC f x/z + p over the shorter side."""
+    world_to_view = cameras.orbit(torch.tensor(0.4, dtype=DOUBLE), 0.2, 3.0, (0.1, 0.2, 0.3))
+    view_to_clip = cameras.perspective(torch.tensor(0.9, dtype=DOUBLE), width / height)
+    view_to_clip[0, 2], view_to_clip[1, 2] = 0.1, -0.2  # off-centre
+    camera = cameras.to_pytorch3d(world_to_view, view_to_clip, height, width)
+    world = torch.randn(20, 3, dtype=DOUBLE)
+    x, y, z = (world @ camera.R + camera.T).unbind(dim=-1)
+    assert bool((z > 0).any())
+    ndc_x = camera.focal_length[0] * x / z + camera.principal_point[0]
+    ndc_y = camera.focal_length[1] * y / z + camera.principal_point[1]
+    shorter = min(height, width)
+    clip = cameras.project(world[None], (view_to_clip @ world_to_view)[None])[0]
+    ours = clip[:, :2] / clip[:, 3:]
+    torch.testing.assert_close(ours, torch.stack([-ndc_x * shorter / width, ndc_y * shorter / height], dim=-1))
+    torch.testing.assert_close(clip[:, 3], z)
+    assert float(torch.linalg.det(camera.R)) == pytest.approx(1)
+
+
+def test_pytorch3d_there_and_back() -> None:
+    world_to_view = cameras.orbit(torch.tensor([0.4, 1.0], dtype=DOUBLE), 0.2, 3.0)
+    view_to_clip = cameras.perspective(torch.tensor([0.9, 0.7], dtype=DOUBLE), 1.5, near=0.3, far=7.0)
+    camera = cameras.to_pytorch3d(world_to_view, view_to_clip, 40, 60)
+    for back, before in zip(
+        cameras.from_pytorch3d(camera, 40, 60, near=0.3, far=7.0), (world_to_view, view_to_clip), strict=True
+    ):
+        torch.testing.assert_close(back, before)
+
+
+def test_a_camera_of_pytorch3d_by_hand() -> None:
+    """Its default camera, R = I and T = (0, 0, 5): +x of the world appears on the left, in front is +z."""
+    camera = cameras.PyTorch3DCamera(torch.eye(3), torch.tensor([0.0, 0, 5]), torch.ones(2), torch.zeros(2))
+    world_to_view, view_to_clip = cameras.from_pytorch3d(camera, 8, 8)
+    clip = cameras.project(torch.tensor([[[1.0, 2.0, 0.0]]]), (view_to_clip @ world_to_view)[None])[0, 0]
+    torch.testing.assert_close(clip[:2] / clip[3], torch.tensor([-0.2, 0.4]))
+    assert float(clip[3]) == 5
+
+
+def test_opengl_reads_columns() -> None:
+    matrix = cameras.look_at((0.0, 0.0, 5.0))
+    numbers = cameras.to_opengl(matrix)
+    assert numbers[12:].tolist() == [0, 0, -5, 1]  # as glTranslate would leave it
+    assert torch.equal(cameras.from_opengl(numbers), matrix)
+
+
+def test_the_viewer_of_every_kind_of_camera() -> None:
+    """A perspective camera is at its eye, the near plane on its far side; a parallel one is a direction."""
+    eye = torch.tensor([1.0, 2.0, 3.0], dtype=DOUBLE)
+    view = cameras.look_at(eye)
+    seen = cameras.viewer(cameras.perspective(torch.tensor(0.7, dtype=DOUBLE), 1.5) @ view)
+    assert seen[3] > 0
+    torch.testing.assert_close(seen[:3] / seen[3], eye)
+    parallel = cameras.viewer(cameras.orthographic(torch.tensor(2.0, dtype=DOUBLE), 1.5) @ view)
+    assert abs(float(parallel[3])) < 1e-12
+    torch.testing.assert_close(parallel[:3] / parallel[:3].norm(), eye / eye.norm())
+    rotation = random_rotation()
+    calibrated = cameras.viewer(cameras.from_opencv(K, rotation, T, 240, 320))
+    torch.testing.assert_close(calibrated[:3] / calibrated[3], -rotation.T @ T)
+    mirrored = cameras.viewer(
+        torch.diag(torch.tensor([-1.0, 1, 1, 1], dtype=DOUBLE))
+        @ cameras.orthographic(torch.tensor(2.0, dtype=DOUBLE))
+        @ view
+    )
+    torch.testing.assert_close(mirrored[:3] / mirrored[:3].norm(), eye / eye.norm())
+
+
 def test_batches_broadcast() -> None:
     matrix = cameras.perspective(torch.tensor([0.5, 0.6, 0.7])) @ cameras.orbit(torch.zeros(2, 1), 0.1, 2.0)
     assert matrix.shape == (2, 3, 4, 4)
@@ -98,6 +219,16 @@ def test_cameras_are_differentiable() -> None:
         (lambda: cameras.perspective(1.0, -1.0), "aspect"),
         (lambda: cameras.perspective(1.0, near=0.0), "near and far must satisfy 0 < near < far, but are 0.0 and 100.0"),
         (lambda: cameras.orthographic(1.0, near=2.0, far=1.0), "near and far must satisfy near < far"),
+        (lambda: cameras.look_at((1.0, 2.0, 3.0), (1.0, 2.0, 3.0)), "look_at: eye and target must be two points"),
+        (lambda: cameras.look_at((0.0, 2.0, 0.0)), "look_at: up must not be zero or parallel"),
+        (lambda: cameras.look_at((0.0, 0.0, 2.0), up=(0.0, 0.0, 0.0)), "look_at: up must not be zero or parallel"),
+        (lambda: cameras.from_opencv(K, R, T, 0, 4), "height and width must be at least 1, but are 0 and 4"),
+        (lambda: cameras.from_opencv(K[:2], R, T, 4, 4), r"intrinsics must be \[..., 3, 3\], but is \[2, 3\]"),
+        (lambda: cameras.from_opencv(K, R[0], T, 4, 4), r"rotation must be \[..., 3, 3\], but is \[3\]"),
+        (lambda: cameras.from_opencv(K, R, T[:2], 4, 4), r"translation must be \[..., 3\], but is \[2\]"),
+        (lambda: cameras.from_opencv(K, R, T, 4, 4, near=0.0), "near and far must satisfy 0 < near < far"),
+        (lambda: cameras.to_pytorch3d(torch.eye(4), torch.eye(4), 4, 0), "height and width must be at least 1"),
+        (lambda: cameras.from_opengl(torch.zeros(4, 4)), r"numbers must be \[..., 16\], but is \[4, 4\]"),
         (lambda: cameras.project(torch.zeros(4, 3), torch.zeros(1, 4, 4)), r"vertices .*\[4, 3\]"),
         (lambda: cameras.project(torch.zeros(1, 4, 3), torch.zeros(4, 4)), r"world_to_clip .*\[4, 4\]"),
     ],

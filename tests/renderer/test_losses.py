@@ -132,3 +132,19 @@ def test_shapes_that_differ_are_named() -> None:
             function(torch.zeros(1, 2, 2), torch.zeros(1, 2, 3))
     with pytest.raises(DibrError, match="masked_l1_loss"):
         masked_l1_loss(torch.zeros(1, 2, 2, 3), torch.zeros(1, 2, 2, 3), torch.zeros(1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("loss", "pairs"),
+    [
+        (laplacian_loss, "edges"),
+        (lambda vertices, pairs: flattening_loss(vertices, ICOSAHEDRON.faces, pairs), "edge_faces"),
+        (edge_length_loss, "edges"),
+    ],
+    ids=["laplacian", "flattening", "edge length"],
+)
+def test_meshes_of_another_shape_are_named(loss, pairs: str) -> None:
+    with pytest.raises(DibrError, match=r"vertices must be \[B, V, 3\], but is \[12, 3\]"):
+        loss(ICOSAHEDRON.vertices, EDGES)
+    with pytest.raises(DibrError, match=rf"{pairs} must be \[E, 2\], but is \[20, 3\]"):
+        loss(ICOSAHEDRON.vertices[None], ICOSAHEDRON.faces)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -152,4 +153,20 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_mesh(cube(), tmp_path / "mesh.ply")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"vertices": torch.zeros(42, 4)}, r"vertices must have shape \[42, 3\], but has \[42, 4\]"),
+        ({"faces": torch.zeros(80, 2)}, r"faces must have shape \[80, 3\], but has \[80, 2\]"),
+        ({"vertex_colors": torch.zeros(41, 3)}, r"vertex_colors must have shape \[42, 3\], but has \[41, 3\]"),
+        ({"uv_faces": torch.zeros(79, 3)}, r"uv_faces must have shape \[80, 3\], but has \[79, 3\]"),
+        ({"texture": torch.zeros(8, 8, 3)}, r"texture must have shape \[3, any, any\], but has \[8, 8, 3\]"),
+    ],
+)
+def test_tensors_that_do_not_fit_together_are_named(changes: dict, says: str, tmp_path: Path) -> None:
+    with pytest.raises(DibrError, match=f"the mesh's {says}"):
+        write_mesh(dataclasses.replace(icosphere(1), **changes), tmp_path / "mesh.glb")
     assert list(tmp_path.iterdir()) == []

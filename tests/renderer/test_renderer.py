@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dibr_deploy.cameras import orbit, perspective
 from dibr_deploy.errors import DibrError
-from dibr_deploy.lighting import make_light
+from dibr_deploy.lighting import DirectionalLight, Phong, make_light
 from dibr_deploy.mesh import icosphere, vertex_face_table
 from dibr_deploy.renderer import MeshRenderer
 
@@ -111,6 +111,30 @@ def test_compiles_into_one_graph() -> None:
     assert torch.equal(actual.face_index, expected.face_index)
     torch.testing.assert_close(actual.image, expected.image)
     gradients = [torch.autograd.grad(r.image.sum() + r.mask.sum(), inputs[0])[0] for r in (actual, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_every_term_of_the_shading_compiles_into_one_graph() -> None:
+    vertices, texture, light, world_to_clip = arguments(2)
+
+    def shade(vertices: Tensor, texture: Tensor, light: Tensor, world_to_clip: Tensor) -> Tensor:
+        return MeshRenderer(12, 12)(
+            vertices,
+            SPHERE.faces,
+            world_to_clip,
+            texture=texture,
+            uvs=SPHERE.uvs,
+            uv_faces=SPHERE.uv_faces,
+            light=DirectionalLight(light[:, 1:], light[:, :1], light[:, :1]),
+            harmonics=torch.eye(9)[:1],
+            material=Phong(light[:, 0], 8.0),
+            normal_map=texture,
+        ).image
+
+    compiled = torch.compile(shade, backend="aot_eager", fullgraph=True)
+    inputs = (vertices.requires_grad_(), texture, light, world_to_clip)
+    torch.testing.assert_close(compiled(*inputs), shade(*inputs))
+    gradients = [torch.autograd.grad(call(*inputs).sum(), vertices)[0] for call in (compiled, shade)]
     torch.testing.assert_close(*gradients)
 
 

@@ -14,30 +14,8 @@ from onnxruntime_door import modules
 
 from dibr_deploy import _native
 from dibr_deploy.errors import DibrError
-from dibr_deploy.export import to_onnx
 from dibr_deploy.runtime import Session
 from dibr_deploy.runtime.onnx_file import read_header
-
-
-@pytest.fixture(scope="module")
-def module() -> modules.SphereRenderer:
-    return modules.SphereRenderer()
-
-
-@pytest.fixture(scope="module")
-def model(module: modules.SphereRenderer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return to_onnx(module, modules.inputs(1), tmp_path_factory.mktemp("model") / "model.onnx")
-
-
-@pytest.fixture(scope="module")
-def session(model: Path) -> Session:
-    return Session(model, "cpu", threads=2)
-
-
-@pytest.fixture
-def arrays() -> tuple[np.ndarray, np.ndarray]:
-    offsets, world_to_clip = modules.inputs(3)
-    return offsets.numpy(), world_to_clip.numpy()
 
 
 def altered(model: Path, path: Path, alter) -> Path:
@@ -144,8 +122,10 @@ def test_what_an_operator_refuses(model: Path, tmp_path: Path, arrays: tuple) ->
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"provider": "tpu"}, "provider must be one of auto, cpu, cuda, got 'tpu'"),
+        ({"provider": "tpu"}, "provider must be one of auto, cpu, cuda, tensorrt, onnxruntime-tensorrt, got 'tpu'"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"instances": 0}, "instances must be at least 1, got 0"),
+        ({"device": -1}, "device must be at least 0, got -1"),
     ],
 )
 def test_wrong_options(model: Path, arguments: dict, sentence: str) -> None:
@@ -209,7 +189,7 @@ def test_a_graph_that_onnxruntime_refuses(model: Path, tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"model .*none.onnx does not exist"):
         Session(tmp_path / "none.onnx")
-    with pytest.raises(FileNotFoundError, match="is no file"):
+    with pytest.raises(DibrError, match=r"bundle .* has no manifest.json: it must be what `dibr export` writes"):
         Session(tmp_path)
 
 

@@ -116,6 +116,7 @@ void expect_defaults(const Plugins& plugins) {
   expect(describe("SoftMask").find(", knum=30)") != std::string::npos, describe("SoftMask"));
   expect(describe("Texture") == "Texture(filter=bilinear, wrap=clamp)", describe("Texture"));
   expect(describe("Interpolate") == "Interpolate()", describe("Interpolate"));
+  expect(describe("Antialias") == "Antialias()", describe("Antialias"));
 }
 
 void expect_taken(const Plugins& plugins, const std::string& op, const FieldValues& fields, TensorRTPhase phase) {

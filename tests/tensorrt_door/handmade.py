@@ -1,4 +1,4 @@
-"""ONNX graphs of all four ops, written by hand."""
+"""ONNX graphs of all ops, written by hand."""
 
 from __future__ import annotations
 
@@ -80,7 +80,10 @@ def textured_mesh(
     nodes += [
         helper.make_node("Rasterize", raster_inputs, raster_outputs, **attributes),
         helper.make_node("Interpolate", ["uvs", "faces", "face_index", "barycentrics"], ["uv"], **PLUGIN),
-        helper.make_node("Texture", ["texture", "uv"], ["image"], filter="bilinear", wrap="repeat", **PLUGIN),
+        helper.make_node("Texture", ["texture", "uv"], ["texels"], filter="bilinear", wrap="repeat", **PLUGIN),
+        helper.make_node(
+            "Antialias", ["texels", "positions", "faces", "face_index", "barycentrics"], ["image"], **PLUGIN
+        ),
         helper.make_node("SoftMask", ["positions", "faces", "face_index"], ["mask"], knum=20, sigmainv=500.0, **PLUGIN),
     ]
     pixels = [batch, *(size or ("H", "W"))]

@@ -181,7 +181,15 @@ const std::map<std::string, std::vector<Likely>> kLikely = {
     {"Interpolate",
      {{kHalf, {2, 5, 4}}, {kInt32, {3, 3}}, {kInt32, {2, 8, 9}}, {kFloat, {2, 8, 9, 3}}, {kHalf, {2, 8, 9, 4}}}},
     {"SoftMask", {{kFloat, {2, 5, 4}}, {kInt32, {3, 3}}, {kInt32, {2, 8, 9}}, {kInt32, {2, 2}}, {kFloat, {2, 8, 9}}}},
-    {"Texture", {{kFloat, {1, 4, 6, 7}}, {kFloat, {2, 8, 9, 2}}, {kFloat, {2, 8, 9, 4}}}}};
+    {"Texture", {{kFloat, {1, 4, 6, 7}}, {kFloat, {2, 8, 9, 2}}, {kFloat, {2, 8, 9, 4}}}},
+    {"Antialias",
+     {{kHalf, {2, 8, 9, 4}},
+      {kFloat, {2, 5, 4}},
+      {kInt32, {3, 3}},
+      {kInt32, {2, 8, 9}},
+      {kFloat, {2, 8, 9, 3}},
+      {kInt32, {2, 2}},
+      {kHalf, {2, 8, 9, 4}}}}};
 
 bool agree(const std::string& op, const std::vector<PluginTensorDesc>& inputs, int32_t input_count,
            const PluginTensorDesc* outputs, int32_t output_count) {

@@ -219,6 +219,7 @@ void test_lifecycle(const Plugins& plugins) {
                  DataType::kFLOAT,
                  1});
   for (const DataType real : {DataType::kFLOAT, DataType::kHALF, DataType::kBF16}) {
+    for (const int optional : {0, 1}) live(plugins, {"Antialias", {}, real, optional});
     for (const bool shared : {false, true}) {
       live(plugins, {"Interpolate", {}, real, 0, shared});
       for (const char* filter : {"nearest", "bilinear"}) {

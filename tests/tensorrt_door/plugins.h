@@ -17,7 +17,7 @@ using nvinfer1::DataType;
 using nvinfer1::PluginFieldType;
 using nvinfer1::TensorRTPhase;
 
-inline const std::vector<std::string> kOpNames = {"Rasterize", "Interpolate", "SoftMask", "Texture"};
+inline const std::vector<std::string> kOpNames = {"Rasterize", "Interpolate", "SoftMask", "Texture", "Antialias"};
 
 class Plugin {
  public:

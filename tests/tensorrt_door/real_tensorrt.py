@@ -3,7 +3,8 @@
     python real_tensorrt.py FLAVOUR COMMAND < arguments.json    # prints its answer as one line of JSON
 
 FLAVOUR is rtx (TensorRT-RTX: registry, ONNX parser, builder, no device needed) or lean (TensorRT's lean runtime: of it,
-the registry needs no device). Every call is a process of its own, since TensorRT has one registry per process.
+the registry needs no device). Every call is a process of its own, since TensorRT has one registry per process; COMMAND
+serve goes on answering one line of arguments by one line, for many small builds.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import os
 import sys
 from typing import Any
 
 import numpy as np
+
+# TensorRT-RTX's compiler prints warnings on stdout, where answers are read.
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
 
 BINDINGS = {"rtx": "tensorrt_rtx_bindings", "lean": "tensorrt_lean_bindings"}
 trt = importlib.import_module(BINDINGS[sys.argv[1]])
@@ -138,8 +144,7 @@ def build(library: str, model: str, engine: str, profile: dict[str, list], embed
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(model):
-        errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
-        return {"parsed": False, "errors": errors + logger.messages}
+        return {"parsed": False, "errors": parser_errors(parser)}
     config = builder.create_builder_config()
     if embed:
         config.plugins_to_serialize = [library]
@@ -151,11 +156,9 @@ def build(library: str, model: str, engine: str, profile: dict[str, list], embed
         elif -1 in tensor.shape:
             ranges.set_shape(tensor.name, *profile[tensor.name])
     config.add_optimization_profile(ranges)
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    plugins = [layer for layer in layers if layer.type == trt.LayerType.PLUGIN_V3]
     described = [
         [[list(layer.get_output(i).shape), layer.get_output(i).dtype.name] for i in range(layer.num_outputs)]
-        for layer in plugins
+        for layer in plugin_layers(network)
     ]
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
@@ -165,6 +168,75 @@ def build(library: str, model: str, engine: str, profile: dict[str, list], embed
     return {"parsed": True, "built": True, "plugins": described, "errors": logger.messages}
 
 
+def parser_errors(parser: Any) -> list[str]:
+    return [parser.get_error(index).desc() for index in range(parser.num_errors)] + logger.messages
+
+
+def plugin_layers(network: Any) -> list[Any]:
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    plugins = [layer for layer in layers if layer.type == trt.LayerType.PLUGIN_V3]
+    for layer in plugins:
+        layer.__class__ = trt.IPluginV3Layer  # the bindings' way of casting down
+    return plugins
+
+
+SIZES = {"batch": (1, 2, 4)}
+OTHER_SIZES = (1, 8, 64)
+"""Smallest, usual and largest size of a dynamic axis, by its name."""
+
+
+def engines(model: str) -> dict:
+    """Names of the plugins in the engine for the model's dynamic axes, and in one with the usual size of each."""
+    logger.messages.clear()
+    answers = {kind: engine(model, kind == "static") for kind in ("dynamic", "static")}
+    failed = [f"{kind}: {error}" for kind, answer in answers.items() for error in answer.get("errors", [])]
+    return {"errors": failed, **{kind: answer.get("plugins") for kind, answer in answers.items()}}
+
+
+def engine(model: str, static: bool) -> dict:
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(model):
+        return {"errors": parser_errors(parser)}
+    config = builder.create_builder_config()
+    profile = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        ranges = [
+            SIZES.get(tensor.get_dimension_name(axis), OTHER_SIZES) if size < 0 else (size,) * 3
+            for axis, size in enumerate(tensor.shape)
+        ]
+        shapes = list(zip(*ranges, strict=True)) if ranges else [(), (), ()]
+        if tensor.is_shape_tensor:
+            profile.set_shape_input(tensor.name, *([size] * shapes[1][0] for size in OTHER_SIZES))
+        elif static:
+            tensor.shape = shapes[1]
+        else:
+            profile.set_shape(tensor.name, *shapes)
+    config.add_optimization_profile(profile)
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:
+        return {"errors": logger.messages or ["no engine, and TensorRT says nothing"]}
+    content = bytes(serialized)
+    cores = [layer.plugin.get_capability_interface(trt.PluginCapabilityType.CORE) for layer in plugin_layers(network)]
+    return {"plugins": [core.plugin_name for core in cores if core.plugin_name.encode() in content]}
+
+
+def serve(library: str) -> None:
+    """Answers with the fields of the creators, then line by line with the engines of the model named there."""
+    answer(fields(library))
+    for line in sys.stdin:
+        answer(engines(**json.loads(line)))
+
+
+def answer(value: Any) -> None:
+    print(json.dumps(value), file=ANSWERS, flush=True)
+
+
+COMMANDS = {"creators": creators, "fields": fields, "create": create, "build": build, "serve": serve}
+
 if __name__ == "__main__":
-    command = {"creators": creators, "fields": fields, "create": create, "build": build}[sys.argv[2]]
-    print(json.dumps(command(**json.load(sys.stdin))))
+    command = COMMANDS[sys.argv[2]]
+    result = command(**json.loads(sys.stdin.readline() if command is serve else sys.stdin.read()))
+    if command is not serve:
+        answer(result)

@@ -59,7 +59,8 @@ const Signature& signature(const std::string& op) {
       {"Rasterize", {{"BV4", "F3", "B2", "BF"}, {"BHW", "BHW3", "BHW"}}},
       {"Interpolate", {{"AVD", "F3", "BHW", "BHW3"}, {"BHWD"}}},
       {"SoftMask", {{"BV4", "F3", "BHW", "B2"}, {"BHW"}}},
-      {"Texture", {{"ACwh", "BHW2"}, {"BHWC"}}}};
+      {"Texture", {{"ACwh", "BHW2"}, {"BHWC"}}},
+      {"Antialias", {{"BHWC", "BV4", "F3", "BHW", "BHW3", "B2"}, {"BHWC"}}}};
   return kSignatures.at(op);
 }
 

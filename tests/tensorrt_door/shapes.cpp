@@ -110,6 +110,22 @@ std::vector<Case> other_cases() {
       {"Texture", {}, {{"1", "3", "16", "8"}, {"2", "9", "9", "2"}}, {}, {{"2", "9", "9", "3"}}},
       {"Texture", {}, {{"1", "3", "16", "8"}, {"2", "9", "9", "3"}}, {}, {}},
       {"Texture", {}, {{"1", "3", "16"}, {"2", "9", "9", "2"}}, {}, {}},
+      {"Antialias",
+       {},
+       {{"B", "H", "W", "C"}, {"B", "V", "4"}, {"F", "3"}, {"B", "H", "W"}, {"B", "H", "W", "3"}},
+       {},
+       {{"B", "H", "W", "C"}}},
+      {"Antialias",
+       {},
+       {{"2", "8", "9", "3"}, {"B", "V", "4"}, {"F", "3"}, {"B", "H", "W"}, {"B", "H", "W", "3"}, {"B", "2"}},
+       {},
+       {{"2", "8", "9", "3"}}},
+      {"Antialias",
+       {},
+       {{"2", "8", "9", "3"}, {"3", "V", "4"}, {"F", "3"}, {"2", "8", "9"}, {"2", "8", "9", "3"}},
+       {},
+       {}},
+      {"Antialias", {}, {{"B", "H", "W", "C"}, {"B", "V", "4"}, {"F", "3"}, {"B", "H", "W"}}, {}, {}},
   };
 }
 
@@ -141,6 +157,7 @@ void test_shapes(const Plugins& plugins) {
   for (const DataType real : {f32, DataType::kHALF, DataType::kBF16}) {
     check_types(plugins, {"Interpolate", {real, i32, i32, f32}, {real}});
     check_types(plugins, {"Texture", {real, f32}, {real}});
+    check_types(plugins, {"Antialias", {real, f32, i32, i32, f32}, {real}});
   }
   check_types(plugins, {"Interpolate", {DataType::kHALF, i32, i32, DataType::kHALF}, {}});
   check_types(plugins, {"Texture", {DataType::kINT8, f32}, {}});

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
 HOSTILE_ITERATIONS = os.environ.get("DIBR_HOSTILE_ITERATIONS", "50000")
 
 
-def drive(driver: list[str], *arguments: str, **environment: str) -> None:
+def drive(driver: list[str], *arguments: str, **environment: str) -> str:
+    """What the driver prints where nothing failed."""
     variables = {**os.environ, **environment}
-    result = subprocess.run([*driver, *arguments], capture_output=True, text=True, env=variables, timeout=1800)
+    result = subprocess.run([*driver, *arguments], capture_output=True, text=True, env=variables, timeout=3600)
     assert result.returncode == 0, result.stdout + result.stderr
     assert " passed, 0 failed" in result.stdout
     print(result.stdout)
+    return result.stdout
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse", "random:1"])
@@ -34,8 +38,17 @@ def test_sanitized(sanitized_driver: list[str], group: str) -> None:
     drive(sanitized_driver, group)
 
 
-def test_hostile_fields_and_descriptions(sanitized_driver: list[str]) -> None:
-    drive(sanitized_driver, "hostile", HOSTILE_ITERATIONS)
+@pytest.mark.long
+def test_hostile_fields_and_descriptions(
+    sanitized_driver: list[str], record_property: Callable[[str, object], None]
+) -> None:
+    """Under address and undefined-behaviour sanitizers."""
+    said = drive(sanitized_driver, "hostile", HOSTILE_ITERATIONS)
+    for kind in ("fields", "descriptions"):
+        counts = re.search(rf"{kind} taken (\d+), refused (\d+)", said)
+        assert counts, said
+        record_property(f"{kind} taken", int(counts[1]))
+        record_property(f"{kind} refused", int(counts[2]))
 
 
 def test_exports(libraries: dict[str, str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-ALL = [["Interpolate", "1"], ["Rasterize", "1"], ["SoftMask", "1"], ["Texture", "1"]]
+ALL = [["Antialias", "1"], ["Interpolate", "1"], ["Rasterize", "1"], ["SoftMask", "1"], ["Texture", "1"]]
 
 pytestmark = pytest.mark.parametrize("flavour", ["rtx", "lean"])
 

@@ -169,6 +169,31 @@ Use make_soft_mask(const Usage& usage, const ImageSizes& s, Random& random) {
   return use;
 }
 
+Use make_antialias(const Usage& usage, const ImageSizes& s, Random& random) {
+  Use raster = make_rasterize({"Rasterize", {}, DataType::kFLOAT, usage.optional_inputs}, s, random);
+  Use use;
+  use.inputs.push_back(random.stored({s.batch, s.height, s.width, s.channels}, usage.real));
+  use.inputs.push_back(std::move(raster.inputs[0]));
+  use.inputs.push_back(std::move(raster.inputs[1]));
+  use.inputs.push_back(std::move(raster.outputs[0]));
+  use.inputs.push_back(std::move(raster.outputs[1]));
+  if (usage.optional_inputs > 0) use.inputs.push_back(std::move(raster.inputs[2]));
+  use.outputs.emplace_back(std::vector<int64_t>{s.batch, s.height, s.width, s.channels}, usage.real);
+  dibr_antialias_params params{};
+  set_mesh(s, &params);
+  params.dtype = dtype_of(usage.real);
+  params.channels = s.channels;
+  params.image = use.inputs[0].bytes.data();
+  params.positions = use.inputs[1].bytes.data();
+  params.face_indices = use.inputs[2].values<int32_t>();
+  params.face_index = use.inputs[3].values<int32_t>();
+  params.barycentrics = use.inputs[4].bytes.data();
+  if (use.inputs.size() > 5) params.face_ranges = use.inputs[5].values<int32_t>();
+  params.output = use.outputs[0].bytes.data();
+  run_on_cpu(params, dibr_antialias_workspace_size, dibr_antialias);
+  return use;
+}
+
 Use make_texture(const Usage& usage, const ImageSizes& s, Random& random) {
   Use use;
   use.inputs.push_back(
@@ -221,6 +246,7 @@ Use make_use(const Usage& usage, const ImageSizes& sizes, uint64_t seed) {
   if (usage.op == "Rasterize") return make_rasterize(usage, sizes, random);
   if (usage.op == "Interpolate") return make_interpolate(usage, sizes, random);
   if (usage.op == "SoftMask") return make_soft_mask(usage, sizes, random);
+  if (usage.op == "Antialias") return make_antialias(usage, sizes, random);
   return make_texture(usage, sizes, random);
 }
 

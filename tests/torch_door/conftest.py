@@ -56,6 +56,10 @@ def arguments(mesh: Mesh, raster: ops.Raster) -> dict[str, tuple[Any, ...]]:
         "interpolate": (mesh.attributes, mesh.faces, face_index, barycentrics),
         "soft_mask": (mesh.positions, mesh.faces, face_index, ranges, 70.0, 0.2, 4),
         "texture": (mesh.texture, uv, ops.FILTER["bilinear"], ops.WRAP["mirror"]),
+        "antialias": (
+            *(torch.rand(2, HEIGHT, WIDTH, 3, dtype=torch.float64), mesh.positions, mesh.faces),
+            *(face_index, barycentrics, ranges),
+        ),
     }
     grad_image = torch.rand(2, HEIGHT, WIDTH, 5, dtype=torch.float64)
     backward = {
@@ -66,6 +70,7 @@ def arguments(mesh: Mesh, raster: ops.Raster) -> dict[str, tuple[Any, ...]]:
         "interpolate_backward": (*forward["interpolate"], grad_image),
         "soft_mask_backward": (*forward["soft_mask"][:4], grad_image[..., 0].contiguous(), 70.0, 0.2, 4),
         "texture_backward": (mesh.texture, uv, grad_image[..., :3].contiguous(), 1, 2),
+        "antialias_backward": (*forward["antialias"], grad_image[..., :3].contiguous()),
     }
 
     def asking(value: Any) -> Any:
@@ -90,7 +95,8 @@ def make_scene_gradients():
         raster = ops.rasterize(positions, faces, 70, 90)
         mask = ops.soft_mask(positions, faces, raster.face_index, sigmainv=700.0)
         uv = ops.interpolate(uvs, faces, raster.face_index, raster.barycentrics)
-        image = ops.texture(texture, uv, wrap="repeat")
+        texels = ops.texture(texture, uv, wrap="repeat")
+        image = ops.antialias(texels, positions, faces, raster.face_index, raster.barycentrics)
         loss = image.square().sum() + mask.square().sum() + raster.depth.sum()
         return [*raster, mask, image, *torch.autograd.grad(loss, (positions, texture, uvs))]
 

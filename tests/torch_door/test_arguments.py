@@ -13,6 +13,7 @@ from dibr_deploy.errors import DibrError
 P, F = torch.zeros(2, 5, 4), torch.zeros(7, 3, dtype=torch.int32)
 INDEX, WEIGHTS = torch.zeros(2, 6, 8, dtype=torch.int32), torch.zeros(2, 6, 8, 3)
 ATTRIBUTES, TEXTURE, UV = torch.zeros(2, 5, 3), torch.zeros(2, 3, 4, 4), torch.zeros(2, 6, 8, 2)
+IMAGE = torch.zeros(2, 6, 8, 3)
 
 
 def rasterize(positions=P, faces=F, height=6, width=8, **options):
@@ -29,6 +30,10 @@ def soft_mask(positions=P, faces=F, face_index=INDEX, **options):
 
 def texture(texture=TEXTURE, uv=UV, **options):
     return ops.texture(texture, uv, **options)
+
+
+def antialias(image=IMAGE, positions=P, faces=F, face_index=INDEX, barycentrics=WEIGHTS, **options):
+    return ops.antialias(image, positions, faces, face_index, barycentrics, **options)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,22 @@ def texture(texture=TEXTURE, uv=UV, **options):
         (texture, {"uv": UV.double()}, "be float32 on cpu to go with texture of float32 [2, 3, 4, 4]"),
         (texture, {"filter": "trilinear"}, "be one of 'nearest', 'bilinear', got 'trilinear'"),
         (texture, {"wrap": None}, "be one of 'clamp', 'repeat', 'mirror', got NoneType"),
+        (
+            antialias,
+            {"image": IMAGE[0]},
+            "be a tensor [B, H, W, C] of float32 or float64 or float16 or bfloat16, got float32 [6, 8, 3]",
+        ),
+        (
+            antialias,
+            {"positions": P.double()},
+            "be float32 on cpu to go with image of float32 [2, 6, 8, 3] on cpu, got",
+        ),
+        (antialias, {"positions": P[:1]}, "have the batch size 2 of image, got float32 [1, 5, 4]"),
+        (antialias, {"faces": F[:, :2]}, "be a tensor [F, 3] of int32 or int64, got int32 [7, 2]"),
+        (antialias, {"face_index": INDEX[:, :5]}, "have shape [2, 6, 8], got int32 [2, 5, 8]"),
+        (antialias, {"barycentrics": WEIGHTS[:, :, :7]}, "have shape [2, 6, 8, 3], got float32 [2, 6, 7, 3]"),
+        (antialias, {"barycentrics": WEIGHTS.double()}, "be float32 on cpu to go with image of float32"),
+        (antialias, {"face_ranges": F[:3, :2]}, "have shape [2, 2], got int32 [3, 2]"),
     ],
 )
 def test_refused_by_name(function, bad, message) -> None:
@@ -99,7 +120,8 @@ def test_refused_by_name(function, bad, message) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "name", "value"), [(interpolate, "attributes", ATTRIBUTES), (texture, "texture", TEXTURE)]
+    ("function", "name", "value"),
+    [(interpolate, "attributes", ATTRIBUTES), (texture, "texture", TEXTURE), (antialias, "image", IMAGE)],
 )
 def test_halves_have_no_gradient(function, name, value) -> None:
     half = value.half().requires_grad_()
@@ -116,6 +138,7 @@ def test_the_good_arguments_are_good() -> None:
     assert interpolate().shape == (2, 6, 8, 3)
     assert soft_mask().shape == (2, 6, 8)
     assert texture().shape == (2, 6, 8, 3)
+    assert antialias().shape == (2, 6, 8, 3)
 
 
 def test_limits_are_refused_by_name_before_anything_is_allocated() -> None:
@@ -123,12 +146,12 @@ def test_limits_are_refused_by_name_before_anything_is_allocated() -> None:
         rasterize(height=10**10)
 
 
-@pytest.mark.parametrize("call", [lambda faces: rasterize(faces=faces), lambda faces: interpolate(faces=faces)])
+@pytest.mark.parametrize("call", [rasterize, interpolate, antialias])
 def test_a_face_of_a_vertex_that_does_not_exist(call) -> None:
     faces = F.clone()
     faces[4, 2] = 5
     with pytest.raises(RuntimeError, match=r"faces\[4, 2\] = 5 is out of range for 5 vertices"):
-        call(faces)
+        call(faces=faces)
 
 
 def test_int64_indices_and_three_coordinates(mesh, raster) -> None:
@@ -143,6 +166,10 @@ def test_int64_indices_and_three_coordinates(mesh, raster) -> None:
     assert torch.equal(
         mask, ops.soft_mask(mesh.positions[..., :3], mesh.faces.long(), actual.face_index.long(), face_ranges=ranges)
     )
+    image, weights = torch.rand(2, 9, 11, 3, dtype=torch.float64), actual.barycentrics
+    smooth = ops.antialias(image, positions, mesh.faces, expected.face_index, weights, face_ranges=ranges.int())
+    arguments = mesh.positions[..., :3], mesh.faces.long(), actual.face_index.long(), weights
+    assert torch.equal(smooth, ops.antialias(image, *arguments, face_ranges=ranges))
 
 
 def test_face_valid_takes_faces_out_of_one_image(mesh) -> None:

@@ -9,7 +9,7 @@ from torch.testing._internal.optests import aot_autograd_check
 
 from dibr_deploy import ops
 
-OPS = ["rasterize", "interpolate", "soft_mask", "texture"]
+OPS = ["rasterize", "interpolate", "soft_mask", "texture", "antialias"]
 ALL_OPS = [name for op in OPS for name in (op, f"{op}_backward")]
 
 
@@ -25,6 +25,10 @@ def test_schemas_are_those_of_the_documented_ops() -> None:
         "Tensor? grad_depth, bool perspective_correct, bool deterministic=False) -> Tensor"
     )
     assert schemas["soft_mask"].endswith("float sigmainv, float boxlen, int knum) -> Tensor")
+    assert schemas["antialias"] == (
+        "dibr::antialias(Tensor image, Tensor positions, Tensor faces, Tensor face_index, Tensor barycentrics, "
+        "Tensor? face_ranges) -> Tensor"
+    )
     assert schemas["texture"] == "dibr::texture(Tensor texture, Tensor uv, int filter, int wrap) -> Tensor"
 
 
@@ -66,6 +70,10 @@ def test_attributes_in_half_precision_stay_half(mesh, raster) -> None:
         sampled = ops.texture(mesh.texture.to(dtype), single[..., :2].contiguous())
         assert sampled.dtype == dtype
         assert (sampled.float() - ops.texture(mesh.texture.float(), single[..., :2])).abs().max() < tolerance
+        covered = mesh.positions.float(), mesh.faces, raster.face_index, raster.barycentrics.float()
+        blended = ops.antialias(half, *covered)
+        assert blended.dtype == dtype
+        assert (blended.float() - ops.antialias(half.float(), *covered)).abs().max() < tolerance
 
 
 def spoilt(values: tuple, index: int, value: object) -> tuple:
@@ -96,6 +104,13 @@ def spoilt(values: tuple, index: int, value: object) -> tuple:
         ),
         ("soft_mask", 4, -1.0, "soft_mask: sigmainv must be above 0 and at most .*, got -1"),
         ("soft_mask", 6, 0, "soft_mask: knum must be in"),
+        ("antialias", 0, torch.zeros(2, 13, 17, 3), "antialias: positions must be float32, got float64"),
+        ("antialias", 1, torch.zeros(1, 12, 4).double(), r"positions must have shape \[B, V, 4\] with B = 2, got \[1,"),
+        ("antialias", 2, torch.full((9, 3), 12, dtype=torch.int32), r"faces\[0, 0\] = 12 is out of range for 12"),
+        ("antialias", 3, torch.full((2, 13, 17), 9, dtype=torch.int32), r"face_index\[0, 0, 0\] = 9 is out of range"),
+        ("antialias", 4, torch.zeros(2, 13, 16, 3).double(), "barycentrics must have shape .* W = 17, got"),
+        ("antialias", 5, torch.tensor([[0, 9], [8, 2]], dtype=torch.int32), r"face_ranges\[1\] = \(start 8, count 2\)"),
+        ("antialias_backward", 6, torch.zeros(2, 13, 17, 4).double(), r"grad_output must have shape \[2, 13, 17, 3\]"),
         ("texture", 0, torch.zeros(1, 3, 0, 7).double(), "texture: texture height must be in"),
         ("texture", 2, 9, r"texture: filter must be in \[0, 1\], got 9"),
         ("texture", 3, -1, r"texture: wrap must be in \[0, 2\], got -1"),

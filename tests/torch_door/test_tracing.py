@@ -15,7 +15,8 @@ def render(positions: Tensor, faces: Tensor, attributes: Tensor, texture: Tensor
     uv = ops.interpolate(attributes[..., :2], faces, raster.face_index, raster.barycentrics)
     image = ops.texture(texture, uv, wrap="mirror")
     mask = ops.soft_mask(positions, faces, raster.face_index, sigmainv=100.0, boxlen=0.2)
-    return raster.face_index, raster.depth, image, mask
+    smooth = ops.antialias(image, positions, faces, raster.face_index, raster.barycentrics)
+    return raster.face_index, raster.depth, smooth, mask
 
 
 def test_compiled_code_gives_the_same_bits_and_gradients(mesh) -> None:
@@ -77,6 +78,7 @@ def test_export_with_dynamic_batch_and_image_size(mesh, strict: bool, index_dtyp
         "dibr.interpolate.default",
         "dibr.texture.default",
         "dibr.soft_mask.default",
+        "dibr.antialias.default",
     ]
     for size in ((5, 6, 8), (3, 31, 2)):
         arguments = (

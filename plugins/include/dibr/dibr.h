@@ -178,6 +178,36 @@ typedef struct dibr_texture_backward_params {
   void* grad_uv;           /* out, optional T [B, H, W, 2] */
 } dibr_texture_backward_params;
 
+/* Antialias (Laine et al. 2020, section 3.5): colours of adjacent pixels blended where the silhouette edge of the
+ * nearer one's face passes between their centres. */
+typedef struct dibr_antialias_params {
+  dibr_dtype dtype; /* of image and output; with FLOAT16 or BFLOAT16 positions and barycentrics are float32 */
+  int64_t batch, vertices, faces, height, width;
+  int64_t channels;            /* C >= 0 */
+  const void* image;           /* T [B, H, W, C] */
+  const void* positions;       /* T [B, V, 4] */
+  const int32_t* face_indices; /* [F, 3] */
+  const int32_t* face_ranges;  /* optional [B, 2] */
+  const int32_t* face_index;   /* [B, H, W] */
+  const void* barycentrics;    /* T [B, H, W, 3] */
+  void* output;                /* out T [B, H, W, C] */
+} dibr_antialias_params;
+
+typedef struct dibr_antialias_backward_params {
+  dibr_dtype dtype;
+  int32_t deterministic; /* CUDA: no float atomics, bit-identical in any order; the CPU always is */
+  int64_t batch, vertices, faces, height, width, channels;
+  const void* image;           /* T [B, H, W, C] */
+  const void* positions;       /* T [B, V, 4] */
+  const int32_t* face_indices; /* [F, 3] */
+  const int32_t* face_ranges;  /* optional [B, 2] */
+  const int32_t* face_index;   /* [B, H, W] */
+  const void* barycentrics;    /* T [B, H, W, 3] */
+  const void* grad_output;     /* T [B, H, W, C] */
+  void* grad_image;            /* out, optional T [B, H, W, C] */
+  void* grad_positions;        /* out, optional T [B, V, 4]; 0 in z */
+} dibr_antialias_backward_params;
+
 /* For every op X: dibr_X_workspace_size writes the bytes that dibr_X needs, from sizes alone (its pointers may be
  * NULL), and dibr_X runs it. Both check their arguments. */
 #define DIBR_DECLARE_OP(name)                                                                               \
@@ -193,6 +223,8 @@ DIBR_DECLARE_OP(soft_mask)
 DIBR_DECLARE_OP(soft_mask_backward)
 DIBR_DECLARE_OP(texture)
 DIBR_DECLARE_OP(texture_backward)
+DIBR_DECLARE_OP(antialias)
+DIBR_DECLARE_OP(antialias_backward)
 
 /* One sentence about this thread's last failure: op, argument, expected, actual. Never NULL. */
 DIBR_API const char* dibr_last_error(void);

@@ -1,0 +1,5 @@
+"""As ``kaolin.metrics``."""
+
+from . import render
+
+__all__ = ["render"]

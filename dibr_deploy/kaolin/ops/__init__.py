@@ -1,0 +1,5 @@
+"""As ``kaolin.ops``."""
+
+from . import mesh, pointcloud
+
+__all__ = ["mesh", "pointcloud"]

@@ -1,0 +1,5 @@
+"""As ``kaolin.render``."""
+
+from . import camera, mesh
+
+__all__ = ["camera", "mesh"]

@@ -1,0 +1,96 @@
+"""What a caller passes to ``Session.run``: checked against the model's inputs, and never copied without need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dibr_deploy.errors import DibrError
+
+from .backend import TensorInfo
+
+# Of DLDeviceType in dlpack.h.
+_CPU, _CUDA_PINNED_HOST = 1, 3
+
+
+def feed_of(infos: Sequence[TensorInfo], arrays: Sequence[Any], named_arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Every input by name, checked: a C-contiguous numpy array, or an object on a device as it came.
+
+    Args:
+        infos: the model's inputs.
+        arrays: the first of them in order: numpy arrays, what numpy makes an array of, or DLPack exporters.
+        named_arrays: the others by name.
+
+    Raises:
+        DibrError: an input is missing, unknown, given twice, or of another dtype or shape.
+    """
+    given = _by_name([info.name for info in infos], arrays, named_arrays)
+    sizes: dict[str, int] = {}
+    return {info.name: _checked(info, given[info.name], sizes) for info in infos}
+
+
+def _by_name(names: list[str], arrays: Sequence[Any], named_arrays: Mapping[str, Any]) -> dict[str, Any]:
+    listed = ", ".join(names)
+    if len(arrays) > len(names):
+        raise DibrError(f"the model takes {len(names)} inputs ({listed}), got {len(arrays)} arrays")
+    given = dict(zip(names, arrays, strict=False))
+    for name, array in named_arrays.items():
+        if name not in names:
+            raise DibrError(f"the model has no input {name}, its inputs are {listed}")
+        if name in given:
+            raise DibrError(f"input {name} is given twice, by position and by name")
+        given[name] = array
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise DibrError(f"input {missing[0]} is missing, the model's inputs are {listed}")
+    return given
+
+
+def _checked(info: TensorInfo, value: Any, sizes: dict[str, int]) -> Any:
+    """The array, if it fits the input; ``sizes`` collects the sizes that names in shapes stand for."""
+    array = value if _is_on_device(value) else _host_array(info.name, value)
+    dtype, shape = _dtype_name(info.name, array), tuple(array.shape)
+    if dtype != info.dtype.name:
+        raise DibrError(f"input {info.name} must be {info.dtype}, got {dtype}")
+    fits = len(shape) == len(info.shape)
+    for expected, size in zip(info.shape, shape, strict=False):
+        if isinstance(expected, str):
+            expected = sizes.setdefault(expected, size) if fits else size
+        fits = fits and expected in (None, size)
+    if not fits:
+        raise DibrError(f"input {info.name} must have shape {_described(info, sizes)}, got {list(shape)}")
+    return np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array
+
+
+def _is_on_device(value: Any) -> bool:
+    """Whether it is a DLPack exporter of memory that the CPU cannot read."""
+    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
+        return False
+    return value.__dlpack_device__()[0] not in (_CPU, _CUDA_PINNED_HOST)
+
+
+def _host_array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__"):
+        return np.asarray(value)
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise DibrError(f"input {name} cannot be read without a copy: {error}") from error
+
+
+def _dtype_name(name: str, array: Any) -> str:
+    """As numpy calls it; torch writes "torch.float32"."""
+    if isinstance(array, np.ndarray):
+        return str(array.dtype)
+    if not hasattr(array, "dtype") or not hasattr(array, "shape"):
+        raise DibrError(f"input {name} is a {type(array).__name__} on a device without dtype and shape: pass a tensor")
+    return str(array.dtype).rpartition(".")[2]
+
+
+def _described(info: TensorInfo, sizes: Mapping[str, int]) -> str:
+    """For example "[batch, 3, 64, 64] with batch = 5"."""
+    known = [f"{name} = {sizes[name]}" for name in info.shape if isinstance(name, str) and name in sizes]
+    shape = ", ".join("any" if size is None else str(size) for size in info.shape)
+    return f"[{shape}]" + (f" with {', '.join(known)}" if known else "")

@@ -1,0 +1,241 @@
+"""Bundles: a folder or a zip file with ``model.onnx``, engines, a sample and ``manifest.json``.
+
+A bundle is written whole or not at all, and each file is checked against the manifest as it is read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import lzma
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from dibr_deploy.errors import DibrError
+from dibr_deploy.files import write_atomically
+
+from .manifest import MANIFEST_FILE, MAX_BYTES, FileEntry, Manifest, parse_manifest
+
+ZIP_SUFFIX = ".zip"
+MAX_ZIP_RATIO = 100
+"""A packed file of more than UNCHECKED_BYTES may be at most this many times larger unpacked."""
+UNCHECKED_BYTES = 16 << 20
+
+_ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
+_ENCRYPTED = 1
+_LONGEST = 200
+READ_ERRORS = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError, NotImplementedError,
+)  # fmt: skip
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+class Bundle:
+    """A bundle opened for reading. Opening it reads the manifest, and checks that all files are there in full length.
+
+    Args:
+        path: a folder or a .zip file that ``dibr export`` wrote.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+        DibrError: it is no bundle, or the manifest is not valid, or a file is missing or has another length.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise FileNotFoundError(f"bundle {self.path} does not exist")
+        self.manifest: Manifest = parse_manifest(self._content(MANIFEST_FILE, MAX_BYTES + 1), self.path)
+        for name, entry in self.manifest.files.items():
+            self._check_length(name, entry)
+
+    def read(self, name: str) -> bytes:
+        """Content of a file that the manifest lists, once its SHA-256 is what the manifest says."""
+        entry = self.manifest.files[name]
+        content = self._content(name, entry.bytes + 1)
+        if sha256(content) != entry.sha256:
+            raise DibrError(
+                f"bundle {self.path}: {name} is not the file that {MANIFEST_FILE} describes (its SHA-256 is "
+                f"{sha256(content)}, not {entry.sha256}): copy or export the bundle again"
+            )
+        return content
+
+    def _check_length(self, name: str, entry: FileEntry) -> None:
+        with self._open(name) as (_, length):
+            if length != entry.bytes:
+                raise DibrError(
+                    f"bundle {self.path}: {name} has {length} bytes, but {MANIFEST_FILE} says {entry.bytes}: copy or "
+                    f"export the bundle again"
+                )
+
+    def _content(self, name: str, limit: int) -> bytes:
+        with self._open(name) as (file, _):
+            try:
+                return file.read(limit)
+            except READ_ERRORS as error:
+                raise self._unreadable(name, error) from error
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
+        """A file of the bundle and its length."""
+        if self.path.is_dir():
+            file = self.path / name
+            if not file.is_file():
+                raise self._missing(name)
+            with file.open("rb") as opened:
+                yield opened, file.stat().st_size
+            return
+        with self._zip() as archive:
+            info = self._member(archive, name)
+            try:
+                member = archive.open(info)
+            except READ_ERRORS as error:
+                raise self._unreadable(name, error) from error
+            with member:
+                yield member, info.file_size  # type: ignore[misc]
+
+    def _member(self, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+        """Of a file, once it is known to be there once and to be no zip bomb."""
+        members = [info for info in archive.infolist() if info.filename == name]
+        if not members:
+            raise self._missing(name)
+        if len(members) > 1:
+            raise DibrError(f"bundle {self.path} has {name} {len(members)} times: pack or export it again")
+        [info] = members
+        if info.flag_bits & _ENCRYPTED:
+            raise DibrError(f"bundle {self.path}: {name} is encrypted: pack it again without a password")
+        check_packed_size(info, self.path.stat().st_size, f"bundle {self.path}: {name}")
+        return info
+
+    def _zip(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.path)
+        except READ_ERRORS as error:
+            raise DibrError(f"bundle {self.path} is neither a folder nor a zip file: {words_of(error)}") from error
+
+    def _unreadable(self, name: str, error: BaseException) -> DibrError:
+        return DibrError(
+            f"bundle {self.path}: {name} cannot be read: {words_of(error)}: copy or export the bundle again"
+        )
+
+    def _missing(self, name: str) -> DibrError:
+        return DibrError(f"bundle {self.path} has no {name}: it must be what `dibr export` writes, with all its files")
+
+
+def words_of(error: BaseException) -> str:
+    """In one line, and cut: some errors repeat the bytes that they object to."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
+
+
+def is_bundle(path: str | Path) -> bool:
+    """Whether the path looks like a bundle: a folder, or a zip file by its first bytes."""
+    path = Path(path)
+    if not path.is_file():
+        return path.is_dir()
+    with path.open("rb") as file:
+        return file.read(4) in _ZIP_STARTS
+
+
+def check_packed_size(info: zipfile.ZipInfo, zip_bytes: int, what: str) -> None:
+    """Refuse a member that unpacks to much more than the zip file of ``zip_bytes`` could honestly hold."""
+    packed = min(info.compress_size, zip_bytes)
+    if info.file_size > max(UNCHECKED_BYTES, MAX_ZIP_RATIO * packed):
+        raise DibrError(
+            f"{what} would unpack from {packed} to {info.file_size} bytes, more than {MAX_ZIP_RATIO} times as many: "
+            f"pack it without compression (zip -0) if it is what it should be"
+        )
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:
+    """``Manifest.files`` for these contents."""
+    return {name: FileEntry(sha256=sha256(content), bytes=len(content)) for name, content in files.items()}
+
+
+def write_bundle(path: str | Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
+    """Write a bundle: a zip file where the path ends in .zip, else a folder. A bundle that is there is replaced.
+
+    Args:
+        path: in a folder that exists.
+        manifest: whose ``files`` are ``entries(files)``.
+        files: content by name.
+
+    Raises:
+        DibrError: the path's folder does not exist, or something else than a bundle is at the path.
+    """
+    path = Path(path).resolve()
+    if manifest.files != entries(files):
+        raise ValueError("manifest.files does not describe files")
+    if not path.parent.is_dir():
+        raise DibrError(f"bundle {path}: the folder {path.parent} does not exist")
+    contents = {MANIFEST_FILE: manifest.to_json().encode(), **files}
+    if path.exists() and not _replaceable(path):
+        raise DibrError(f"bundle {path} would replace something that is no bundle: choose another name, or remove it")
+    if path.suffix == ZIP_SUFFIX:
+        write_atomically(path, lambda temporary: _write_zip(temporary, contents))
+    else:
+        _write_folder(path, contents)
+    return path
+
+
+def _replaceable(path: Path) -> bool:
+    """Whether an older bundle of the same kind, or an empty folder for one, is at the path."""
+    if path.suffix == ZIP_SUFFIX:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return MANIFEST_FILE in archive.namelist()
+        except READ_ERRORS:
+            return False
+    return path.is_dir() and ((path / MANIFEST_FILE).is_file() or not any(path.iterdir()))
+
+
+def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Uncompressed: weights and engines hardly get smaller, and open faster."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def _write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        if path.exists():
+            _exchange(temporary, path)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swap two folders: in one step where the system can, else in three, of which a failed one is undone."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        if rename(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0:
+            return
+    except AttributeError:
+        pass
+    aside = new.with_name(f"{new.name}.replaced")
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except BaseException:
+        aside.rename(old)
+        raise
+    aside.rename(new)

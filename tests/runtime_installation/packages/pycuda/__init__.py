@@ -1,0 +1,1 @@
+"""A pycuda that has its module ``driver`` alone."""

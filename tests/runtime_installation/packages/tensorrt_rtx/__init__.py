@@ -1,0 +1,47 @@
+"""A TensorRT-RTX that loads plugin libraries and starts, and no more.
+
+DIBR_TEST_TENSORRT: "no plugins" (its registry lists none), "refuses" (it does not load them), "no start"."""
+
+import os
+from types import SimpleNamespace
+
+__version__ = "1.7.1.116"
+
+MODE = os.environ.get("DIBR_TEST_TENSORRT")
+
+
+class ILogger:
+    ERROR = 1
+
+    def __init__(self):
+        pass
+
+
+class IErrorRecorder:
+    def __init__(self):
+        pass
+
+
+class Registry:
+    def __init__(self):
+        self.all_creators = [SimpleNamespace(name="Other", plugin_namespace="", plugin_version="1")]
+
+    def load_library(self, path):
+        if MODE == "refuses":
+            return None
+        if MODE != "no plugins":
+            self.all_creators.append(SimpleNamespace(name="Rasterize", plugin_namespace="ai.dibr", plugin_version="1"))
+        return object()
+
+
+REGISTRY = Registry()
+
+
+def get_plugin_registry():
+    return REGISTRY
+
+
+class Runtime:
+    def __init__(self, logger):
+        if MODE == "no start":
+            logger.log(ILogger.ERROR, "CUDA initialization failure with error: 35")

@@ -1,0 +1,114 @@
+"""The check that tests/conftest.py makes of every exported model sees what it should see."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import helper
+from onnxruntime_door import modules
+
+from dibr_deploy.export import to_onnx
+from tensorrt_door import environment, exported
+from tensorrt_door.watch import Watch
+
+Change = Callable[[onnx.ModelProto, onnx.NodeProto], None]
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    environment.python()
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    return to_onnx(modules.SphereRenderer(), modules.inputs(1), path).read_bytes()
+
+
+def test_an_exported_model_has_no_problems(content: bytes) -> None:
+    assert exported.is_exported(content)
+    assert exported.problems(content) == []
+
+
+def set_attribute(name: str, value: object) -> Change:
+    def change(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
+        kept = [attribute for attribute in node.attribute if attribute.name != name]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+    return change
+
+
+def drop_depth(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
+    node.output[2] = ""
+
+
+def double_positions(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
+    value = next(value for value in model.graph.value_info if value.name == node.input[0])
+    value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+
+
+def another_op(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
+    node.op_type = "Rasterise"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (set_attribute("plugin_version", "2"), "plugin_version is not 1"),
+        (set_attribute("plugin_namespace", "dibr"), "plugin_namespace is not ai.dibr"),
+        (set_attribute("depth_clip", 1.0), "attribute depth_clip is FLOAT32, but the creator's field is INT32"),
+        (set_attribute("tiles", 4), "attribute tiles is INT32, but the creator's field is None"),
+        (set_attribute("tensorrt_plugin_shape_input_indices", [4]), "its shape inputs are [4]"),
+        (drop_depth, "has outputs"),
+        (double_positions, "positions must be FLOAT, got DOUBLE"),
+        (another_op, "Rasterise has no creator"),
+        (set_attribute("cull", "front"), 'field cull must be "none" or "back", got "front"'),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
+)
+def test_what_tensorrt_would_refuse_is_a_problem(content: bytes, change: Change, sentence: str) -> None:
+    model = onnx.load_from_string(content)
+    change(model, next(node for node in model.graph.node if node.op_type == "Rasterize"))
+    found = exported.problems(model.SerializeToString())
+    assert any(sentence in problem for problem in found), found
+
+
+def test_models_are_seen_where_they_arrive(content: bytes, tmp_path: Path) -> None:
+    """As a file, in a folder, in a zip file, and from `dibr export` in another process."""
+    watch = Watch()
+    variants = [content + bytes([0x72, 1, index]) for index in range(4)]  # an empty metadata entry each
+    names = ["model.onnx", "bundle", "bundle.zip"]
+    (tmp_path / ".model.onnx").write_bytes(variants[0])
+    (tmp_path / ".bundle").mkdir()
+    (tmp_path / ".bundle" / "model.onnx").write_bytes(variants[1])
+    with zipfile.ZipFile(tmp_path / ".bundle.zip", "w") as archive:
+        archive.writestr("model.onnx", variants[2])
+    for name in names:
+        watch.event("os.rename", (str(tmp_path / f".{name}"), str(tmp_path / name), -1, -1))
+    (tmp_path / "far.onnx").write_bytes(variants[3])
+    command = [sys.executable, "-m", "dibr_deploy.cli", "export", "--output", "far.onnx"]
+    watch.event("subprocess.Popen", (command[0], command, str(tmp_path), None))
+    assert watch.take() == variants
+    assert watch.take() == []
+
+
+def test_the_session_watches(tmp_path: Path) -> None:
+    """Python tells of a rename and of a process what the watch expects."""
+    watch = Watch()
+    watch.start()
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "a").rename(tmp_path / "a.onnx")
+    subprocess.run([sys.executable, "-c", "open('b.onnx', 'wb').write(b'two')", "export", "--output", "b.onnx"],
+                   cwd=tmp_path, check=True)  # fmt: skip
+    assert watch.take() == [b"one", b"two"]
+    assert not exported.is_exported(b"one")
+
+
+def test_the_engine_that_does_not_name_a_plugin_is_a_problem(content: bytes) -> None:
+    ops = sorted(node.op_type for node in exported.ours(onnx.load_from_string(content)))
+    assert exported.engine_problems(content, ops) == []
+    [first, second] = exported.engine_problems(content, [*ops, "Antialias"])
+    assert first.startswith("the dynamic engine names") and second.startswith("the static engine names")
