@@ -108,7 +108,7 @@ def check_engine(bundle: Bundle, entry: Engine, compute_capability: tuple[int, i
 
 
 def _module_for(what: str, entry: Engine, bundle: Bundle) -> ModuleType:
-    names = MODULES[entry.flavour]
+    names: tuple[str, ...] = MODULES[entry.flavour]
     if entry.version_compatible and entry.flavour == "tensorrt":
         names += LEAN_MODULES
     problems = []

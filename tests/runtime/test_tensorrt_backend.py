@@ -787,11 +787,12 @@ NO_DRIVER = "cudaError 35|error: 35|CUDA driver"
 )
 def test_the_real_tensorrt_without_a_device(tmp_path: Path, engine: dict[str, Any], said: str) -> None:
     """The manifest passes, and what TensorRT then says is one sentence and no crash."""
+    python = environment.python()
     folder = build(target="dibr_tensorrt", DIBR_TENSORRT="ON", DIBR_TESTS="ON")
     library = folder / "plugins" / "tensorrt" / "libdibr_tensorrt.so"
     if engine:
         engine = {**engine, "file": "model.engine", "plugin_sha256": hashlib.sha256(library.read_bytes()).hexdigest()}
-    call = [str(environment.python()), "-c", REAL_TENSORRT, str(Path(__file__).parents[1])]
+    call = [str(python), "-c", REAL_TENSORRT, str(Path(__file__).parents[1])]
     run = subprocess.run(
         [*call, str(tmp_path / "b"), json.dumps(engine)],
         capture_output=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -95,15 +96,24 @@ def test_models_are_seen_where_they_arrive(content: bytes, tmp_path: Path) -> No
     assert watch.take() == []
 
 
-def test_the_session_watches(tmp_path: Path) -> None:
-    """Python tells of a rename and of a process what the watch expects."""
-    watch = Watch()
-    watch.start()
-    (tmp_path / "a").write_bytes(b"one")
-    (tmp_path / "a").rename(tmp_path / "a.onnx")
-    subprocess.run([sys.executable, "-c", "open('b.onnx', 'wb').write(b'two')", "export", "--output", "b.onnx"],
-                   cwd=tmp_path, check=True)  # fmt: skip
-    assert watch.take() == [b"one", b"two"]
+WATCHED = """
+import subprocess, sys
+from pathlib import Path
+from tensorrt_door.watch import Watch
+watch = Watch()
+watch.start()
+Path("a").write_bytes(b"one")
+Path("a").rename("a.onnx")
+writes = "open('b.onnx', 'wb').write(b'two')"
+subprocess.run([sys.executable, "-c", writes, "export", "--output", "b.onnx"], check=True)
+assert watch.take() == [b"one", b"two"]
+"""
+
+
+def test_python_tells_of_what_is_watched(tmp_path: Path) -> None:
+    """In a process of its own, since a hook stays for good."""
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", WATCHED], cwd=tmp_path, env=variables, check=True)
     assert not exported.is_exported(b"one")
 
 
