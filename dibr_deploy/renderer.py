@@ -125,8 +125,8 @@ class MeshRenderer(nn.Module):
             normal_faces: [F, 3], corners into ``normals`` where they have an index of their own; defaults to faces.
             normal_map: tangent-space normals [B or 1, 3, Ht, Wt] in 0..1 over the same uvs; see
                 ``dibr_deploy.shading.bumped_normals``.
-            vertex_faces: ``dibr_deploy.mesh.vertex_face_table(faces, V)``; with it, normals are gathered and not
-                scattered, which exports to plain Gather nodes.
+            vertex_faces: ``dibr_deploy.mesh.vertex_face_table(faces, V)``; with it, smooth normals are gathered and not
+                scattered, which exports to plain Gather nodes: TensorRT takes no others.
             face_ranges: [B, 2] (start, count) into ``faces`` for images of different meshes; see
                 ``dibr_deploy.packing``.
             height, width: of the image, default those of the module; symbolic sizes are fine under torch.export.

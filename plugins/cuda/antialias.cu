@@ -64,8 +64,12 @@ __global__ void __launch_bounds__(kBlock) chain_edges_kernel(P p, EdgeMap edges)
   }
 }
 
+// Blocks of a kernel per multiprocessor: what leaves enough registers to follow a segment without local memory.
+template <class T>
+constexpr int kResidentBlocks = sizeof(T) == 8 ? 2 : 3;
+
 template <class T, class P>
-__global__ void __launch_bounds__(kBlock) find_blends_kernel(P p, Outlines<T> outlines) {
+__global__ void __launch_bounds__(kBlock, kResidentBlocks<T>) find_blends_kernel(P p, Outlines<T> outlines) {
   for (int64_t pixel = thread_index(); pixel < p.batch * p.height * p.width; pixel += thread_stride()) {
     const PixelIndex i = pixel_index(p, pixel);
     const OutlineView<T> view = view_of(p, outlines, i.image);
@@ -98,7 +102,7 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 template <class T, class Sink>
-__global__ void __launch_bounds__(kBlock)
+__global__ void __launch_bounds__(kBlock, 2)
     antialias_position_gradient_kernel(dibr_antialias_backward_params p, Outlines<T> outlines, Sink sink) {
   for (int64_t pixel = thread_index(); pixel < p.batch * p.height * p.width; pixel += thread_stride()) {
     for (int below = 0; below < 2; ++below) {

@@ -19,6 +19,7 @@ from dibr_deploy.packing import pack
 from dibr_deploy.renderer import OUTPUTS, MeshRenderer
 
 SPHERE = icosphere(2)
+TABLE = vertex_face_table(SPHERE.faces, len(SPHERE.vertices))
 
 
 def cameras(batch: int) -> Tensor:
@@ -32,7 +33,6 @@ class Shaded(nn.Module):
         super().__init__()
         self.renderer = MeshRenderer(24, 20, background=(0.1, 0.2, 0.3), smooth=smooth)
         self.shading = shading
-        table = vertex_face_table(SPHERE.faces, len(SPHERE.vertices))
         self.mesh = nn.ParameterDict(
             {
                 name: nn.Parameter(value, requires_grad=False)
@@ -41,7 +41,7 @@ class Shaded(nn.Module):
                     "faces": SPHERE.faces.int(),
                     "uvs": SPHERE.uvs,
                     "uv_faces": SPHERE.uv_faces.int(),
-                    "vertex_faces": table,
+                    "vertex_faces": TABLE,
                     "colors": (SPHERE.vertices[None] + 1) / 2,
                 }.items()
             }
@@ -111,6 +111,7 @@ class OrthographicHighlight(nn.Module):
             vertex_colors=torch.full_like(SPHERE.vertices, 0.2)[None],
             light=torch.tensor([[0.1, 0.3, 0.4, 0.5]]),
             material=Phong(0.8, 8.0),
+            vertex_faces=TABLE,
             outputs=("image", "normal"),
         )
 
@@ -127,6 +128,7 @@ class Packed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.meshes = pack([box(), egg()])
+        self.vertex_faces = vertex_face_table(self.meshes.faces, self.meshes.vertices.shape[1])
 
     def forward(self, world_to_clip: Tensor) -> object:
         meshes = self.meshes
@@ -136,6 +138,7 @@ class Packed(nn.Module):
             world_to_clip,
             vertex_colors=meshes.vertex_colors,
             light=torch.tensor([[0.2, 0.4, 0.3, 0.6]]),
+            vertex_faces=self.vertex_faces,
             face_ranges=meshes.face_ranges,
         )
 

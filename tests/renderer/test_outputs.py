@@ -13,7 +13,7 @@ from torch import Tensor
 from dibr_deploy.cameras import look_at, orbit, orthographic, perspective
 from dibr_deploy.errors import DibrError
 from dibr_deploy.lighting import make_light
-from dibr_deploy.mesh import Mesh, icosphere, vertex_normals
+from dibr_deploy.mesh import Mesh, icosphere, vertex_face_table, vertex_normals
 from dibr_deploy.packing import faces_of_images, pack
 from dibr_deploy.renderer import OUTPUTS, MeshRenderer
 
@@ -193,6 +193,17 @@ def test_packed_meshes_look_as_each_does_alone(smooth: bool) -> None:
         assert (alone.face_index >= 0).float().mean() > 0.05
         for name in ("image", "mask", "depth"):
             torch.testing.assert_close(getattr(together, name)[index], getattr(alone, name)[0], rtol=0, atol=1e-5)
+
+
+def test_packed_normals_from_the_table_are_those_without_it() -> None:
+    packed = pack([box(), egg()])
+    camera = perspective(0.8) @ orbit(torch.tensor([0.3, 1.5]), 0.4, 4.0)
+    arguments = {"face_ranges": packed.face_ranges, "outputs": ["normal"]}
+    scattered, gathered = (
+        MeshRenderer(20, 20)(packed.vertices, packed.faces, camera, vertex_faces=table, **arguments)["normal"]
+        for table in (None, vertex_face_table(packed.faces, packed.vertices.shape[1]))
+    )
+    torch.testing.assert_close(gathered, scattered)
 
 
 def test_packed_textures_and_uvs() -> None:

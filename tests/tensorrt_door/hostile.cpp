@@ -212,9 +212,10 @@ void attack_descs(const Plugin& plugin, Attacker* attacker, const std::string& o
     dynamic.push_back({descs.back(), attacker->dims(shape), attacker->dims(shape), attacker->dims(shape)});
     types.push_back(descs.back().type);
   }
-  const int32_t given = attacker->once_in(10) ? int32_t(attacker->below(20)) - 10 : inputs;
-  const int32_t wanted = attacker->once_in(10) ? int32_t(attacker->below(20)) - 10 : outputs;
-  if (given > inputs || wanted > outputs) return;
+  // Up to as many as there is memory for.
+  const auto any_count = [&](int32_t most) { return most - int32_t(attacker->below(10)); };
+  const int32_t given = attacker->once_in(10) ? any_count(inputs) : inputs;
+  const int32_t wanted = attacker->once_in(10) ? any_count(outputs) : outputs;
   const PluginTensorDesc* out = descs.data() + inputs;
   const DynamicPluginTensorDesc* dynamic_out = dynamic.data() + inputs;
   const bool changed = plugin.runtime().onShapeChange(descs.data(), given, out, wanted) == 0;
