@@ -19,6 +19,8 @@ from .worker import PeerFailed, Worker
 
 UNLIKE_OURS = ("ONNX Runtime",)
 """Peers whose tasks have no picture to compare; other tests compare this door with torch, bit by bit."""
+BUSY = 0.25
+"""Load average per core beyond which a run says that it is disturbed."""
 MOST_DISTANCE = 1e-2
 """Of outputs and gradients of the torch reference, relative: it sums in float32 in another order."""
 
@@ -29,6 +31,8 @@ Seconds = dict[tuple[str, str, int], list[tuple[float, float]]]
 def run(suite: Suite, folder: Path) -> Results:
     """Measure everything. ``folder`` takes the scenes; nothing in it is needed afterwards."""
     results = Results(_machine())
+    if os.getloadavg()[0] > BUSY * cores():
+        _say("This machine is busy with other things: wall times and those of several threads will mean little.")
     workers = _start(suite, results)
     try:
         for case in suite.cases:
