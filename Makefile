@@ -45,7 +45,7 @@ $(VENV)/.installed: $(VENV)/.requirements $(build_inputs)
 # TensorRT's own libraries, for the tests of its plugin, in an environment of their own: .venv-trt.
 setup-trt: .venv-trt/TENSORRT
 
-.venv-trt/TENSORRT: scripts/setup_tensorrt.py $(VENV)/.requirements
+.venv-trt/TENSORRT: scripts/setup_tensorrt.py scripts/environments.py $(VENV)/.requirements
 	$(BIN)/python scripts/setup_tensorrt.py .venv-trt
 	touch $@
 

@@ -12,6 +12,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from .errors import one_line
+
 COMMAND_MODULES = (
     "dibr_deploy.data.cli",
     "dibr_deploy.training.cli",
@@ -66,7 +68,7 @@ def _missing(error: ModuleNotFoundError) -> str:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 if __name__ == "__main__":

@@ -15,3 +15,8 @@ class DoorAbsent(DibrError):
 class EngineRefused(DoorAbsent):
     """TensorRT is here, and so is an engine, but for another version, device or plugin library. Another way to run the
     model may still open; ``dibr verify`` counts it as a failure."""
+
+
+def one_line(error: object) -> str:
+    """An error's words, or any others, without line breaks."""
+    return " ".join(str(error).split())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .errors import DibrError
 from .mesh import face_normals
-from .metrics import ssim
+from .metrics import check_same_shape, ssim
 
 
 def mask_iou_loss(mask: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
@@ -23,7 +23,7 @@ def mask_iou_loss(mask: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
     Raises:
         DibrError: the shapes differ.
     """
-    _check_same_shape("mask_iou_loss", mask, target)
+    check_same_shape("mask_iou_loss", mask, target)
     intersection = (mask * target).flatten(1).sum(dim=1)
     union = (mask + target - mask * target).flatten(1).sum(dim=1)
     return (1 - (intersection + eps) / (union + eps)).mean()
@@ -35,8 +35,8 @@ def masked_l1_loss(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     Raises:
         DibrError: the shapes differ.
     """
-    _check_same_shape("masked_l1_loss", image, target)
-    _check_same_shape("masked_l1_loss", image[..., 0], mask)
+    check_same_shape("masked_l1_loss", image, target)
+    check_same_shape("masked_l1_loss", image[..., 0], mask)
     weight = mask.unsqueeze(-1)
     return ((image - target).abs() * weight).sum() / (mask.sum() * image.shape[-1]).clamp(min=1)
 
@@ -47,7 +47,7 @@ def l1_loss(image: Tensor, target: Tensor) -> Tensor:
     Raises:
         DibrError: the shapes differ.
     """
-    _check_same_shape("l1_loss", image, target)
+    check_same_shape("l1_loss", image, target)
     return (image - target).abs().mean()
 
 
@@ -72,7 +72,7 @@ def perceptual_loss(features: Callable[[Tensor], Tensor | Sequence[Tensor]], ima
     Raises:
         DibrError: the shapes differ.
     """
-    _check_same_shape("perceptual_loss", image, target)
+    check_same_shape("perceptual_loss", image, target)
     actual = _feature_list(features(image.permute(0, 3, 1, 2)))
     with torch.no_grad():
         wanted = _feature_list(features(target.permute(0, 3, 1, 2)))
@@ -158,11 +158,6 @@ def edge_length_loss(vertices: Tensor, edges: Tensor, target: float = 0.0) -> Te
 
 def _feature_list(features: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [features] if isinstance(features, Tensor) else list(features)
-
-
-def _check_same_shape(function: str, first: Tensor, second: Tensor) -> None:
-    if first.shape != second.shape:
-        raise DibrError(f"{function}: shapes must be the same, but are {list(first.shape)} and {list(second.shape)}")
 
 
 def _check_vertices(function: str, vertices: Tensor, name: str, pairs: Tensor) -> None:

@@ -12,7 +12,7 @@ from .points import nearest_distances
 
 def mask_iou(mask: Tensor, target: Tensor, threshold: float = 0.5) -> Tensor:
     """Intersection over union of masks [B, H, W] after thresholding, [B]; two empty masks give 1."""
-    _check_same_shape("mask_iou", mask, target)
+    check_same_shape("mask_iou", mask, target)
     return _iou(mask > threshold, target > threshold)
 
 
@@ -24,7 +24,7 @@ def voxel_iou(voxels: Tensor, target: Tensor) -> Tensor:
     Raises:
         DibrError: the shapes differ, or they are not bool.
     """
-    _check_same_shape("voxel_iou", voxels, target)
+    check_same_shape("voxel_iou", voxels, target)
     if voxels.dtype != torch.bool or target.dtype != torch.bool or voxels.dim() != 4:
         raise DibrError(
             f"voxel_iou: voxels and target must be bool [B, R, R, R], but are {voxels.dtype} {list(voxels.shape)} "
@@ -54,7 +54,7 @@ def ssim(image: Tensor, target: Tensor, *, window: int = 11, sigma: float = 1.5,
     Raises:
         DibrError: the shapes differ, the window is even, or larger than the image.
     """
-    _check_same_shape("ssim", image, target)
+    check_same_shape("ssim", image, target)
     if image.dim() != 4:
         raise DibrError(f"ssim: image must be [B, H, W, C], but is {list(image.shape)}")
     if window < 1 or window % 2 == 0 or window > min(image.shape[1:3]):
@@ -118,7 +118,7 @@ def f_score(points: Tensor, target: Tensor, *, threshold: float) -> Tensor:
 
 def texture_l1(texture: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of textures [B, C, Ht, Wt], [B]."""
-    _check_same_shape("texture_l1", texture, target)
+    check_same_shape("texture_l1", texture, target)
     return (texture - target).abs().flatten(1).mean(dim=1)
 
 
@@ -130,7 +130,7 @@ def light_angle(direction: Tensor, target: Tensor) -> Tensor:
     Raises:
         DibrError: another shape, or a direction of length zero.
     """
-    _check_same_shape("light_angle", direction, target)
+    check_same_shape("light_angle", direction, target)
     if direction.dim() != 2 or direction.shape[1] != 3:
         raise DibrError(f"light_angle: directions must be [B, 3], but is {list(direction.shape)}")
     if bool((direction == 0).all(dim=1).any() | (target == 0).all(dim=1).any()):
@@ -153,6 +153,7 @@ def _blurred(maps: Tensor, weights: Tensor) -> Tensor:
     return F.conv2d(F.conv2d(maps, column, groups=channels), column.mT, groups=channels)
 
 
-def _check_same_shape(function: str, first: Tensor, second: Tensor) -> None:
+def check_same_shape(function: str, first: Tensor, second: Tensor) -> None:
+    """Raises DibrError, naming the function, where two tensors differ in shape."""
     if first.shape != second.shape:
         raise DibrError(f"{function}: shapes must be the same, but are {list(first.shape)} and {list(second.shape)}")

@@ -16,10 +16,10 @@ import numpy as np
 
 from dibr_deploy.errors import DibrError
 from dibr_deploy.runtime import schema
-from dibr_deploy.runtime.bundle import Bundle, entries, write_bundle
+from dibr_deploy.runtime.bundle import Bundle, check_place, entries, write_bundle
 from dibr_deploy.runtime.comparison import INPUT_PREFIX, OUTPUT_PREFIX
 from dibr_deploy.runtime.manifest import MODEL_FILE, Engine, Manifest, Tensor
-from dibr_deploy.runtime.onnx_file import OnnxHeader, ValueInfo, parse_header, parse_interface
+from dibr_deploy.runtime.onnx_file import OnnxHeader, ValueInfo, existing_file, parse_header, parse_interface
 
 from .tensorrt import Progress, build_engine
 
@@ -66,7 +66,8 @@ def to_bundle(
     """
     from .exporter import to_onnx
 
-    path = _place(path)
+    path = Path(path)
+    check_place(path)
     meanings = meanings or {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / MODEL_FILE
@@ -93,10 +94,9 @@ def bundle_model(
         FileNotFoundError: there is no such model.
         DibrError: as ``build_engine``; or the model is no ONNX file, or the path is no place for a bundle.
     """
-    path, model = _place(path), Path(model)
-    if not model.is_file():
-        raise FileNotFoundError(f"model {model} does not exist" if not model.exists() else f"model {model} is no file")
-    return _write(path, model.read_bytes(), None, tensorrt, progress, {})
+    path = Path(path)
+    check_place(path)
+    return _write(path, existing_file(model).read_bytes(), None, tensorrt, progress, {})
 
 
 def add_engine(
@@ -124,7 +124,8 @@ def add_engine(
         DibrError: as ``build_engine``; or the bundle is damaged, or the output is no place for a bundle.
     """
     opened = Bundle(bundle)
-    path = _place(bundle if output is None else output)
+    path = Path(bundle if output is None else output)
+    check_place(path)
     files = {name: opened.read(name) for name in opened.manifest.files}
     content, engine = build_engine(files[opened.manifest.model], progress=progress, **(tensorrt or {}))
     engines = (engine, *(old for old in opened.manifest.engines if old.file != engine.file))
@@ -132,14 +133,6 @@ def add_engine(
     changes = {"files": entries(files), "engines": engines}
     write_bundle(path, Manifest(**{**dict(opened.manifest), **changes}), files)
     return engine
-
-
-def _place(path: str | Path) -> Path:
-    """Refused before hours of building where nothing can be written."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise DibrError(f"bundle {path}: the folder {path.parent} does not exist")
-    return path
 
 
 def _sample(module: torch.nn.Module, args: Sequence[torch.Tensor] | torch.Tensor, model: bytes) -> bytes:

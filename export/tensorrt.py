@@ -7,7 +7,6 @@ the device when they are loaded.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import importlib.util
 import re
@@ -19,13 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dibr_deploy import _native
-from dibr_deploy.errors import DibrError, DoorAbsent
+from dibr_deploy.errors import DibrError, DoorAbsent, one_line
 from dibr_deploy.files import write_atomically
 from dibr_deploy.runtime.bundle import sha256
 from dibr_deploy.runtime.manifest import FLAVOURS, Engine, Profile
 from dibr_deploy.runtime.onnx_file import parse_interface
+from dibr_deploy.runtime.probes import Problem, driver
 from dibr_deploy.runtime.schema import OP_DOMAIN
-from dibr_deploy.runtime.tensorrt_engine import MODULES, PLUGIN_LIBRARY, Listener, listener_of, load_plugins, one_line
+from dibr_deploy.runtime.tensorrt_engine import MODULES, PLUGIN_LIBRARY, Listener, listener_of, load_plugins
 
 from .profiles import Sizes, optimization_profiles
 
@@ -420,16 +420,10 @@ class _Phases:
             self._phases.pop(name, None)
 
 
-_CUDA_MAJOR, _CUDA_MINOR = 75, 76
-"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
-
-
 def _device_compute_capability() -> str:
     """Of the device that TensorRT built on, the first that CUDA shows."""
-    driver = ctypes.CDLL("libcuda.so.1")
-    values = [ctypes.c_int(), ctypes.c_int()]
-    for attribute, value in zip((_CUDA_MAJOR, _CUDA_MINOR), values, strict=True):
-        status = driver.cuInit(0) or driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, 0)
-        if status:
-            raise DibrError(f"the CUDA driver does not tell the device's compute capability: error {status}")
-    return f"{values[0].value}.{values[1].value}"
+    try:
+        devices = driver()["devices"]
+    except Problem as problem:
+        raise DibrError(f"the CUDA driver does not tell the device's compute capability: {problem}") from problem
+    return str(devices[0]["compute_capability"])

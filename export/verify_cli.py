@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dibr_deploy.runtime.session import PROVIDERS
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from dibr_deploy.runtime.comparison import Report
 
-_DOORS = ("cpu", "cuda", "onnxruntime-tensorrt", "tensorrt")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -28,7 +29,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     verify.add_argument(
         "--doors",
         metavar="NAME,NAME",
-        help=f"of {', '.join(_DOORS)}: an error where one of these is absent (default: all that open here)",
+        help=f"of {', '.join(PROVIDERS)}: an error where one of these is absent (default: all that open here)",
     )
     verify.add_argument("--tolerance", type=float, help="of real numbers (default: 1e-4, with float16 weights 2e-2)")
     verify.add_argument("--images", type=Path, metavar="FOLDER", help="pictures for the checkpoint (default: noise)")

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from dibr_deploy.errors import DibrError
+from dibr_deploy.errors import DibrError, one_line
 from dibr_deploy.files import write_atomically
 
 from .manifest import MANIFEST_FILE, MAX_BYTES, FileEntry, Manifest, parse_manifest
@@ -28,7 +28,6 @@ MAX_ZIP_RATIO = 100
 """A packed file of more than UNCHECKED_BYTES may be at most this many times larger unpacked."""
 UNCHECKED_BYTES = 16 << 20
 
-_ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 _ENCRYPTED = 1
 _LONGEST = 200
 READ_ERRORS = (
@@ -131,17 +130,8 @@ class Bundle:
 
 def words_of(error: BaseException) -> str:
     """In one line, and cut: some errors repeat the bytes that they object to."""
-    words = " ".join(str(error).split()) or type(error).__name__
+    words = one_line(error) or type(error).__name__
     return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
-
-
-def is_bundle(path: str | Path) -> bool:
-    """Whether the path looks like a bundle: a folder, or a zip file by its first bytes."""
-    path = Path(path)
-    if not path.is_file():
-        return path.is_dir()
-    with path.open("rb") as file:
-        return file.read(4) in _ZIP_STARTS
 
 
 def check_packed_size(info: zipfile.ZipInfo, zip_bytes: int, what: str) -> None:
@@ -177,16 +167,21 @@ def write_bundle(path: str | Path, manifest: Manifest, files: Mapping[str, bytes
     path = Path(path).resolve()
     if manifest.files != entries(files):
         raise ValueError("manifest.files does not describe files")
-    if not path.parent.is_dir():
-        raise DibrError(f"bundle {path}: the folder {path.parent} does not exist")
+    check_place(path)
     contents = {MANIFEST_FILE: manifest.to_json().encode(), **files}
-    if path.exists() and not _replaceable(path):
-        raise DibrError(f"bundle {path} would replace something that is no bundle: choose another name, or remove it")
     if path.suffix == ZIP_SUFFIX:
         write_atomically(path, lambda temporary: _write_zip(temporary, contents))
     else:
         _write_folder(path, contents)
     return path
+
+
+def check_place(path: Path) -> None:
+    """Raises DibrError where ``write_bundle`` could not write to the path: for who has long work to do before."""
+    if not path.parent.is_dir():
+        raise DibrError(f"bundle {path}: the folder {path.parent} does not exist")
+    if path.exists() and not _replaceable(path):
+        raise DibrError(f"bundle {path} would replace something that is no bundle: choose another name, or remove it")
 
 
 def _replaceable(path: Path) -> bool:

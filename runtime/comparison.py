@@ -13,12 +13,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-from dibr_deploy.errors import DibrError, DoorAbsent, EngineRefused
+from dibr_deploy.errors import DibrError, DoorAbsent, EngineRefused, one_line
 
-from .bundle import READ_ERRORS, Bundle, is_bundle, words_of
+from .bundle import READ_ERRORS, Bundle, words_of
+from .kinds import is_bundle
 from .manifest import Tensor
 from .onnx_file import has_half_weights, read_header
 from .session import Session
+from .tables import aligned
 
 DOORS = {
     "cpu": "ONNX Runtime, CPU",
@@ -79,7 +81,7 @@ class Agreement:
 
     def __str__(self) -> str:
         rows = [_HEAD, *(_row(difference) for difference in self.differences)]
-        return "\n".join([*_aligned(rows), *_legend(self.tolerance, self.covered)])
+        return "\n".join([*aligned(rows), *_legend(self.tolerance, self.covered)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Report:
         rows: list[tuple[str, ...]] = [("door", *_HEAD)]
         for door in self.doors:
             rows += [(door.name, *_row(difference)) for difference in (door.agreement or _NOTHING).differences]
-        lines = [f"reference: {self.reference}", *(_aligned(rows, left=3) if len(rows) > 1 else [])]
+        lines = [f"reference: {self.reference}", *(aligned(rows, left=3) if len(rows) > 1 else [])]
         lines += [f"{door.name} ({DOORS[door.name]}) is absent: {door.absent}" for door in self.doors if door.absent]
         lines += [f"{door.name} FAILED: {door.failure}" for door in self.doors if door.failure]
         return "\n".join([*lines, *_legend(self.tolerance, self.covered)])
@@ -402,19 +404,6 @@ def _row(difference: Difference) -> tuple[str, ...]:
     )
 
 
-def _aligned(rows: Sequence[tuple[str, ...]], left: int = 2) -> list[str]:
-    """A line per row, with the first ``left`` columns flush left and the others flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
 def _legend(tolerance: float, covered: float | None) -> list[str]:
     lines = [f"differing: unequal integers, reals more than {tolerance:g} apart"]
     if covered is not None:
@@ -423,4 +412,4 @@ def _legend(tolerance: float, covered: float | None) -> list[str]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dibr_deploy.errors import DibrError, DoorAbsent
+from dibr_deploy.errors import DibrError, DoorAbsent, one_line
 
 _NAME_BYTES = 256
 _NO_DRIVER = "install the NVIDIA driver, or run on a machine that has an NVIDIA GPU"
@@ -299,4 +299,4 @@ def _check_index(index: int, count: int) -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return one_line(error).rstrip(".") or type(error).__name__

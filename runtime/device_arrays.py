@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dibr_deploy.errors import DibrError
+from dibr_deploy.errors import DibrError, one_line
 
 from . import dlpack
 from .cuda import CudaDevice
@@ -117,7 +117,7 @@ def device_view(name: str, tensor: Any, device: CudaDevice, stream: int, dtype: 
     try:
         view = dlpack.view(tensor, stream)
     except Exception as error:  # whatever another library raises
-        raise DibrError(f"input {name} cannot be taken through DLPack: {' '.join(str(error).split())}") from error
+        raise DibrError(f"input {name} cannot be taken through DLPack: {one_line(error)}") from error
     if view.device != (dlpack.CUDA, device.index):
         raise DibrError(
             f"input {name} must be on CUDA device {device.index} or in host memory, got DLPack device type "

@@ -22,6 +22,8 @@ from dibr_deploy import _native
 from dibr_deploy.errors import DibrError
 
 from . import schema
+from .kinds import is_bundle
+from .tables import aligned
 
 OPENS, ABSENT, BROKEN = "opens", "absent", "broken"
 TIMEOUT = 120.0
@@ -96,7 +98,7 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{name}: {_shown(value)}" for name, value in self.facts.items()]
         rows = [(library.name, _stamp(library), library.path) for library in self.libraries]
-        lines += ["", "libraries", *(_indented(rows) or ["  none"])]
+        lines += ["", "libraries", *(f"  {line}" for line in aligned(rows, left=3) or ["none"])]
         lines += ["", "doors", *_answers([(door.name, door.answer) for door in self.doors])]
         if self.model is not None:
             lines += ["", f"model {self.model}"]
@@ -174,7 +176,7 @@ class _Doctor:
         if door.answer.state != OPENS:
             return Door(door.name, door.answer, Answer(door.answer.state, "this door does not open, see above"))
         name, provider = probe
-        if name == "engine" and not _is_bundle(Path(model)):
+        if name == "engine" and not is_bundle(Path(model)):
             return Door(door.name, door.answer, Answer(ABSENT, "an ONNX file has no engine, a bundle may have one"))
         return Door(door.name, door.answer, self.ask(name, model, provider))
 
@@ -233,15 +235,9 @@ def _end(done: subprocess.CompletedProcess[str]) -> str:
     return f"{ended}: {said[-1]}" if said else ended
 
 
-def _is_bundle(path: Path) -> bool:
-    from .bundle import is_bundle
-
-    return is_bundle(path)
-
-
 def _check_manifest(path: Path) -> Answer | None:
     """Every hash of a bundle; None for an ONNX file."""
-    if not _is_bundle(path):
+    if not is_bundle(path):
         return None
     from .bundle import Bundle
 
@@ -275,11 +271,6 @@ def _stamp(library: Library) -> str:
     kernels = {True: "with CUDA kernels", False: "without CUDA kernels", None: ""}[library.cuda_kernels]
     version = f"op schema {library.schema_version}" if library.schema_version is not None else ""
     return ", ".join(filter(None, (version, kernels))) or "loads"
-
-
-def _indented(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _answers(named: Sequence[tuple[str, Answer]]) -> list[str]:

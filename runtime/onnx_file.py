@@ -74,14 +74,20 @@ class OnnxInterface(NamedTuple):
     outputs: tuple[ValueInfo, ...]
 
 
+def existing_file(path: str | Path) -> Path:
+    """The path of a model; FileNotFoundError where there is no file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"model {path} does not exist" if not path.exists() else f"model {path} is no file")
+    return path
+
+
 def read_header(path: str | Path) -> OnnxHeader:
     """Read the header of an ONNX file.
 
     Raises FileNotFoundError where there is no file, DibrError where it is cut off or no ONNX model.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"model {path} does not exist" if not path.exists() else f"model {path} is no file")
+    path = existing_file(path)
     with path.open("rb") as file:
         return parse_header(file, os.path.getsize(path), path)
 
@@ -121,34 +127,8 @@ def has_half_weights(file: BinaryIO) -> bool:
         number == _TENSOR_DATA_TYPE and _varint(file) == _FLOAT16
         for graph_end in _messages(file, end, _MODEL_GRAPH)
         for tensor_end in _messages(file, graph_end, _GRAPH_INITIALIZER)
-        for number, _ in _places(file, tensor_end)
+        for number, _, _ in _places(file, tensor_end)
     )
-
-
-def _messages(file: BinaryIO, end: int, number: int) -> Iterator[int]:
-    """Where each field of this number ends, with the file at its first byte."""
-    return (field_end for found, field_end in _places(file, end) if found == number)
-
-
-def _places(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
-    """Number and end of each field of the message that ends there; the file is at the field's first byte, and goes on
-    behind the field wherever the caller has left it."""
-    while file.tell() < end:
-        key = _varint(file)
-        start, wire_type = file.tell(), key & 7
-        if wire_type == _VARINT:
-            _varint(file)
-            field_end = file.tell()
-        else:
-            length = _varint(file) if wire_type == _BYTES else {_FIXED64: 8, _FIXED32: 4}.get(wire_type)
-            if length is None:
-                raise ValueError(f"wire type {wire_type}")
-            start, field_end = file.tell(), file.tell() + length
-        if field_end > end:
-            raise EOFError
-        file.seek(start)
-        yield key >> 3, field_end
-        file.seek(field_end)
 
 
 def parse_interface(model: bytes, path: str | Path) -> OnnxInterface:
@@ -212,28 +192,45 @@ def _size(dimension: dict[int, int | bytes], default: str) -> int | str:
 def _fields(file: BinaryIO, size: int, skip: Container[int] = ()) -> Iterator[tuple[int, int | bytes]]:
     """Field numbers and values of a protobuf message; the value of a field whose number is in ``skip`` is left unread.
 
+    Raises as ``_places``.
+    """
+    for number, wire_type, end in _places(file, size):
+        if wire_type == _VARINT:
+            yield number, _varint(file)
+        else:
+            yield number, b"" if number in skip else file.read(end - file.tell())
+
+
+def _messages(file: BinaryIO, end: int, number: int) -> Iterator[int]:
+    """Where each field of this number ends, with the file at its first byte."""
+    return (field_end for found, _, field_end in _places(file, end) if found == number)
+
+
+def _places(file: BinaryIO, end: int) -> Iterator[tuple[int, int, int]]:
+    """Number, wire type and end of each field of the message that ends there; the file is at the field's first byte,
+    and goes on behind the field wherever the caller has left it.
+
     Raises EOFError where the message ends inside of a field, ValueError where it is no protobuf message.
     """
-    while file.tell() < size:
+    while file.tell() < end:
         key = _varint(file)
         number, wire_type = key >> 3, key & 7
         if number == 0:
             raise ValueError("field number 0")
+        start = file.tell()
         if wire_type == _VARINT:
-            yield number, _varint(file)
-            continue
-        length = {_FIXED64: 8, _FIXED32: 4}.get(wire_type)
-        if wire_type == _BYTES:
-            length = _varint(file)
-        if length is None:
-            raise ValueError(f"wire type {wire_type}")
-        if file.tell() + length > size:
-            raise EOFError
-        if number in skip:
-            file.seek(length, os.SEEK_CUR)
-            yield number, b""
+            _varint(file)
+            field_end = file.tell()
         else:
-            yield number, file.read(length)
+            length = _varint(file) if wire_type == _BYTES else {_FIXED64: 8, _FIXED32: 4}.get(wire_type)
+            if length is None:
+                raise ValueError(f"wire type {wire_type}")
+            start, field_end = file.tell(), file.tell() + length
+        if field_end > end:
+            raise EOFError
+        file.seek(start)
+        yield number, wire_type, field_end
+        file.seek(field_end)
 
 
 def _varint(file: BinaryIO) -> int:

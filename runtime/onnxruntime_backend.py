@@ -145,12 +145,17 @@ def offers(provider: str) -> bool:
 def check_api(path: Path, api: int) -> None:
     """Refuse a bundle that needs a newer ONNX Runtime than the installed one, 1.N for API N."""
     version = str(import_onnxruntime().__version__)
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers and (int(numbers[1]), int(numbers[2])) < (1, api):
+    if is_older(version, api):
         raise DibrError(
             f"bundle {path} needs ONNX Runtime 1.{api} or newer, but onnxruntime {version} is installed: "
             f"pip install --upgrade 'onnxruntime>=1.{api}'"
         )
+
+
+def is_older(version: str, api: int) -> bool:
+    """Whether a version of ONNX Runtime is below 1.N for API N."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) < (1, api)
 
 
 def _offered(provider: str, onnxruntime: Any) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dibr_deploy import _native
-from dibr_deploy.errors import DibrError, DoorAbsent
+from dibr_deploy.errors import DibrError, DoorAbsent, one_line
 
 from . import schema
 
@@ -66,7 +66,7 @@ def main() -> NoReturn:
     except Problem as problem:
         answer = {"state": problem.state, "reason": str(problem), "remedy": problem.remedy}
     except Exception as error:
-        answer = {"state": "broken", "reason": f"{type(error).__name__}: {_line(error)}", "remedy": ""}
+        answer = {"state": "broken", "reason": f"{type(error).__name__}: {one_line(error)}", "remedy": ""}
     print(f"\n{json.dumps(answer)}", flush=True)
     # Some libraries crash as a process ends; that is not what was asked.
     os._exit(0)
@@ -85,7 +85,7 @@ def _libcuda() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise Absent(f"there is no NVIDIA driver ({_line(error)})", NO_DRIVER) from None
+        raise Absent(f"there is no NVIDIA driver ({one_line(error)})", NO_DRIVER) from None
     status = library.cuInit(0)
     if status == _CUDA_ERROR_NO_DEVICE:
         raise Absent("the NVIDIA driver finds no GPU", "use a machine that has one, or give the container its GPU")
@@ -163,7 +163,9 @@ def _dlopen(path: str) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(path)
     except OSError as error:
-        raise Broken(f"{Path(path).name} cannot be loaded: {_line(error)}", REINSTALL.format("dibr_deploy")) from None
+        raise Broken(
+            f"{Path(path).name} cannot be loaded: {one_line(error)}", REINSTALL.format("dibr_deploy")
+        ) from None
 
 
 def torch(device: str) -> Found:
@@ -190,13 +192,12 @@ def torch(device: str) -> Found:
 
 def onnxruntime(provider: str) -> Found:
     """A triangle through a one-node graph with a provider of ``Session``."""
-    from .onnxruntime_backend import EXECUTION_PROVIDERS
+    from .onnxruntime_backend import EXECUTION_PROVIDERS, is_older
 
     extra = "onnxruntime" if provider == "cpu" else "onnxruntime-gpu"
     module = _package("onnxruntime", f"pip install 'dibr_deploy[{extra}]'")
     said = f"onnxruntime {module.__version__}"
-    api = _api(module.__version__)
-    if api is not None and api < schema.ONNXRUNTIME_API:
+    if is_older(module.__version__, schema.ONNXRUNTIME_API):
         floor = f"1.{schema.ONNXRUNTIME_API}"
         raise Broken(f"{said} is older than {floor}", f"pip install --upgrade '{extra}>={floor}'")
     wanted = EXECUTION_PROVIDERS[provider][0]
@@ -219,10 +220,10 @@ def _run_onnxruntime(said: str, provider: str, package: Path) -> Found:
             backend = OnnxRuntimeBackend(model, provider, threads=1)
     except DoorAbsent as error:
         if "libdibr_tensorrt_static" in str(error):
-            raise Absent(f"{said}: {_line(error)}", WITH_TENSORRT) from None
-        raise Broken(f"{said}: {_why_not_loaded(provider, package) or _line(error)}", _GPU_LIBRARIES) from None
+            raise Absent(f"{said}: {one_line(error)}", WITH_TENSORRT) from None
+        raise Broken(f"{said}: {_why_not_loaded(provider, package) or one_line(error)}", _GPU_LIBRARIES) from None
     except DibrError as error:
-        raise Broken(f"{said}: {_line(error)}", REINSTALL.format("dibr_deploy")) from None
+        raise Broken(f"{said}: {one_line(error)}", REINSTALL.format("dibr_deploy")) from None
     _check_picture(said, backend.run(_triangle())["face_index"])
     return {"reason": said}
 
@@ -244,7 +245,7 @@ def _why_not_loaded(provider: str, package: Path) -> str | None:
     try:
         ctypes.CDLL(str(package.parent / "capi" / f"libonnxruntime_providers_{name}.so"))
     except OSError as error:
-        return _line(error)
+        return one_line(error)
     return None
 
 
@@ -258,14 +259,14 @@ def tensorrt(flavour: str) -> Found:
     try:
         plugins = str(_native.library_path(PLUGIN_LIBRARY))
     except FileNotFoundError as error:
-        raise Absent(f"{said}, but {_line(error)}", WITH_TENSORRT) from None
+        raise Absent(f"{said}, but {one_line(error)}", WITH_TENSORRT) from None
     if not hasattr(_dlopen(plugins), "getCreators"):
         raise Broken(f"{said}, but {plugins} has no getCreators", WITH_TENSORRT)
     listener = listener_of(module)
     try:
         load_plugins(module, listener)
     except DibrError as error:
-        raise Broken(f"{said}: {_line(error)}", WITH_TENSORRT) from None
+        raise Broken(f"{said}: {one_line(error)}", WITH_TENSORRT) from None
     creators = [
         creator for creator in module.get_plugin_registry().all_creators if creator.plugin_namespace == schema.OP_DOMAIN
     ]
@@ -296,9 +297,9 @@ def _open_device(said: str) -> None:
     try:
         open_device()
     except DoorAbsent as error:
-        raise Absent(f"{said}, but {_line(error)}", "pip install 'dibr_deploy[cuda-python]'") from None
+        raise Absent(f"{said}, but {one_line(error)}", "pip install 'dibr_deploy[cuda-python]'") from None
     except DibrError as error:
-        raise Broken(f"{said}: {_line(error)}", "pip install --upgrade 'dibr_deploy[cuda-python]'") from None
+        raise Broken(f"{said}: {one_line(error)}", "pip install --upgrade 'dibr_deploy[cuda-python]'") from None
 
 
 def model(path: str, provider: str) -> Found:
@@ -333,9 +334,9 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except (DoorAbsent, FileNotFoundError) as error:
-        raise Absent(_line(error)) from None
+        raise Absent(one_line(error)) from None
     except DibrError as error:
-        raise Broken(_line(error)) from None
+        raise Broken(one_line(error)) from None
 
 
 PROBES: dict[str, Callable[..., Found]] = {
@@ -357,7 +358,7 @@ def _package(name: str, remedy: str) -> Any:
         return importlib.import_module(name)
     except Exception as error:
         raise Broken(
-            f"the Python package {name} cannot be imported: {type(error).__name__}: {_line(error)}",
+            f"the Python package {name} cannot be imported: {type(error).__name__}: {one_line(error)}",
             REINSTALL.format(name),
         ) from None
 
@@ -368,10 +369,10 @@ def _native_library(said: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise Absent(f"{said}, but {_line(error)}", REINSTALL.format("dibr_deploy")) from None
+        raise Absent(f"{said}, but {one_line(error)}", REINSTALL.format("dibr_deploy")) from None
     except (OSError, ImportError) as error:
         reason = error.__cause__ or error  # torch keeps the dynamic loader's words there
-        raise Broken(f"{said}: {_line(reason)}", REINSTALL.format("dibr_deploy")) from None
+        raise Broken(f"{said}: {one_line(reason)}", REINSTALL.format("dibr_deploy")) from None
 
 
 def _gpus(said: str) -> str:
@@ -390,16 +391,6 @@ def _cuda_kernels(said: str) -> None:
         has_kernels = ctypes.CDLL(str(_native.library_path("libdibr.so"))).dibr_has_device(1)
     if not has_kernels:
         raise Absent(f"{said}, but this libdibr was built without CUDA kernels", WITH_CUDA)
-
-
-def _api(version: str) -> int | None:
-    """N of ONNX Runtime 1.N."""
-    found = re.match(r"1\.(\d+)", version)
-    return int(found[1]) if found else None
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())
 
 
 _SIZE = (2, 2)

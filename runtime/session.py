@@ -19,6 +19,7 @@ from dibr_deploy.errors import DibrError, DoorAbsent
 from . import schema
 from .arrays import feed_of
 from .backend import Backend, TensorInfo
+from .kinds import is_bundle
 from .libraries import check_schema_version
 from .onnx_file import OnnxHeader, parse_header, parse_interface, read_header
 from .onnxruntime_backend import OnnxModel, OnnxRuntimeBackend, check_api, offers
@@ -221,9 +222,11 @@ class Session:
 
 def _open_bundle(path: Path) -> Bundle | None:
     """None where the path is not a folder or zip file."""
-    from .bundle import Bundle, is_bundle
+    if not is_bundle(path):
+        return None
+    from .bundle import Bundle
 
-    return Bundle(path) if is_bundle(path) else None
+    return Bundle(path)
 
 
 def _bare_model(path: Path) -> OnnxModel:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dibr_deploy import _native
-from dibr_deploy.errors import DibrError, DoorAbsent, EngineRefused
+from dibr_deploy.errors import DibrError, DoorAbsent, EngineRefused, one_line
 
 from . import schema
 from .bundle import Bundle, sha256
@@ -178,10 +178,6 @@ def _check_plugin(what: str, entry: Engine, bundle: Bundle) -> None:
             f"{what} was built with another {PLUGIN_LIBRARY} than {path} (SHA-256 {entry.plugin_sha256[:12]}..., not "
             f"{actual[:12]}...): build the engine again with {rebuild_command(bundle)}"
         )
-
-
-def one_line(error: object) -> str:
-    return " ".join(str(error).split())
 
 
 class Complaints:

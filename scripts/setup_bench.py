@@ -10,12 +10,11 @@ benchmark; the rest goes on. llvmpipe needs Debian's libegl1 and libgl1-mesa-dri
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-import sysconfig
 import venv
 from pathlib import Path
+
+from environments import link_packages, pip_install
 
 PEERS = {
     "llvmpipe": ["moderngl==5.13.0", "glcontext==3.1.0"],
@@ -26,7 +25,6 @@ PLOTS = [
     "matplotlib==3.11.2",
 ]
 STAMP = "PEERS"
-LINK = "project_environment.pth"
 
 
 def install(folder: Path) -> list[str]:
@@ -40,8 +38,8 @@ def install(folder: Path) -> list[str]:
     if stamp.is_file() and stamp.read_text() == wanted:
         return []
     venv.create(folder, clear=True, with_pip=True)
-    _link(folder)
-    failed = [name for name, packages in {**PEERS, "plots": PLOTS}.items() if not _pip(folder, packages)]
+    link_packages(folder)
+    failed = [name for name, packages in {**PEERS, "plots": PLOTS}.items() if not pip_install(folder, packages)]
     if not failed:
         stamp.write_text(wanted)
     return failed
@@ -49,22 +47,6 @@ def install(folder: Path) -> list[str]:
 
 def _wanted() -> str:
     return "\n".join([sys.prefix, sys.version, *PLOTS, *(line for lines in PEERS.values() for line in lines)]) + "\n"
-
-
-def _link(folder: Path) -> None:
-    """Append this environment's packages, editable installs included, to the new one's path.
-
-    The link is relative to the environment where the two lie side by side, so that both can be moved together.
-    """
-    [packages] = folder.glob("lib/python*/site-packages")
-    own = Path(sysconfig.get_path("purelib"))
-    relative = os.path.relpath(own, folder.resolve())
-    (packages / LINK).write_text(f"import os, site, sys; site.addsitedir(os.path.join(sys.prefix, {relative!r}))\n")
-
-
-def _pip(folder: Path, packages: list[str]) -> bool:
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    return subprocess.run([*pip, "--only-binary=:all:", *packages], check=False).returncode == 0
 
 
 def main() -> int:

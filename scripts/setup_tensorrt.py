@@ -10,11 +10,10 @@ visible in that environment too, so that dibr_deploy and its tests run there.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
-import sysconfig
 import venv
 from pathlib import Path
+
+from environments import link_packages, pip_install
 
 REQUIREMENTS = (
     "numpy==2.4.6",
@@ -24,28 +23,26 @@ REQUIREMENTS = (
     "tensorrt-rtx-cu13-libs==1.7.1.116",
 )
 STAMP = "TENSORRT"
-BESIDE = "packages_beside.pth"
 
 
 def set_up(folder: Path) -> None:
     """Create the environment where it is absent or has other versions, and show it the packages beside it.
 
-    Raises subprocess.CalledProcessError where pip fails, having printed why.
+    Ends the program where pip fails, which has printed why.
     """
     stamp = folder / STAMP
     wanted = "\n".join(REQUIREMENTS) + "\n"
     if not (stamp.is_file() and stamp.read_text() == wanted):
         install(folder)
-    show_packages(folder, Path(sysconfig.get_paths()["purelib"]))
+    link_packages(folder)
     stamp.write_text(wanted)
 
 
 def install(folder: Path) -> None:
     """Create the environment with the libraries. Broken off, it is made anew the next time."""
     venv.create(folder, clear=True, with_pip=True)
-    python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--no-deps", "--only-binary=:all:", *REQUIREMENTS], check=True)
+    if not pip_install(folder, REQUIREMENTS, "--no-deps"):
+        raise SystemExit("the TensorRT libraries could not be installed")
     link_unversioned(folder)
 
 
@@ -55,22 +52,11 @@ def link_unversioned(folder: Path) -> None:
     library.with_suffix("").symlink_to(library.name)
 
 
-def show_packages(folder: Path, packages: Path) -> None:
-    """The packages of a site-packages folder, behind the environment's own, editable installs included."""
-    [own] = folder.glob("lib/python*/site-packages")
-    (own / BESIDE).write_text(f"import site; site.addsitedir({str(packages)!r})\n")
-
-
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description="Install the TensorRT libraries that the tests use.")
     parser.add_argument("folder", type=Path, help="the virtual environment to make")
-    try:
-        set_up(parser.parse_args().folder)
-    except subprocess.CalledProcessError as error:
-        print(f"the TensorRT libraries could not be installed: pip gave {error.returncode}", file=sys.stderr)
-        return 1
-    return 0
+    set_up(parser.parse_args().folder)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

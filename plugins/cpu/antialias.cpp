@@ -20,12 +20,9 @@ EdgeMap edge_map(const P& p, Arena& arena) {
 template <class P>
 void build_edge_map(const P& p, const dibr_launch& launch, const EdgeMap& map) {
   constexpr int64_t kBlock = 1 << 12;
-  const int64_t blocks = (p.faces + kBlock - 1) / kBlock;
-  const auto for_each_block = [&](const auto& body) {
-    parallel_for(launch, blocks, [&](int64_t i) { body(i * kBlock, std::min((i + 1) * kBlock, p.faces)); });
-  };
-  for_each_block([&](int64_t begin, int64_t end) { std::fill(map.heads + 3 * begin, map.heads + 3 * end, -1); });
-  for_each_block([&](int64_t begin, int64_t end) {
+  parallel_for_blocks(launch, p.faces, kBlock,
+                      [&](int64_t begin, int64_t end) { std::fill(map.heads + 3 * begin, map.heads + 3 * end, -1); });
+  parallel_for_blocks(launch, p.faces, kBlock, [&](int64_t begin, int64_t end) {
     for (int64_t face = begin; face < end; ++face) {
       const int32_t* v = p.face_indices + 3 * face;
       if (!has_edges(v)) continue;

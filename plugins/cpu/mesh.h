@@ -16,27 +16,25 @@ FaceRange faces_of(const P& p, int64_t image) {
   return {p.face_ranges[2 * image], p.face_ranges[2 * image + 1]};
 }
 
-// Reports the first of values[begin, end) outside of [lowest, highest]. The first loop has no way out, so that the
+// Finds the first of values[0, count) outside of [lowest, highest]. The first loop has no way out, so that the
 // compiler can make vectors of it.
-inline void find_fault(const int32_t* values, int64_t begin, int64_t end, int32_t lowest, int64_t highest,
+inline void find_fault(const dibr_launch& launch, const int32_t* values, int64_t count, int32_t lowest, int64_t highest,
                        LowestFault& fault) {
   const int64_t span = highest - lowest;
-  bool good = span >= 0;
-  for (int64_t i = begin; i < end; ++i) good &= uint32_t(values[i]) - uint32_t(lowest) <= uint32_t(span);
-  if (good) return;
-  for (int64_t i = begin; i < end; ++i) {
-    if (values[i] < lowest || values[i] > highest) return fault.report(i);
-  }
+  parallel_for_blocks(launch, count, 1 << 16, [&](int64_t begin, int64_t end) {
+    bool good = span >= 0;
+    for (int64_t i = begin; i < end; ++i) good &= uint32_t(values[i]) - uint32_t(lowest) <= uint32_t(span);
+    if (good) return;
+    for (int64_t i = begin; i < end; ++i) {
+      if (values[i] < lowest || values[i] > highest) return fault.report(i);
+    }
+  });
 }
 
 template <class P>
 dibr_status check_faces(const char* op, const P& p, const dibr_launch& launch) {
-  constexpr int64_t kBlock = 1 << 16;
   LowestFault fault;
-  const int64_t count = 3 * p.faces;
-  parallel_for(launch, (count + kBlock - 1) / kBlock, [&](int64_t block) {
-    find_fault(p.face_indices, block * kBlock, std::min(count, (block + 1) * kBlock), 0, p.vertices - 1, fault);
-  });
+  find_fault(launch, p.face_indices, 3 * p.faces, 0, p.vertices - 1, fault);
   if (!fault.found()) return DIBR_OK;
   const long long i = fault.position();
   return fail(DIBR_INVALID_ARGUMENT, "%s: faces[%lld, %lld] = %d is out of range for %lld vertices", op, i / 3, i % 3,
@@ -60,11 +58,7 @@ dibr_status check_face_ranges(const char* op, const P& p) {
 template <class P>
 dibr_status check_face_index(const char* op, const P& p, const dibr_launch& launch) {
   LowestFault fault;
-  constexpr int64_t kBlock = 1 << 16;
-  const int64_t count = p.batch * p.height * p.width;
-  parallel_for(launch, (count + kBlock - 1) / kBlock, [&](int64_t block) {
-    find_fault(p.face_index, block * kBlock, std::min(count, (block + 1) * kBlock), -1, p.faces - 1, fault);
-  });
+  find_fault(launch, p.face_index, p.batch * p.height * p.width, -1, p.faces - 1, fault);
   if (!fault.found()) return DIBR_OK;
   const long long i = fault.position(), w = p.width, h = p.height;
   return fail(DIBR_INVALID_ARGUMENT, "%s: face_index[%lld, %lld, %lld] = %d is out of range for %lld faces", op,

@@ -39,6 +39,13 @@ void parallel_for(const dibr_launch& launch, int64_t count, const Body& body) {
   if (state.out_of_memory) throw std::bad_alloc();
 }
 
+// Calls body(begin, end) for runs of `block` things, and a shorter last one, that together are [0, count).
+template <class Body>
+void parallel_for_blocks(const dibr_launch& launch, int64_t count, int64_t block, const Body& body) {
+  parallel_for(launch, (count + block - 1) / block,
+               [&](int64_t i) { body(i * block, std::min(count, (i + 1) * block)); });
+}
+
 // [begin, end) of part i when n things are cut into `parts` nearly equal runs.
 struct Range {
   int64_t begin, end;

@@ -64,10 +64,8 @@ class Screen {
 
   template <class T>
   void project(const dibr_launch& launch, const T* positions, bool depth_clip, int64_t height, int64_t width) const {
-    constexpr int64_t kBlock = 1024;
-    const int64_t count = batch_ * vertices_;
-    parallel_for(launch, (count + kBlock - 1) / kBlock, [&](int64_t block) {
-      for (int64_t i = block * kBlock; i < std::min(count, (block + 1) * kBlock); ++i) {
+    parallel_for_blocks(launch, batch_ * vertices_, 1024, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
         screen_[i] = screen_vertex(positions + 4 * i, depth_clip, double(width), double(height));
       }
     });

@@ -19,7 +19,8 @@ from runtime_bundles import MODEL, manifest_of
 
 from dibr_deploy.errors import DibrError
 from dibr_deploy.runtime import bundle as bundle_module
-from dibr_deploy.runtime.bundle import MAX_ZIP_RATIO, UNCHECKED_BYTES, Bundle, entries, is_bundle, write_bundle
+from dibr_deploy.runtime.bundle import MAX_ZIP_RATIO, UNCHECKED_BYTES, Bundle, entries, write_bundle
+from dibr_deploy.runtime.kinds import is_bundle
 from dibr_deploy.runtime.manifest import FORMAT_VERSION, MAX_BYTES, Engine, Manifest, Profile, parse_manifest
 
 FILES = {"model.onnx": MODEL, "model.engine": b"\x00" * 5000, "empty.bin": b""}

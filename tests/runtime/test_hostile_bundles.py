@@ -30,8 +30,9 @@ from dibr_deploy import _native
 from dibr_deploy.errors import DibrError
 from dibr_deploy.runtime import Session, tensorrt_backend
 from dibr_deploy.runtime import session as session_module
-from dibr_deploy.runtime.bundle import Bundle, is_bundle, sha256
+from dibr_deploy.runtime.bundle import Bundle, sha256
 from dibr_deploy.runtime.comparison import read_sample
+from dibr_deploy.runtime.kinds import is_bundle
 from dibr_deploy.runtime.manifest import MANIFEST_FILE, MODEL_FILE, Manifest, parse_manifest
 
 pytestmark = pytest.mark.long

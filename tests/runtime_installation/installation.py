@@ -29,6 +29,7 @@ NEEDED = (
     "pillow.libs",
 )
 LIBRARIES = ("libdibr.so", "libdibr_torch.so", "libdibr_onnxruntime.so")
+SAME_DOUBLE = {"tensorrt_rtx": "tensorrt"}
 SOURCES = {"dibr_deploy": "", "export": "export", "runtime": "runtime"}
 
 
@@ -71,7 +72,7 @@ class Installation:
     def add_double(self, name: str) -> None:
         """One of the packages in ``packages/`` beside this file. Those of torch and onnxruntime stand in front of the
         real ones."""
-        shutil.copytree(DOUBLES / "packages" / name, self.packages / name)
+        shutil.copytree(DOUBLES / "packages" / SAME_DOUBLE.get(name, name), self.packages / name)
         self.environment["DIBR_TEST_PACKAGES_BEHIND"] = str(SITE_PACKAGES)
 
     def add_library(self, name: str, source: str, *flags: str, folder: Path | None = None) -> Path:

@@ -1,11 +1,11 @@
-"""A TensorRT that loads plugin libraries and starts, and no more.
+"""A TensorRT, or by its other name a TensorRT-RTX, that loads plugin libraries and starts, and no more.
 
 DIBR_TEST_TENSORRT: "no plugins" (its registry lists none), "refuses" (it does not load them), "no start"."""
 
 import os
 from types import SimpleNamespace
 
-__version__ = "10.16.1.11"
+__version__ = {"tensorrt": "10.16.1.11", "tensorrt_rtx": "1.7.1.116"}[__name__]
 
 MODE = os.environ.get("DIBR_TEST_TENSORRT")
 

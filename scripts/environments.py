@@ -1,0 +1,28 @@
+"""Virtual environments in which the project's own packages are visible, and not installed again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+LINK = "project_environment.pth"
+
+
+def pip_install(folder: Path, packages: Sequence[str], *options: str) -> bool:
+    """Install wheels into an environment; pip prints what goes wrong. Returns whether all went well."""
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    return subprocess.run([*pip, "--only-binary=:all:", *options, *packages], check=False).returncode == 0
+
+
+def link_packages(folder: Path) -> None:
+    """Append the packages of the Python that runs this, editable installs included, to an environment's path.
+
+    The link is relative to the environment where the two lie side by side, so that both can be moved together.
+    """
+    [packages] = folder.glob("lib/python*/site-packages")
+    own = Path(sysconfig.get_path("purelib"))
+    relative = os.path.relpath(own, folder.resolve())
+    (packages / LINK).write_text(f"import os, site, sys; site.addsitedir(os.path.join(sys.prefix, {relative!r}))\n")
