@@ -1,0 +1,216 @@
+// Rasterises one tile: what Rasterize writes out, and what a fused op reads without writing it out.
+//
+//     TileRasterizer<T> rasterizer(scene, arena);     // the same calls measure the workspace (arena without a base)
+//     rasterizer.bin(launch);                         // once: projects the vertices, bins the faces to tiles
+//     parallel_for(launch, scene.batch * rasterizer.tiles(), [&](int64_t i) {
+//       const TileBuffer<T>* drawn = rasterizer.draw(i / rasterizer.tiles(), i % rasterizer.tiles());
+//       ...                                           // nullptr: nothing covers the tile
+//     });
+//
+// A TileBuffer belongs to the thread, and holds until that thread draws the next tile.
+#pragma once
+
+#include <limits>
+
+#include "core/rasterize.h"
+#include "cpu/bins.h"
+#include "cpu/screen.h"
+#include "cpu/simd.h"
+
+namespace dibr::cpu::DIBR_CPU_LEVEL {
+
+// What is rasterised, from the parameters of any op that rasterises.
+template <class T>
+struct RasterScene {
+  const T* positions;           // [B, V, 4]
+  const int32_t* face_indices;  // [F, 3]
+  const int32_t* face_ranges;   // [B, 2] or NULL
+  const int32_t* face_valid;    // [B, F] or NULL
+  int64_t batch, vertices, faces, height, width;
+  RasterRules rules;
+
+  template <class P>
+  explicit RasterScene(const P& p)
+      : positions(static_cast<const T*>(p.positions)),
+        face_indices(p.face_indices),
+        face_ranges(p.face_ranges),
+        face_valid(p.face_valid),
+        batch(p.batch),
+        vertices(p.vertices),
+        faces(p.faces),
+        height(p.height),
+        width(p.width),
+        rules{p.perspective_correct != 0, p.cull == DIBR_CULL_BACK, p.depth_clip != 0} {}
+
+  Triangle<T> triangle(int64_t image, int64_t face) const {
+    return gather_triangle(positions + image * vertices * 4, face_indices + 3 * face);
+  }
+};
+
+// The nearest depth, its face and that face's weights for each pixel of one tile.
+template <class T>
+class TileBuffer {
+ public:
+  using Lanes = Pack<T>;
+  using Integer = IntegerLike<T>;
+  // Room for a row of a tile that is written a whole Pack at a time.
+  static constexpr int kRow = kTile + Lanes::kLanes;
+
+  // The pixels of the image that the tile has; rows and columns below count from its corner.
+  const TileArea& area() const { return area_; }
+
+  // For each column of a row of the tile, the visible face, -1 where nothing covers the pixel.
+  const Integer* faces(int row) const { return face_ + row * kTile; }
+
+  // Barycentrics, 0 where nothing covers the pixel, and depth, 1 there, of a row of the tile. Each array has kRow
+  // elements, of which those beyond the tile's columns are left undefined.
+  void resolve(int row, T* b0, T* b1, T* b2, T* depth) const {
+    const int columns = int(area_.x1 - area_.x0);
+    for (int x = 0; x < columns; x += Lanes::kLanes) resolve_lanes(row * kTile + x, b0 + x, b1 + x, b2 + x, depth + x);
+  }
+
+  // For TileRasterizer.
+  void start(const RasterScene<T>& scene, const TileArea& area) {
+    area_ = area;
+    std::fill_n(depth_, kPixels, std::numeric_limits<T>::infinity());
+    std::fill_n(face_, kPixels, Integer(-1));
+    for (int i = 0; i < kTile; ++i) {
+      px_[i] = pixel_x<T>(area.x0 + i, scene.width);
+      py_[i] = pixel_y<T>(area.y0 + i, scene.height);
+    }
+  }
+
+  void draw(const RasterScene<T>& scene, int64_t image, int32_t face, const FaceBox& box) {
+    const Triangle<T> t = scene.triangle(image, face);
+    const Face f = {broadcast(t), broadcast(depth_plane(t)), T(box.sign), face};
+    const int x0 = std::max<int>(box.x0 - int(area_.x0), 0), x1 = std::min<int>(box.x1 + 1 - int(area_.x0), kTile);
+    const int y0 = std::max<int>(box.y0 - int(area_.y0), 0), y1 = std::min<int>(box.y1 + 1 - int(area_.y0), kTile);
+    for (int x = x0; x < x1; x += Lanes::kLanes) draw_columns(scene.rules, t, f, x, x1, y0, y1);
+  }
+
+ private:
+  static constexpr int kPixels = kTile * kTile;
+
+  struct Face {
+    Triangle<Lanes> triangle;
+    DepthPlane<Lanes> plane;
+    T sign;
+    int32_t face;
+  };
+
+  static Triangle<Lanes> broadcast(const Triangle<T>& t) {
+    Triangle<Lanes> out;
+    for (int k = 0; k < 3; ++k) {
+      out.x[k] = t.x[k];
+      out.y[k] = t.y[k];
+      out.z[k] = t.z[k];
+      out.w[k] = t.w[k];
+    }
+    return out;
+  }
+  static DepthPlane<Lanes> broadcast(const DepthPlane<T>& plane) {
+    return {plane.base, {plane.slope[0], plane.slope[1], plane.slope[2]}};
+  }
+
+  // Rows y0 to y1 of the columns from x on, as many as there are lanes but none from x_end on. Multiplying y' by the
+  // face's sign makes all three edge functions positive inside, front or back; the weights are ratios, so it cancels
+  // there. A later face wins only when it is strictly nearer: on equal depth the lowest index stays.
+  void draw_columns(const RasterRules& rules, const Triangle<T>& t, const Face& f, int x, int x_end, int y0, int y1) {
+    const Lanes lowest = rules.depth_clip ? T(-1) : -Limits<T>::max_depth;
+    const Lanes highest = rules.depth_clip ? T(1) : Limits<T>::max_depth;
+    const Mask<T> in_box = Lanes::count_from(T(x)) < Lanes(T(x_end));
+    const Lanes px = Lanes::load(px_ + x);
+    Lanes column[3];
+    for (int k = 0; k < 3; ++k) column[k] = f.triangle.x[k] - px * f.triangle.w[k];
+    for (int y = y0; y < y1; ++y) {
+      T row[3];
+      for (int k = 0; k < 3; ++k) row[k] = f.sign * (t.y[k] - py_[y] * t.w[k]);
+      const Edges<Lanes> edges = edge_functions<Lanes>(column[0], column[1], column[2], row[0], row[1], row[2]);
+      const Mask<T> inside = in_box & (edges.e[0] >= T(0)) & (edges.e[1] >= T(0)) & (edges.e[2] >= T(0));
+      if (!inside.any()) continue;
+      const Lanes sum_w = weighted_sum(edges, f.triangle.w);
+      const Lanes z = f.plane.base + weighted_sum(edges, f.plane.slope) / sum_w;
+      const int i = y * kTile + x;
+      const Lanes depth = Lanes::load(depth_ + i);
+      const Mask<T> visible = inside & (sum_w > T(0)) & (z >= lowest) & (z <= highest) & (z < depth);
+      if (!visible.any()) continue;
+      select(visible, z, depth).store(depth_ + i);
+      select(visible.template of<Integer>(), Pack<Integer>(f.face), Pack<Integer>::load(face_ + i)).store(face_ + i);
+      for (int k = 0; k < 3; ++k) {
+        const Lanes weight = rules.perspective_correct ? edges.e[k] : edges.e[k] * f.triangle.w[k];
+        select(visible, weight, Lanes::load(weight_[k] + i)).store(weight_[k] + i);
+      }
+    }
+  }
+
+  void resolve_lanes(int i, T* b0, T* b1, T* b2, T* depth) const {
+    const Mask<T> covered = (Pack<Integer>::load(face_ + i) >= Pack<Integer>(0)).template of<T>();
+    const Lanes u0 = Lanes::load(weight_[0] + i), u1 = Lanes::load(weight_[1] + i), u2 = Lanes::load(weight_[2] + i);
+    const Lanes total = u0 + u1 + u2;
+    select(covered, u0 / total, Lanes(T(0))).store(b0);
+    select(covered, u1 / total, Lanes(T(0))).store(b1);
+    select(covered, u2 / total, Lanes(T(0))).store(b2);
+    select(covered, Lanes::load(depth_ + i), Lanes(T(1))).store(depth);
+  }
+
+  // What lies beyond the last pixel lets every load be a whole Pack.
+  TileArea area_ = {};
+  T px_[kRow] = {}, py_[kTile] = {};
+  T depth_[kPixels + Lanes::kLanes] = {}, weight_[3][kPixels + Lanes::kLanes] = {};
+  Integer face_[kPixels + Lanes::kLanes] = {};
+};
+
+// Draws any tile of a scene. The caller has checked face_indices and face_ranges.
+template <class T>
+class TileRasterizer {
+ public:
+  TileRasterizer(const RasterScene<T>& scene, Arena& arena)
+      : scene_(scene),
+        bins_(scene.batch, scene.faces, scene.height, scene.width, arena),
+        screen_(scene.batch, scene.vertices, arena) {}
+
+  void bin(const dibr_launch& launch) {
+    screen_.project(launch, scene_.positions, scene_.rules.depth_clip, scene_.height, scene_.width);
+    bins_.build(
+        launch, [&](int64_t image) { return faces_of(scene_, image); },
+        [&](int64_t image, int64_t face) { return box(screen_.of_image(image), image, face); });
+  }
+
+  int64_t tiles() const { return bins_.tiles(); }  // of one image
+  TileArea area(int64_t tile) const { return bins_.area(tile); }
+
+  // On the calling thread. NULL where nothing covers the tile.
+  const TileBuffer<T>* draw(int64_t image, int64_t tile) const {
+    static thread_local TileBuffer<T> buffer_of_thread;
+    TileBuffer<T>& buffer = buffer_of_thread;
+    bool started = false;
+    bins_.for_each_face(image, tile, faces_of(scene_, image), [&](int32_t face) {
+      if (!started) buffer.start(scene_, bins_.area(tile));
+      started = true;
+      buffer.draw(scene_, image, face, bins_.box(image, face));
+      return true;
+    });
+    return started ? &buffer : nullptr;
+  }
+
+ private:
+  FaceBox box(const ScreenVertex* screen, int64_t image, int64_t face) const {
+    if (scene_.face_valid != nullptr && scene_.face_valid[image * scene_.faces + face] == 0) return kEmptyBox;
+    const int32_t* v = scene_.face_indices + 3 * face;
+    const int sign = clear_sign(screen[v[0]], screen[v[1]], screen[v[2]]);
+    if (sign == 0) return exact_box(image, face);
+    if (sign < 0 && scene_.rules.cull_back) return kEmptyBox;
+    return box_around(screen[v[0]], screen[v[1]], screen[v[2]], sign);
+  }
+  FaceBox exact_box(int64_t image, int64_t face) const {
+    const Triangle<T> t = scene_.triangle(image, face);
+    const PixelBox box = raster_box(t, scene_.rules, scene_.width, scene_.height);
+    return is_empty(box) ? kEmptyBox : pack_box(box, face_sign(t, false));
+  }
+
+  RasterScene<T> scene_;
+  Bins bins_;
+  Screen screen_;
+};
+
+}  // namespace dibr::cpu::DIBR_CPU_LEVEL
