@@ -4,8 +4,8 @@
 
 #include "abi/backend.h"
 #include "abi/dispatch.h"
-#include "cpu/bins.h"
 #include "cpu/scatter.h"
+#include "cpu/soft_mask_tile.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 namespace {
@@ -19,6 +19,9 @@ struct Scene {
 
   Triangle<T> triangle(int64_t image, int64_t face) const {
     return gather_triangle(static_cast<const T*>(p.positions) + image * p.vertices * 4, p.face_indices + 3 * face);
+  }
+  MaskImage<T> image(int64_t i) const {
+    return {static_cast<const T*>(p.positions) + i * p.vertices * 4, p.face_indices, p.height, p.width, rules};
   }
   void bin(Bins& bins, const dibr_launch& launch) const {
     bins.build(
@@ -39,80 +42,26 @@ struct Candidate {
   BoundaryPoint<T> point;
 };
 
-// The faces of one tile, and the search for those that take part in a pixel. One per thread, reused from tile to tile.
-template <class T>
-class TileFaces {
- public:
-  template <class P>
-  void load(const Scene<T, P>& scene, const Bins& bins, int64_t image, int64_t tile) {
-    faces_.clear();
-    indices_.clear();
-    bins.for_each_face(image, tile, faces_of(scene.p, image), [&](int32_t face) {
-      MaskFace<T> projected;
-      if (project_mask_face(scene.triangle(image, face), scene.rules.boxlen, &projected)) {
-        faces_.push_back(projected);
-        indices_.push_back(face);
-      }
-      return true;
-    });
-  }
-
-  bool empty() const { return faces_.empty(); }
-  const MaskFace<T>& face(int32_t slot) const { return faces_[size_t(slot)]; }
-  int32_t index(int32_t slot) const { return indices_[size_t(slot)]; }
-
-  void select_row(T py) {
-    row_.clear();
-    for (size_t i = 0; i < faces_.size(); ++i) {
-      if (faces_[i].y0 <= py && py < faces_[i].y1) row_.push_back({faces_[i].x0, faces_[i].x1, int32_t(i)});
-    }
-  }
-
-  // Calls use(slot, probability, point) for the pixel's candidates in index order.
-  template <class Use>
-  void for_each_candidate(T px, T py, const SoftMaskRules<T>& rules, const Use& use) const {
-    int64_t used = 0;
-    for (const Span& span : row_) {
-      if (!(span.x0 <= px && px < span.x1)) continue;
-      const MaskFace<T>& f = faces_[size_t(span.slot)];
-      const BoundaryPoint<T> point = nearest_boundary_point(f.x, f.y, px, py);
-      use(span.slot, std::exp(-rules.sigmainv * point.distance2), point);
-      if (++used == rules.knum) return;
-    }
-  }
-
- private:
-  struct Span {
-    T x0, x1;
-    int32_t slot;
-  };
-  std::vector<MaskFace<T>> faces_;
-  std::vector<int32_t> indices_;
-  std::vector<Span> row_;  // the faces whose boxes reach the current row
-};
+// Indices of the faces near a tile, ascending. The vector is the thread's own.
+template <class T, class P>
+const std::vector<int32_t>& faces_near(const Scene<T, P>& scene, const Bins& bins, int64_t image, int64_t tile) {
+  static thread_local std::vector<int32_t> faces;
+  faces.clear();
+  bins.for_each_face(image, tile, faces_of(scene.p, image), [&](int32_t face) {
+    faces.push_back(face);
+    return true;
+  });
+  return faces;
+}
 
 template <class T>
-void mask_tile(const Scene<T, dibr_soft_mask_params>& scene, const Bins& bins, int64_t image, int64_t tile) {
-  static thread_local TileFaces<T> faces;
+void mask_tile_of(const Scene<T, dibr_soft_mask_params>& scene, const Bins& bins, int64_t image, int64_t tile) {
   const dibr_soft_mask_params& p = scene.p;
   const TileArea area = bins.area(tile);
-  bool loaded = false;
-  for (int64_t y = area.y0; y < area.y1; ++y) {
-    bool selected = false;
-    for (int64_t x = area.x0; x < area.x1; ++x) {
-      const int64_t pixel = (image * p.height + y) * p.width + x;
-      T& mask = static_cast<T*>(p.mask)[pixel];
-      mask = T(1);
-      if (p.face_index[pixel] >= 0) continue;
-      if (!loaded) faces.load(scene, bins, image, tile);
-      if (!selected) faces.select_row(pixel_y<T>(y, p.height));
-      loaded = selected = true;
-      T product = T(1);
-      faces.for_each_candidate(pixel_x<T>(x, p.width), pixel_y<T>(y, p.height), scene.rules,
-                               [&](int32_t, T probability, const BoundaryPoint<T>&) { product *= T(1) - probability; });
-      mask = T(1) - product;
-    }
-  }
+  const int64_t first = (image * p.height + area.y0) * p.width + area.x0;
+  const std::vector<int32_t>& faces = faces_near(scene, bins, image, tile);
+  const MaskPixels<T, int32_t> pixels = {area, p.face_index + first, p.width, static_cast<T*>(p.mask) + first, p.width};
+  mask_tile(scene.image(image), pixels, faces.data(), int64_t(faces.size()));
 }
 
 template <class T>
@@ -125,7 +74,7 @@ dibr_status forward(const dibr_soft_mask_params& p, const dibr_launch& launch) {
   Bins bins(p.batch, p.faces, p.height, p.width, arena);
   scene.bin(bins, launch);
   parallel_for(launch, p.batch * bins.tiles(),
-               [&](int64_t i) { mask_tile<T>(scene, bins, i / bins.tiles(), i % bins.tiles()); });
+               [&](int64_t i) { mask_tile_of<T>(scene, bins, i / bins.tiles(), i % bins.tiles()); });
   return DIBR_OK;
 }
 
@@ -168,7 +117,10 @@ void tile_gradient(const Scene<T, dibr_soft_mask_backward_params>& scene, const 
       const int64_t pixel = (image * p.height + y) * p.width + x;
       const T grad = static_cast<const T*>(p.grad_mask)[pixel];
       if (p.face_index[pixel] >= 0 || grad == T(0)) continue;
-      if (!loaded) faces.load(scene, bins, image, tile);
+      if (!loaded) {
+        const std::vector<int32_t>& near = faces_near(scene, bins, image, tile);
+        faces.load(scene.image(image), near.data(), int64_t(near.size()));
+      }
       if (faces.empty()) return;
       if (!selected) faces.select_row(pixel_y<T>(y, p.height));
       loaded = selected = true;
