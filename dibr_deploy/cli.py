@@ -22,7 +22,15 @@ COMMAND_MODULES = (
     "dibr_deploy.runtime.cli",
 )
 
-_EXTRAS = {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnx", "torch": "train", "tqdm": "train"}
+_EXTRAS = {
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "onnxscript": "onnx",
+    "tensorboard": "tensorboard",
+    "torch": "train",
+    "tqdm": "train",
+    "yaml": "train",
+}
 """By Python package: the extra of this project that brings it."""
 
 _USER_ERRORS = (ValueError, OSError)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 INTERRUPTED = 130
+
+_SETTINGS = ("steps", "batch", "lr", "seed", "image_size", "texture_size", "checkpoint_every", "device", "precision")
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `train`."""
     train = subparsers.add_parser("train", help="train an image-to-mesh network from images, masks and cameras")
-    train.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="dataset, see docs/data.md")
-    train.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of the run")
+    train.add_argument("--config", type=Path, metavar="FILE", help="TOML or YAML; options given here come first")
+    train.add_argument("--data", type=Path, metavar="FOLDER", help="dataset, see docs/data.md")
+    train.add_argument("--output", type=Path, metavar="RUN", help="folder of the run")
     train.add_argument("--resume", action="store_true", help="go on with the run in RUN; settings are taken from it")
     train.add_argument("--steps", type=int, help="optimiser steps of the whole run (default 2000)")
     train.add_argument("--batch", type=int, help="input images per step (default 8)")
@@ -22,23 +26,45 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     train.add_argument("--image-size", type=int, help="side of the network's input (default 64)")
     train.add_argument("--texture-size", type=int, help="side of the predicted texture (default 64)")
     train.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints (default 250)")
+    train.add_argument("--device", help="auto, cpu or cuda (default auto)")
+    train.add_argument("--precision", help="of the network's layers, float32 or bfloat16 (default float32)")
+    train.add_argument("--tensorboard", action="store_true", default=None, help="log for TensorBoard too")
     train.set_defaults(run=_train)
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from .config import parse_config
+    from .config import TrainingConfig, parse_config
+    from .distributed import join_processes
     from .trainer import Trainer, read_config
 
-    names = ("steps", "batch", "lr", "seed", "image_size", "texture_size", "checkpoint_every")
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    kept = read_config(arguments.output) if arguments.resume else {}
-    trainer = Trainer(arguments.data, arguments.output, parse_config({**kept, **given}), resume=arguments.resume)
-    try:
-        trainer.run()
-    except KeyboardInterrupt:
-        print(f"dibr: stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
-        return INTERRUPTED
-    predicted, template = trainer.held_out_iou()
-    print(f"mask IoU on held-out views: {predicted:.3f} (untouched sphere: {template:.3f})")
-    print(f"checkpoint written to {arguments.output}")
+    data, output, given = _settings(arguments)
+    kept = read_config(output) if arguments.resume else {}
+    config: TrainingConfig = parse_config({**kept, **given})
+    with join_processes(config.device) as processes:
+        trainer = Trainer(data, output, config, resume=arguments.resume, processes=processes)
+        try:
+            trainer.run()
+        except KeyboardInterrupt:
+            if processes.first:
+                print(f"dibr: stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
+            return INTERRUPTED
+        if processes.first:
+            predicted, template = trainer.held_out_iou()
+            print(f"mask IoU on held-out views: {predicted:.3f} (untouched sphere: {template:.3f})")
+            print(f"checkpoint written to {output}")
     return 0
+
+
+def _settings(arguments: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
+    """Data, output and the other settings, from the command line first and then from the file of --config."""
+    from ..errors import DibrError
+    from .config import read_config_file
+
+    values = {} if arguments.config is None else read_config_file(arguments.config)
+    for name in ("data", "output", "tensorboard", *_SETTINGS):
+        if getattr(arguments, name) is not None:
+            values[name] = getattr(arguments, name)
+    for name in ("data", "output"):
+        if not isinstance(values.get(name), str | Path):
+            raise DibrError(f"--{name} is needed, here or as {name} in the file of --config")
+    return Path(values.pop("data")), Path(values.pop("output")), values

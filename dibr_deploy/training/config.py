@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,7 +19,7 @@ class TrainingConfig(BaseModel):
     steps: int = Field(default=2000, ge=1)
     """Optimiser steps of the whole run; learning rate and mask sharpness follow step / steps."""
     batch: int = Field(default=8, ge=1)
-    """Input images per step; each is rendered from two cameras."""
+    """Input images per step over all processes, a multiple of their number; each is rendered from two cameras."""
     lr: float = Field(default=1e-3, gt=0)
     """Learning rate of Adam at its peak; it falls along a half cosine to a twentieth."""
     seed: int = Field(default=0, ge=0)
@@ -36,6 +38,12 @@ class TrainingConfig(BaseModel):
     sigmainv_start: float = Field(default=7000.0, gt=0)
     sigmainv_end: float = Field(default=30000.0, gt=0)
     """Sharpness of the soft mask at the first and from the middle of the run, geometric in between."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes a GPU where torch sees one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's layers under autocast; weights, the optimiser and everything behind the network stay float32."""
+    tensorboard: bool = False
+    """Whether to write losses and sample pictures for TensorBoard too, into ``tensorboard/`` of the run."""
 
 
 def parse_config(values: Mapping[str, object]) -> TrainingConfig:
@@ -46,3 +54,42 @@ def parse_config(values: Mapping[str, object]) -> TrainingConfig:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         raise DibrError(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']}") from error
+
+
+def read_config_file(path: str | Path) -> dict[str, Any]:
+    """The values of a TOML or YAML file, told apart by its suffix, unchecked.
+
+    Raises:
+        DibrError: there is no such file, its suffix is neither, or it is not a table of values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DibrError(f"config file {path} does not exist")
+    readers = {".toml": _read_toml, ".yaml": _read_yaml, ".yml": _read_yaml}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DibrError(f"config file {path} must end in {', '.join(readers)}")
+    values = reader(path)
+    if not isinstance(values, dict):
+        raise DibrError(f"config file {path} must hold names and values, got {type(values).__name__}")
+    return values
+
+
+def _read_toml(path: Path) -> Any:
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DibrError(f"config file {path} is not TOML: {error}") from error
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DibrError(f"config file {path} is not YAML: {' '.join(str(error).split())}") from error

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -20,10 +22,12 @@ from ..files import write_atomically
 from ..losses import flattening_loss, laplacian_loss, mask_iou_loss, masked_l1_loss
 from ..mesh import edge_faces, unique_edges
 from ..metrics import mask_iou
-from ..models import ImageToMesh, ImageToMeshRenderer, ModelConfig, RenderedPrediction
+from ..models import ImageToMesh, ImageToMeshRenderer, MeshPrediction, ModelConfig, RenderedPrediction
 from ..pictures import to_bytes
 from .checkpoint import FILE_NAME, model_of, read_checkpoint, save_checkpoint
 from .config import TrainingConfig
+from .distributed import Processes
+from .logs import TensorBoardLog
 from .sampling import PairSampler, held_out_pairs, split_views
 
 LOG_NAME = "losses.csv"
@@ -31,6 +35,8 @@ LOG_COLUMNS = ["step", "loss", "mask", "color", "laplacian", "flattening", "held
 SAMPLES = 6
 
 _LAST_LEARNING_RATE = 0.05
+_MAY_CHANGE = ("steps", "device", "tensorboard")
+"""Settings that a resumed run may have otherwise than before."""
 
 
 class Trainer:
@@ -38,27 +44,49 @@ class Trainer:
 
     Each step predicts a mesh from one view of an object, renders it from that view's camera and from a second one's,
     and compares both pictures with the images and masks. A run that was stopped and resumed ends with the same
-    weights, bit for bit, as one that was not, on the same machine with the same number of threads.
+    weights, bit for bit, as one that was not, on the same machine with the same number of threads and processes.
+
+    Several processes share each step's batch and average their gradients, so that the losses are those of one process
+    with the whole batch but for rounding. The first one writes the files.
 
     Attributes:
         model: what is being trained.
         step: how many steps are done.
     """
 
-    def __init__(self, data: str | Path, output: str | Path, config: TrainingConfig, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        data: str | Path,
+        output: str | Path,
+        config: TrainingConfig,
+        *,
+        resume: bool = False,
+        processes: Processes | None = None,
+    ) -> None:
         """Opens the dataset and starts a run in ``output``, or takes up the one that is there.
 
+        Args:
+            data: folder of the dataset. output: of the run. config: its settings.
+            resume: go on with the run in ``output``.
+            processes: this process among those that share the run, and its device; see
+                ``dibr_deploy.training.distributed.join_processes``. None trains alone, on the CPU.
+
         Raises:
-            DibrError: the dataset is wrong; ``output`` holds files but ``resume`` is False; ``resume`` is True but
-                there is no checkpoint, or its settings other than ``steps`` are not those of ``config``.
+            DibrError: the dataset is wrong; the batch cannot be shared evenly; ``output`` holds files but ``resume``
+                is False; ``resume`` is True but there is no checkpoint, or its settings other than ``steps``,
+                ``device`` and ``tensorboard`` are not those of ``config``.
         """
         self.config, self.output = config, Path(output)
+        self.processes = processes = processes or Processes()
+        if config.batch % processes.count:
+            raise DibrError(f"batch must be a multiple of the {processes.count} processes, got {config.batch}")
         content = self._checkpoint_content(resume)
         self.data = PosedImages(data)
         training_views, held_out = split_views(self.data.views_of)
         self._held_out = {name: views or training_views[name] for name, views in held_out.items()}
         self._sampler = PairSampler(training_views, config.batch, config.seed)
         self.model = self._new_model() if content is None else model_of(content, self.output)
+        self.model.to(processes.device)
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
         self.step = 0
         if content is not None:
@@ -66,6 +94,7 @@ class Trainer:
             self.step = content["training"]["step"]
         faces = self.model.network.faces
         self._edges, self._edge_faces = unique_edges(faces), edge_faces(faces)
+        self._shared_network = processes.together(self.model.network)
 
     def run(self) -> None:
         """Trains to the last step. An interrupt (Ctrl-C) leaves a checkpoint of the last whole step behind.
@@ -73,27 +102,51 @@ class Trainer:
         Raises:
             DibrError: the loss is no longer finite.
         """
-        self.output.mkdir(parents=True, exist_ok=True)
-        self._start_log()
-        progress = tqdm(total=self.config.steps, initial=self.step, desc="training", unit="step", disable=None)
-        with progress, (self.output / LOG_NAME).open("a", newline="") as file:
-            log = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
+        self.processes.wait()  # until all have seen that the folder is empty
+        with contextlib.ExitStack() as stack:
+            record = stack.enter_context(self._recorder()) if self.processes.first else _ignore
             try:
                 while self.step < self.config.steps:
                     row = self._train_step()
-                    pause = self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps
-                    if pause:
-                        row["held_out_iou"] = f"{self._evaluate():.6g}"
-                    log.writerow(row)
-                    file.flush()
-                    if pause:
-                        self._save()
-                        progress.write(f"step {self.step}: loss {row['loss']}, held-out mask IoU {row['held_out_iou']}")
-                    progress.update()
-                    progress.set_postfix_str(f"loss {row['loss']}", refresh=False)
+                    if self.processes.first:
+                        record(row)
             except KeyboardInterrupt:
-                self._save()
+                if self.processes.first:
+                    self._save()
                 raise
+
+    @contextlib.contextmanager
+    def _recorder(self) -> Iterator[Callable[[dict[str, Any]], None]]:
+        """A function that takes each step's row: into the log, the progress bar and, now and then, a checkpoint."""
+        config = self.config
+        self.output.mkdir(parents=True, exist_ok=True)
+        self._start_log()
+        if self.step == 0:
+            self._save()  # so that a run that is killed before its first checkpoint can go on too
+        folder = self.output / "tensorboard" if config.tensorboard else None
+        with (
+            tqdm(total=config.steps, initial=self.step, desc="training", unit="step", disable=None) as progress,
+            (self.output / LOG_NAME).open("a", newline="") as file,
+            TensorBoardLog(folder, self.step) as board,
+        ):
+            log = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
+
+            def record(row: dict[str, Any]) -> None:
+                pause = self.step % config.checkpoint_every == 0 or self.step == config.steps
+                if pause:
+                    sheet, iou = self._evaluate()
+                    row["held_out_iou"] = f"{iou:.6g}"
+                    board.picture("samples", sheet, self.step)
+                log.writerow(row)
+                file.flush()
+                board.numbers(row, self.step)
+                if pause:
+                    self._save()
+                    progress.write(f"step {self.step}: loss {row['loss']}, held-out mask IoU {row['held_out_iou']}")
+                progress.update()
+                progress.set_postfix_str(f"loss {row['loss']}", refresh=False)
+
+            yield record
 
     def held_out_iou(self) -> tuple[float, float]:
         """Mean IoU of the covered pixels with the masks of held-out views: the prediction's, and the bare template's.
@@ -103,12 +156,13 @@ class Trainer:
         """
         inputs, targets = self._evaluation_views()
         template = self.model.network.template.expand(len(inputs), -1, -1)
+        seen, wanted = self._views(inputs), self._views(targets)
         with torch.no_grad():
-            prediction = self.model.network(self._input(self.data.views(inputs)))
+            prediction = self.model.network(self._input(seen))
             scores = []
             for vertices in (prediction.vertices, template):
-                rendered = self.model.render(prediction._replace(vertices=vertices), self.data.views(targets)[2])
-                scores.append(float(mask_iou((rendered.face_index >= 0).float(), self.data.views(targets).mask).mean()))
+                rendered = self.model.render(prediction._replace(vertices=vertices), wanted.world_to_clip)
+                scores.append(float(mask_iou((rendered.face_index >= 0).float(), wanted.mask).mean()))
         return scores[0], scores[1]
 
     def _checkpoint_content(self, resume: bool) -> dict[str, Any] | None:
@@ -119,7 +173,7 @@ class Trainer:
         content = read_checkpoint(self.output / FILE_NAME)
         kept = content["training"].get("config", {})
         for name, value in self.config.model_dump().items():
-            if name != "steps" and kept.get(name) != value:
+            if name not in _MAY_CHANGE and kept.get(name, value) != value:
                 raise DibrError(f"the run in {self.output} has {name} = {kept.get(name)}, got {value}")
         return content
 
@@ -133,9 +187,9 @@ class Trainer:
     def _train_step(self) -> dict[str, Any]:
         """One optimiser step; returns its row of the log."""
         self._follow_schedule()
-        inputs, targets = (self.data.views(views) for views in self._sampler(self.step))
+        inputs, targets = (self._views(self.processes.share(views)) for views in self._sampler(self.step))
         wanted = View(*(torch.cat(parts) for parts in zip(inputs, targets, strict=True)))
-        prediction = self.model.network(self._input(inputs))
+        prediction = self._predict(inputs)
         twice = type(prediction)(*(torch.cat([part, part]) for part in prediction))
         losses = self._losses(self.model.render(twice, wanted.world_to_clip), wanted, prediction.vertices)
         weights = self.config
@@ -145,19 +199,34 @@ class Trainer:
             + weights.laplacian_weight * losses["laplacian"]
             + weights.flattening_weight * losses["flattening"]
         )
-        if not bool(torch.isfinite(loss)):
-            raise DibrError(f"the loss is {float(loss.detach())} at step {self.step}: lower lr, now {self.config.lr}")
+        means = self.processes.mean(torch.stack([loss, *losses.values()])).tolist()
+        if not math.isfinite(means[0]):
+            raise DibrError(f"the loss is {means[0]} at step {self.step}: lower lr, now {self.config.lr}")
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
         self.step += 1
-        values = {name: f"{float(value.detach()):.6g}" for name, value in {"loss": loss, **losses}.items()}
+        values = {name: f"{value:.6g}" for name, value in zip(["loss", *losses], means, strict=True)}
         return {"step": self.step, **values, "held_out_iou": ""}
 
+    def _views(self, indices: list[int]) -> View:
+        return View(*(part.to(self.processes.device) for part in self.data.views(indices)))
+
+    def _predict(self, views: View) -> MeshPrediction:
+        """Through the wrapper that shares gradients, at the precision of the run."""
+        reduced = self.config.precision == "bfloat16"
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=reduced):
+            prediction = self._shared_network(self._input(views))
+        return MeshPrediction(*(part.float() for part in prediction))
+
     def _losses(self, rendered: RenderedPrediction, wanted: View, vertices: Tensor) -> dict[str, Tensor]:
+        color = masked_l1_loss(rendered.image, wanted.image.permute(0, 2, 3, 1), wanted.mask)
+        # A mean over the covered pixels of all processes: each counts by how many of them it has.
+        covered = wanted.mask.sum()
+        share = covered / self.processes.mean(covered).clamp(min=1)
         return {
             "mask": mask_iou_loss(rendered.mask, wanted.mask),
-            "color": masked_l1_loss(rendered.image, wanted.image.permute(0, 2, 3, 1), wanted.mask),
+            "color": share * color,
             "laplacian": laplacian_loss(vertices, self._edges),
             "flattening": flattening_loss(vertices, self.model.network.faces, self._edge_faces),
         }
@@ -182,19 +251,19 @@ class Trainer:
         pairs = held_out_pairs(self._held_out)
         return [view for view, _ in pairs], [following for _, following in pairs]
 
-    def _evaluate(self) -> float:
-        """Writes sample pictures and returns the IoU on held-out views."""
-        inputs, targets = (self.data.views(views[:SAMPLES]) for views in self._evaluation_views())
+    def _evaluate(self) -> tuple[np.ndarray, float]:
+        """Writes sample pictures; returns them, [H, W, 3] uint8, and the IoU on held-out views."""
+        inputs, targets = (self._views(views[:SAMPLES]) for views in self._evaluation_views())
         with torch.no_grad():
             rendered = self.model(self._input(inputs), targets.world_to_clip)
         rows = [inputs.image.permute(0, 2, 3, 1), targets.image.permute(0, 2, 3, 1), rendered.image]
         rows.append(rendered.mask.unsqueeze(-1).expand(-1, -1, -1, 3))
         sheet = torch.cat([torch.cat(list(row), dim=1) for row in rows])
-        picture = Image.fromarray(to_bytes(sheet))
+        pixels = to_bytes(sheet)
         folder = self.output / "samples"
         folder.mkdir(exist_ok=True)
-        write_atomically(folder / f"step_{self.step:06d}.png", picture.save)
-        return self.held_out_iou()[0]
+        write_atomically(folder / f"step_{self.step:06d}.png", Image.fromarray(pixels).save)
+        return pixels, self.held_out_iou()[0]
 
     def _save(self) -> None:
         training = {
@@ -211,6 +280,10 @@ class Trainer:
             rows = [row for row in list(csv.reader(file))[1:] if len(row) == len(LOG_COLUMNS)]
         kept = [LOG_COLUMNS, *(row for row in rows if int(row[0]) <= self.step)]
         write_atomically(self.output / LOG_NAME, "".join(",".join(row) + "\n" for row in kept))
+
+
+def _ignore(row: dict[str, Any]) -> None:
+    """What the other processes do with a step's row."""
 
 
 def read_config(output: str | Path) -> dict[str, Any]:

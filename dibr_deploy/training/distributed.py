@@ -1,0 +1,84 @@
+"""Several processes that train one model, as `torchrun` starts them; alone, everything here is the identity."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import DibrError
+
+
+class Processes(NamedTuple):
+    """This process among those of a run."""
+
+    rank: int = 0
+    count: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes files."""
+        return self.rank == 0
+
+    def share(self, batch: list[int]) -> list[int]:
+        """This process's part of a step's views; all parts have the same length."""
+        part = len(batch) // self.count
+        return batch[self.rank * part : (self.rank + 1) * part]
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over the processes, without gradient."""
+        value = value.detach().clone()
+        if self.count > 1:
+            dist.all_reduce(value)
+            value /= self.count
+        return value
+
+    def together(self, module: nn.Module) -> nn.Module:
+        """The module, whose gradients from now on are means over the processes."""
+        return module if self.count == 1 else DistributedDataParallel(module)
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[Processes]:
+    """Joins the processes that `torchrun` started; a process that was started alone stays alone.
+
+    They talk through NCCL where they train on GPUs, each on its own, and through gloo on the CPU.
+
+    Args:
+        device: "cpu", "cuda", or "auto": a GPU where torch sees one.
+
+    Raises:
+        DibrError: "cuda" where torch sees no GPU, or fewer than this machine's processes.
+    """
+    count, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    place = _device(device, local)
+    if count == 1:
+        yield Processes(device=place)
+        return
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), count, place)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if local_rank >= gpus:
+        raise DibrError(f"device is cuda, but process {local_rank} of this machine has no GPU: torch sees {gpus}")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
