@@ -235,9 +235,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(dataset: Path, tmp_path
             assert float(shared[name]) == pytest.approx(float(alone[name]), rel=1e-4)
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused(
-    dataset: Path, config: TrainingConfig, tmp_path: Path
-) -> None:
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(dataset: Path, config: TrainingConfig, tmp_path: Path) -> None:
     with pytest.raises(DibrError, match="batch must be a multiple of the 2 processes, got 3"):
         Trainer(dataset, tmp_path / "run", config, processes=Processes(0, 2))
 
