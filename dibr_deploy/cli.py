@@ -20,16 +20,15 @@ COMMAND_MODULES = (
     "dibr_deploy.export.cli",
     "dibr_deploy.export.verify_cli",
     "dibr_deploy.runtime.cli",
+    "dibr_deploy.runtime.server.cli",
 )
 
 _EXTRAS = {
-    "onnx": "onnx",
+    **dict.fromkeys(("google", "grpc", "multipart", "prometheus_client", "starlette", "uvicorn"), "serve"),
+    **dict.fromkeys(("onnx", "onnxscript"), "onnx"),
+    **dict.fromkeys(("torch", "tqdm", "yaml"), "train"),
     "onnxruntime": "onnxruntime",
-    "onnxscript": "onnx",
     "tensorboard": "tensorboard",
-    "torch": "train",
-    "tqdm": "train",
-    "yaml": "train",
 }
 """By Python package: the extra of this project that brings it."""
 

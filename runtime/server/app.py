@@ -1,0 +1,223 @@
+"""The service over HTTP, as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from . import http_infer, metrics
+from .auth import Keys
+from .errors import Reason, RequestError
+from .http_body import packed, read_body, wanted_coding
+from .repository import Model
+from .service import EXTENSIONS, NAME, Service
+from .tensors import datatype_of, metadata_shape
+
+log = logging.getLogger(__name__)
+
+PUBLIC_PATHS = ("/v2/health/live", "/v2/health/ready")
+"""What needs no API key, and what begins with one of PUBLIC_PREFIXES."""
+PUBLIC_PREFIXES: tuple[str, ...] = ("/static/",)
+PLATFORM = "dibr_deploy_onnx"
+
+
+def build_app(service: Service, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """The protocol's endpoints, metrics, and further routes, which find the service as ``request.app.state.service``.
+
+    Errors of a route that are RequestError become its status and ``{"error": sentence}``.
+    """
+    model = "/v2/models/{name}"
+    version = model + "/versions/{version}"
+    app = Starlette(
+        routes=[
+            Route("/v2", _server_metadata),
+            Route("/v2/health/live", _live),
+            Route("/v2/health/ready", _ready),
+            Route("/v2/repository/index", _index, methods=["POST"]),
+            Route("/metrics", _metrics),
+            *(Route(path, _model_metadata) for path in (model, version)),
+            *(Route(f"{path}/ready", _model_ready) for path in (model, version)),
+            *(Route(f"{path}/infer", _infer, methods=["POST"]) for path in (model, version)),
+            *routes,
+        ],
+        exception_handlers={RequestError: _refused, HTTPException: _http_error, Exception: _failed},
+    )
+    app.state.service = service
+    return _Door(app, Keys(service.settings.api_keys))
+
+
+def service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def model_of(request: Request) -> tuple[str, str]:
+    """Name and version in the path; "" for no version."""
+    return request.path_params["name"], request.path_params.get("version", "")
+
+
+async def unless_gone(request: Request, task: Awaitable[Any]) -> Any:
+    """The result, or a cancelled task and ``RequestError`` as soon as the client has closed its connection.
+
+    The body must have been read.
+    """
+    work = asyncio.ensure_future(task)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        raise RequestError(Reason.CANCELLED, "the client went away")
+    finally:
+        gone.cancel()
+        work.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class _Door:
+    """Asks for the API key, and logs what was answered."""
+
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.monotonic()
+        status = 500
+
+        async def sending(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._handler(scope)(scope, receive, sending)
+        finally:
+            client = scope.get("client")
+            log.info(
+                "request",
+                extra={
+                    "protocol": "http", "method": scope["method"], "path": scope["path"][:200], "status": status,
+                    "client": client[0] if client else None, "seconds": round(time.monotonic() - began, 6),
+                },
+            )  # fmt: skip
+
+    def _handler(self, scope: Scope) -> ASGIApp:
+        path = scope["path"]
+        if path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES):
+            return self._app
+        headers = dict(scope["headers"])
+        shown = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"x-api-key"))
+        if self._keys.admit(*shown):
+            return self._app
+        error = RequestError(Reason.UNAUTHENTICATED, "this needs an API key: Authorization: Bearer KEY")
+        return _error(error.reason.http_status, str(error), {"www-authenticate": "Bearer"})
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status, headers)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    headers = {"retry-after": "1"} if error.reason in (Reason.QUEUE_FULL, Reason.UNAVAILABLE) else {}
+    if error.reason in (Reason.TOO_LARGE, Reason.SLOW_UPLOAD, Reason.UNAVAILABLE):
+        headers["connection"] = "close"  # the rest of the body is not worth reading
+    return _error(error.reason.http_status, str(error), headers)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, error.detail, dict(error.headers or {}))
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    log.error("request failed", extra={"why": repr(error)})
+    return _error(500, "the service failed at this request")
+
+
+async def _live(_: Request) -> Response:
+    return JSONResponse({"live": True})
+
+
+async def _ready(request: Request) -> Response:
+    ready = service_of(request).ready
+    return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+
+async def _server_metadata(request: Request) -> Response:
+    return JSONResponse({"name": NAME, "version": service_of(request).version, "extensions": list(EXTENSIONS)})
+
+
+async def _index(request: Request) -> Response:
+    state = "READY" if service_of(request).ready else "UNAVAILABLE"
+    return JSONResponse(
+        [
+            {"name": model.name, "version": model.version, "state": state, "reason": ""}
+            for model in service_of(request).models.all()
+        ]
+    )
+
+
+async def _metrics(request: Request) -> Response:
+    return Response(service_of(request).metrics.text(), media_type=metrics.CONTENT_TYPE)
+
+
+async def _model_metadata(request: Request) -> Response:
+    models = service_of(request).models
+    model = models.find(*model_of(request))
+    return JSONResponse({"versions": models.versions(model.name), **model_metadata(model)})
+
+
+def model_metadata(model: Model) -> dict[str, Any]:
+    """As the protocol has it, without the versions."""
+    session = model.session
+    tensors = {
+        kind: [
+            {"name": info.name, "datatype": datatype_of(info.dtype), "shape": metadata_shape(info)} for info in infos
+        ]
+        for kind, infos in (("inputs", session.inputs), ("outputs", session.outputs))
+    }
+    return {"name": model.name, "platform": PLATFORM, **tensors}
+
+
+async def _model_ready(request: Request) -> Response:
+    service = service_of(request)
+    service.models.find(*model_of(request))
+    return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+
+
+async def _infer(request: Request) -> Response:
+    service = service_of(request)
+    with service.accepted(*model_of(request), "http") as model:
+        body = await read_body(request, service.settings)
+        asked = await http_infer.parse(body, request.headers.get(http_infer.HEADER_LENGTH))
+        outputs = await unless_gone(request, service.infer(model, asked.request))
+        content, json_length = http_infer.answer(asked, model.name, model.version, outputs)
+    headers = {}
+    if json_length is not None:
+        headers[http_infer.HEADER_LENGTH] = str(json_length)
+    coding = wanted_coding(request)
+    if coding is not None:
+        content = await packed(content, coding)
+        headers["content-encoding"] = coding
+    media = "application/json" if json_length is None else "application/octet-stream"
+    return Response(content, headers=headers, media_type=media)

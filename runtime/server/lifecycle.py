@@ -1,0 +1,169 @@
+"""A service from its start to its end: ports, signals, and an orderly shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import uvicorn
+
+from dibr_deploy.errors import DibrError
+
+from .app import build_app
+from .grpc_server import GrpcServer
+from .repository import ModelSpec
+from .routes import extra_routes
+from .service import Service
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+_TICK = 0.05
+_KEEP_ALIVE = 60
+_TO_SEND = 5.0
+"""Seconds that connections have to take their last answers."""
+
+
+class Ports(NamedTuple):
+    """Where a started service listens."""
+
+    http: int
+    grpc: int | None
+
+
+class _HttpServer(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the lifecycle's: one of them ends HTTP and gRPC together."""
+        yield
+
+
+async def serve(
+    specs: Sequence[ModelSpec],
+    settings: Settings,
+    *,
+    started: Callable[[Ports], object] = lambda ports: None,
+    stop: asyncio.Event | None = None,
+) -> bool:
+    """Open the models, listen, and return after SIGTERM or SIGINT, when accepted requests are answered.
+
+    SIGHUP opens models again that have changed on disk.
+
+    Args:
+        specs: the models.
+        settings: everything else.
+        started: called when requests are taken.
+        stop: ends the service when it is set, as SIGTERM does.
+
+    Returns:
+        Whether every accepted request was answered.
+
+    Raises:
+        DibrError: a port or a certificate cannot be had, or what ``Session`` raises of a model.
+    """
+    stop = stop or asyncio.Event()
+    service = await asyncio.to_thread(Service, specs, settings)
+    try:
+        with _listening(settings) as listener:
+            http = _HttpServer(_http_config(service, settings))
+            grpc_server = _grpc_server(service)
+            serving = asyncio.create_task(http.serve(sockets=[listener]))
+            while not http.started and not serving.done():
+                await asyncio.sleep(_TICK / 10)
+            if grpc_server is not None:
+                await grpc_server.start()
+            _on_signals(service, stop)
+            ports = Ports(listener.getsockname()[1], grpc_server.port if grpc_server else None)
+            log.info("started", extra={"host": settings.host, **ports._asdict(), "models": _names(service)})
+            started(ports)
+            await asyncio.wait((asyncio.ensure_future(stop.wait()), serving), return_when=asyncio.FIRST_COMPLETED)
+            return await _shut_down(service, http, grpc_server, serving)
+    finally:
+        await asyncio.to_thread(service.close)
+
+
+async def _shut_down(
+    service: Service, http: _HttpServer, grpc_server: GrpcServer | None, serving: asyncio.Task[None]
+) -> bool:
+    timeout = service.settings.shutdown_timeout
+    log.info("shutting down", extra={"timeout": timeout})
+    service.stop_accepting()
+    calls = asyncio.create_task(grpc_server.stop(timeout)) if grpc_server is not None else None
+    finished = await service.finish(timeout)
+    http.should_exit = True
+    await serving
+    if calls is not None:
+        await calls
+    log.info("stopped", extra={"all_answered": finished})
+    return finished
+
+
+def _names(service: Service) -> list[str]:
+    return [f"{model.name}:{model.version}" for model in service.models.all()]
+
+
+def _http_config(service: Service, settings: Settings) -> uvicorn.Config:
+    try:
+        config = uvicorn.Config(
+            build_app(service, extra_routes()),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=settings.max_connections,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=int(_TO_SEND),
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+        )
+        config.load()
+    except OSError as error:  # of ssl
+        raise DibrError(f"the TLS certificate or key cannot be used: {error}") from error
+    return config
+
+
+def _grpc_server(service: Service) -> GrpcServer | None:
+    settings = service.settings
+    if settings.grpc_port is None:
+        return None
+    try:
+        return GrpcServer(service)
+    except RuntimeError as error:
+        raise DibrError(f"gRPC cannot listen at {settings.host}:{settings.grpc_port}: {error}") from error
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.http_port))
+        except OSError as error:
+            raise DibrError(f"HTTP cannot listen at {settings.host}:{settings.http_port}: {error.strerror}") from error
+        yield listener
+
+
+def _on_signals(service: Service, stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[list[str]]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(asyncio.to_thread(service.models.reload))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, reload)
+    except (RuntimeError, ValueError):
+        pass  # not in the main thread: whoever runs the loop has signals of their own

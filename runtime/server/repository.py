@@ -1,0 +1,205 @@
+"""The models of a service: which, in which versions, from where, and what replaces them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dibr_deploy.errors import DibrError, one_line
+from dibr_deploy.runtime.session import Session
+
+from .batching import Batcher
+from .errors import Reason, RequestError
+from .metrics import Metrics
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_SUFFIXES = (".zip", ".onnx")
+
+
+class ModelSpec(NamedTuple):
+    """A model to be served."""
+
+    name: str
+    version: str
+    """A positive number; the largest one answers requests that ask for none."""
+    path: Path
+    """A bundle or an ONNX file."""
+
+
+def parse_specs(texts: Sequence[str]) -> list[ModelSpec]:
+    """Models from the command line.
+
+    Args:
+        texts: of each model ``PATH``, ``NAME=PATH`` or ``NAME:VERSION=PATH``; without a name it is the file's, without
+            a version 1. A folder that is no bundle is a repository, with a bundle or ONNX file per model, called
+            NAME.zip or NAME.onnx, or NAME/VERSION, NAME/VERSION.zip, NAME/VERSION.onnx.
+
+    Raises:
+        FileNotFoundError: there is nothing at a path.
+        DibrError: a name or version is malformed or twice, or there is no model at all.
+    """
+    specs = [spec for text in texts for spec in _parse(text)]
+    seen = set()
+    for spec in specs:
+        if not _NAME.fullmatch(spec.name):
+            raise DibrError(
+                f"model name {spec.name!r} must be letters, digits, '.', '_' and '-', at most 128, a letter or digit "
+                f"first: give {spec.path} one by NAME={spec.path}"
+            )
+        if not _VERSION.fullmatch(spec.version):
+            raise DibrError(f"version {spec.version!r} of model {spec.name} must be a positive number")
+        if spec[:2] in seen:
+            raise DibrError(f"version {spec.version} of model {spec.name} is given twice")
+        seen.add(spec[:2])
+    if not specs:
+        raise DibrError("there is no model to serve")
+    return specs
+
+
+def _parse(text: str) -> list[ModelSpec]:
+    named, separator, rest = text.partition("=")
+    name, _, version = named.partition(":") if separator else ("", "", "")
+    path = Path(rest if separator else text)
+    if not path.exists():
+        raise FileNotFoundError(f"model {path} does not exist")
+    if path.is_dir() and not (path / "manifest.json").is_file():
+        if separator:
+            raise DibrError(f"model {path} is a folder without manifest.json, which is no bundle")
+        return _of_folder(path)
+    return [ModelSpec(name or _stem(path), version or "1", path)]
+
+
+def _of_folder(folder: Path) -> list[ModelSpec]:
+    found = []
+    for path in sorted(folder.iterdir()):
+        if _is_model(path):
+            found.append(ModelSpec(_stem(path), "1", path))
+        elif path.is_dir() and not path.name.startswith("."):
+            found += [ModelSpec(path.name, _stem(each), each) for each in sorted(path.iterdir()) if _is_model(each)]
+    return found
+
+
+def _is_model(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    return path.suffix in _SUFFIXES if path.is_file() else (path / "manifest.json").is_file()
+
+
+def _stem(path: Path) -> str:
+    path = path.resolve()
+    return path.stem if path.suffix in _SUFFIXES else path.name
+
+
+class Model:
+    """One version of a model, opened and warm."""
+
+    def __init__(self, spec: ModelSpec, settings: Settings, metrics: Metrics) -> None:
+        self.spec = spec
+        self.stamp = _stamp(spec.path)
+        self.session = Session(spec.path, settings.provider, threads=settings.threads, instances=settings.instances)
+        try:
+            self.session.warm_up()
+        except DibrError as error:
+            log.warning("model is not warm", extra={"model": spec.name, "why": one_line(error)})
+        self.batcher = Batcher(
+            self.session,
+            instances=settings.instances,
+            max_batch=settings.max_batch,
+            max_delay=settings.max_delay,
+            queue_limit=settings.queue_limit,
+            metrics=metrics,
+            labels=(spec.name, spec.version),
+        )
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def version(self) -> str:
+        return self.spec.version
+
+    def close(self) -> None:
+        self.batcher.close()
+
+
+class Repository:
+    """The models that are served now. Requests look them up; ``reload`` replaces them.
+
+    Raises what ``Session`` raises, where a model cannot be opened.
+    """
+
+    def __init__(self, specs: Sequence[ModelSpec], settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._lock = threading.Lock()
+        self._models: dict[str, dict[str, Model]] = {}
+        try:
+            for spec in specs:
+                self._put(Model(spec, settings, metrics))
+        except BaseException:
+            self.close()
+            raise
+
+    def find(self, name: str, version: str = "") -> Model:
+        """The model; of no version, the newest. Raises RequestError where there is none."""
+        versions = self._models.get(name)
+        if not versions:
+            raise RequestError(Reason.NOT_FOUND, "there is no model of this name")
+        if not version:
+            return versions[max(versions, key=int)]
+        if version not in versions:
+            raise RequestError(Reason.NOT_FOUND, "the model has no such version")
+        return versions[version]
+
+    def versions(self, name: str) -> list[str]:
+        return sorted(self._models.get(name, {}), key=int)
+
+    def all(self) -> list[Model]:
+        """By name and version."""
+        return [self._models[name][version] for name in sorted(self._models) for version in self.versions(name)]
+
+    def reload(self) -> list[str]:
+        """Open again what has changed on disk. A model that cannot be opened stays as it is.
+
+        Returns one sentence per model that could not be opened.
+        """
+        problems = []
+        with self._lock:
+            for old in self.all():
+                try:
+                    if _stamp(old.spec.path) == old.stamp:
+                        continue
+                    new = Model(old.spec, self._settings, self._metrics)
+                except (DibrError, OSError) as error:
+                    problems.append(one_line(error))
+                    log.error("model stays as it was", extra={"model": old.name, "why": one_line(error)})
+                    continue
+                self._put(new)
+                log.info("model reloaded", extra={"model": old.name, "model_version": old.version})
+                old.close()
+        return problems
+
+    def close(self) -> None:
+        """Finish what is accepted, and close every model."""
+        for model in self.all():
+            model.close()
+
+    def _put(self, model: Model) -> None:
+        """In one step for those who look models up meanwhile."""
+        versions: Mapping[str, Model] = self._models.get(model.name, {})
+        self._models = {**self._models, model.name: {**versions, model.version: model}}
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Changes whenever the bundle or file is replaced."""
+    status = (path / "manifest.json" if path.is_dir() else path).stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,0 +1,10 @@
+"""Routes beside the protocol's."""
+
+from __future__ import annotations
+
+from starlette.routing import BaseRoute
+
+
+def extra_routes() -> list[BaseRoute]:
+    """In the order in which they are tried."""
+    return []

@@ -1,0 +1,154 @@
+"""The service without a protocol: accepts requests for models, answers them, and comes to an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import dibr_deploy
+from dibr_deploy.errors import DibrError, one_line
+from dibr_deploy.runtime.arrays import feed_of
+
+from .batching import Arrays
+from .errors import Reason, RequestError
+from .metrics import Metrics
+from .repository import Model, ModelSpec, Repository
+from .settings import Settings
+from .tensors import invalid, quoted
+
+log = logging.getLogger(__name__)
+
+NAME = "dibr_deploy"
+EXTENSIONS = ("binary_tensor_data", "model_repository")
+
+
+class InferRequest(NamedTuple):
+    """A request as both protocols have it."""
+
+    inputs: Mapping[str, np.ndarray]
+    outputs: Sequence[str] | None
+    """Names of those that are wanted; None wants all."""
+    timeout: float | None
+    """Seconds; None leaves it to the settings."""
+
+
+class Service:
+    """Models and what happens to requests for them.
+
+    Raises what ``Session`` raises, where a model cannot be opened.
+    """
+
+    def __init__(self, specs: Sequence[ModelSpec], settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.models = Repository(specs, settings, self.metrics)
+        self._in_flight = 0
+        self._accepting = True
+        self.metrics.ready.set(1)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes requests."""
+        return self._accepting
+
+    @property
+    def version(self) -> str:
+        from importlib.metadata import version
+
+        return version(dibr_deploy.__name__)
+
+    def stop_accepting(self) -> None:
+        """From now on new requests are refused; accepted ones go on."""
+        self._accepting = False
+        self.metrics.ready.set(0)
+
+    async def finish(self, timeout: float) -> bool:
+        """Wait for accepted requests; False where some are left after so many seconds."""
+        end = time.monotonic() + timeout
+        while self._in_flight:
+            if time.monotonic() >= end:
+                log.warning("requests are given up", extra={"requests": self._in_flight})
+                return False
+            await asyncio.sleep(0.01)
+        return True
+
+    @contextmanager
+    def accepted(self, name: str, version: str, protocol: str) -> Iterator[Model]:
+        """A request for a model, from its acceptance until its answer is on its way; counts it and what becomes of it.
+
+        Raises RequestError: the model is unknown or the service is shutting down.
+        """
+        if not self._accepting:
+            raise RequestError(Reason.UNAVAILABLE, "the service is shutting down")
+        model = self.models.find(name, version)
+        labels = (model.name, model.version, protocol)
+        self._in_flight += 1
+        try:
+            yield model
+            self.metrics.requests.labels(*labels).inc()
+        except RequestError as error:
+            self.metrics.failures.labels(*labels, error.reason.name.lower()).inc()
+            raise
+        except asyncio.CancelledError:
+            self.metrics.failures.labels(*labels, "cancelled").inc()
+            raise
+        except Exception:
+            self.metrics.failures.labels(*labels, Reason.FAILED.name.lower()).inc()
+            raise
+        finally:
+            self._in_flight -= 1
+
+    def deadline(self, timeout: float | None) -> float:
+        """Of ``time.monotonic``, for a request that has come in now."""
+        return time.monotonic() + min(self.settings.timeout, self.settings.timeout if timeout is None else timeout)
+
+    async def infer(self, model: Model, request: InferRequest) -> Arrays:
+        """The wanted outputs, by name in the order in which they are wanted.
+
+        Raises RequestError. Where the caller is cancelled, a request that has not begun is dropped.
+        """
+        deadline = self.deadline(request.timeout)
+        known = [info.name for info in model.session.outputs]
+        for name in request.outputs or ():
+            if name not in known:
+                raise invalid(f"the model has no output {quoted(name)}, its outputs are {', '.join(known)}")
+        outputs = await self.run(model, request.inputs, deadline)
+        return {name: outputs[name] for name in (request.outputs or known)}
+
+    async def run(self, model: Model, inputs: Mapping[str, Any], deadline: float) -> Arrays:
+        """All outputs of one run, in a batch with others. Raises RequestError."""
+        try:
+            feed = feed_of(model.session.inputs, (), inputs)
+        except DibrError as error:
+            raise invalid(one_line(error)) from None
+        work = model.batcher.submit(feed, deadline)
+        waiting = asyncio.wrap_future(work.future)
+        try:
+            return await asyncio.wait_for(waiting, max(deadline - time.monotonic(), 0.0))
+        except (TimeoutError, asyncio.TimeoutError):
+            raise RequestError(Reason.DEADLINE, "the request's time is over") from None
+
+    def close(self) -> None:
+        """Give up the models, once what they have accepted is done."""
+        self.stop_accepting()
+        self.models.close()
+
+
+def timeout_of(parameters: Mapping[str, Any]) -> float | None:
+    """Seconds, of a request's parameter ``timeout`` in microseconds; refuses parameters that would change the answer
+    and are not offered."""
+    for name in parameters:
+        if name.startswith("sequence_") and parameters[name]:
+            raise invalid("sequences are not offered: every request stands for itself")
+    value = parameters.get("timeout")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise invalid("parameter timeout must be a number of microseconds")
+    return value / 1e6 if value else None

@@ -1,0 +1,120 @@
+"""Tensors of the Open Inference Protocol: names of their types, raw bytes and JSON numbers to arrays and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dibr_deploy.runtime.backend import TensorInfo
+
+from .errors import Reason, RequestError
+
+DTYPES: dict[str, np.dtype] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+}
+DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+MAX_RANK = 8
+_SHOWN = 64
+
+
+def invalid(message: str) -> RequestError:
+    return RequestError(Reason.INVALID, message)
+
+
+def quoted(text: str) -> str:
+    """What a client sent, short and printable, as part of a sentence."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+
+
+def metadata_shape(info: TensorInfo) -> list[int]:
+    """-1 for a size that is not fixed."""
+    return [size if isinstance(size, int) else -1 for size in info.shape]
+
+
+def dtype_of(name: str, datatype: str) -> np.dtype:
+    if datatype not in DTYPES:
+        raise invalid(f"input {quoted(name)} has datatype {quoted(datatype)}, which must be one of {', '.join(DTYPES)}")
+    return DTYPES[datatype]
+
+
+def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    if len(shape) > MAX_RANK or any(not 0 <= size < 1 << 48 for size in shape):
+        raise invalid(f"input {quoted(name)} has a shape that is no shape of at most {MAX_RANK} sizes from 0 on")
+    return tuple(shape)
+
+
+def from_bytes(name: str, datatype: str, shape: Sequence[int], content: bytes | memoryview) -> np.ndarray:
+    """Little-endian values in C order, not copied where they are aligned."""
+    dtype, sizes = dtype_of(name, datatype), check_shape(name, shape)
+    expected = math.prod(sizes) * dtype.itemsize
+    if len(content) != expected:
+        raise invalid(f"input {quoted(name)} of {datatype} {list(sizes)} takes {expected} bytes, got {len(content)}")
+    if expected == 0:
+        return np.empty(sizes, dtype)
+    array = np.frombuffer(content, dtype)
+    if not array.flags.aligned:  # behind a JSON header of any length
+        array = array.copy()
+    if dtype == np.bool_ and (array.view(np.uint8) > 1).any():
+        raise invalid(f"input {quoted(name)} has bytes that are neither 0 nor 1 for BOOL")
+    return array.reshape(sizes)
+
+
+def from_numbers(name: str, datatype: str, shape: Sequence[int], data: Any) -> np.ndarray:
+    """Numbers or booleans, in nested lists or flat, in C order. Numbers must be values of the datatype: nothing is
+    truncated or wrapped around, and real numbers are rounded to its precision."""
+    dtype, sizes = dtype_of(name, datatype), check_shape(name, shape)
+    try:
+        values = np.asarray(data)
+    except (ValueError, OverflowError, RecursionError):
+        raise invalid(f"input {quoted(name)} has data that are no regular array of numbers") from None
+    if values.size != math.prod(sizes):
+        raise invalid(f"input {quoted(name)} of shape {list(sizes)} takes {math.prod(sizes)} values, got {values.size}")
+    if values.ndim > 1 and values.shape != sizes:
+        raise invalid(f"input {quoted(name)} has shape {list(sizes)}, but its data {list(values.shape)}")
+    if not _holds(dtype, values):
+        raise invalid(f"input {quoted(name)} has data that are no values of {datatype}")
+    return values.astype(dtype).reshape(sizes)
+
+
+def _holds(dtype: np.dtype, values: np.ndarray) -> bool:
+    """Whether these are values of the type, whatever type numpy has read them as."""
+    if values.size == 0:
+        return True
+    if dtype.kind == "b":
+        return values.dtype.kind == "b"
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return values.dtype.kind in "iu" and limits.min <= values.min() and values.max() <= limits.max
+    if values.dtype.kind not in "iuf":
+        return False
+    return bool((~np.isfinite(values) | (np.abs(values.astype(np.float64)) <= np.finfo(dtype).max)).all())
+
+
+def to_bytes(array: np.ndarray) -> bytes:
+    """Little-endian, C order."""
+    return np.ascontiguousarray(array).tobytes()
+
+
+def to_numbers(name: str, array: np.ndarray) -> list[Any]:
+    """Flat, in C order. JSON has no word for NaN and infinity."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise invalid(f"output {name} has values that JSON cannot hold, NaN or infinity: ask for binary_data")
+    return array.ravel().tolist()
+
+
+def datatype_of(dtype: np.dtype) -> str:
+    return DATATYPES[np.dtype(dtype)]

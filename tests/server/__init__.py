@@ -1,0 +1,1 @@
+"""Tests of the inference service, through the clients that people have."""

@@ -1,0 +1,67 @@
+"""A service in this process, on ports of its own, until the end of a ``with`` block."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from dibr_deploy.runtime.server.lifecycle import Ports, serve
+from dibr_deploy.runtime.server.repository import parse_specs
+from dibr_deploy.runtime.server.settings import settings_of
+
+
+class Running(NamedTuple):
+    ports: Ports
+
+    @property
+    def http(self) -> str:
+        return f"127.0.0.1:{self.ports.http}"
+
+    @property
+    def grpc(self) -> str:
+        return f"127.0.0.1:{self.ports.grpc}"
+
+
+@contextmanager
+def running(models: Sequence[str], **settings: Any) -> Iterator[Running]:
+    """Serves models, named as on the command line."""
+    chosen = settings_of(**{"http_port": 0, "grpc_port": 0, "threads": 1, **settings})
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+    found: list[Ports] = []
+    up = threading.Event()
+
+    def announce(ports: Ports) -> None:
+        found.append(ports)
+        up.set()
+
+    async def main() -> bool:
+        try:
+            return await serve(parse_specs(models), chosen, started=announce, stop=stop)
+        finally:
+            up.set()
+
+    failures: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            loop.run_until_complete(main())
+        except BaseException as error:
+            failures.append(error)
+            up.set()
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    up.wait()
+    try:
+        if failures:
+            raise failures[0]
+        yield Running(found[0])
+    finally:
+        if found:
+            loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
