@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dibr_deploy.data import PosedImages, fetch_meshes, make_dataset
-from dibr_deploy.data.dataset import View
+from dibr_deploy.data.views import View
 from dibr_deploy.losses import flattening_loss, laplacian_loss, mask_iou_loss, masked_l1_loss
 from dibr_deploy.mesh import Mesh, edge_faces, icosphere, unique_edges, vertex_face_table, write_mesh
 from dibr_deploy.metrics import mask_iou

@@ -1,4 +1,4 @@
-"""Datasets of posed images: reading one, rendering one from meshes, and fetching meshes. See docs/data.md.
+"""Datasets of posed images: reading them, rendering one from meshes, and fetching meshes. See docs/data.md.
 
 Importing this package imports no framework; each public name loads its module on first use.
 """
@@ -8,7 +8,17 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_PUBLIC = {"PosedImages": "dataset", "make_dataset": "make", "fetch_meshes": "fetch", "read_transforms": "transforms"}
+_PUBLIC = {
+    "CubBirds": "cub",
+    "PosedImages": "dataset",
+    "PosedViews": "views",
+    "ShapeNetRenderings": "shapenet",
+    "View": "views",
+    "fetch_meshes": "fetch",
+    "make_dataset": "make",
+    "open_dataset": "opening",
+    "read_transforms": "transforms",
+}
 
 __all__ = [*_PUBLIC]
 

@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..cameras import invert_rigid, perspective
 from ..errors import DibrError
 from .transforms import Frame, Transforms, read_transforms
+from .views import PosedViews
 
 
-class View(NamedTuple):
-    """One posed image, or a batch of them with a leading B."""
-
-    image: Tensor
-    """[3, H, W] float32 in 0..1, row 0 at the top."""
-    mask: Tensor
-    """[H, W] float32 in 0..1, the part of each pixel that the object covers."""
-    world_to_clip: Tensor
-    """[4, 4] float32."""
-
-
-class PosedImages(Dataset[View]):
+class PosedImages(PosedViews):
     """All frames of a dataset folder, decoded into memory: height x width x 4 bytes each.
 
-    Attributes:
-        height, width: of every image, pixels.
-        views_of: object id -> the indices of its frames, both in the file's order.
+    Objects and frames keep the file's order.
 
     Raises (on construction):
         DibrError: the camera file is wrong, a file is missing or not an image, sizes differ, an image has neither a
@@ -47,34 +33,26 @@ class PosedImages(Dataset[View]):
         decoded = [_decode(self.folder, frame) for frame in transforms.frames]
         self.height, self.width = _common_size(decoded, transforms, self.folder)
         self._pixels = torch.from_numpy(np.stack(decoded))
-        self._world_to_clip = _cameras(transforms, self.height, self.width, near, far)
-        self.views_of: dict[str, list[int]] = {}
+        self.world_to_clip = _cameras(transforms, self.height, self.width, near, far)
+        self.views_of = {}
         for index, frame in enumerate(transforms.frames):
             self.views_of.setdefault(frame.object_id, []).append(index)
 
-    def __len__(self) -> int:
-        return len(self._pixels)
-
-    def __getitem__(self, index: int) -> View:
-        return View(*(part[0] for part in self.views([index])))
-
-    def views(self, indices: list[int]) -> View:
-        """The frames of ``indices`` as one batch: [B, 3, H, W], [B, H, W], [B, 4, 4]."""
-        pixels = self._pixels[indices].permute(0, 3, 1, 2).float() / 255
-        return View(pixels[:, :3], pixels[:, 3], self._world_to_clip[indices])
+    def pixels(self, indices: list[int]) -> Tensor:
+        return self._pixels[indices]
 
 
 def _decode(folder: Path, frame: Frame) -> np.ndarray:
     """Image and mask of a frame, [H, W, 4] uint8."""
     path = folder / frame.file_path
     path = path if path.suffix else path.with_suffix(".png")
-    image = _open(path)
+    image = open_image(path)
     if frame.mask_path is None:
         if "A" not in image.getbands():
             raise DibrError(f"image {path} has no alpha channel, and its frame has no mask_path")
         return np.asarray(image.convert("RGBA"))
     mask_path = folder / frame.mask_path
-    mask = _open(mask_path).convert("L")
+    mask = open_image(mask_path).convert("L")
     if mask.size != image.size:
         raise DibrError(
             f"mask {mask_path} is {mask.width} x {mask.height} pixels, but its image is {image.width} x {image.height}"
@@ -82,7 +60,8 @@ def _decode(folder: Path, frame: Frame) -> np.ndarray:
     return np.concatenate([np.asarray(image.convert("RGB")), np.asarray(mask)[..., None]], axis=-1)
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """The decoded image of a file. Raises DibrError where it is missing or not a whole image."""
     if not path.is_file():
         raise DibrError(f"image {path} is missing")
     try:

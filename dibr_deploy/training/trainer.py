@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data.dataset import PosedImages, View
+from ..data.opening import open_dataset
+from ..data.views import View
 from ..errors import DibrError
 from ..files import write_atomically
 from ..losses import flattening_loss, laplacian_loss, mask_iou_loss, masked_l1_loss
@@ -81,7 +82,7 @@ class Trainer:
         if config.batch % processes.count:
             raise DibrError(f"batch must be a multiple of the {processes.count} processes, got {config.batch}")
         content = self._checkpoint_content(resume)
-        self.data = PosedImages(data)
+        self.data = open_dataset(data)
         training_views, held_out = split_views(self.data.views_of)
         self._held_out = {name: views or training_views[name] for name, views in held_out.items()}
         self._sampler = PairSampler(training_views, config.batch, config.seed)
