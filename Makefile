@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup setup-trt test test-long demo bench test-gpu cuda-report lint format sanitize wheel-check clean
+.PHONY: setup setup-trt setup-triton test test-long demo bench test-gpu cuda-report lint format sanitize wheel-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -47,6 +47,13 @@ setup-trt: .venv-trt/TENSORRT
 
 .venv-trt/TENSORRT: scripts/setup_tensorrt.py scripts/environments.py $(VENV)/.requirements
 	$(BIN)/python scripts/setup_tensorrt.py .venv-trt
+	touch $@
+
+# The Triton Inference Server, for the tests of its model repositories, in an environment of its own: .venv-triton.
+setup-triton: .venv-triton/TRITON
+
+.venv-triton/TRITON: scripts/setup_triton.py scripts/environments.py $(VENV)/.requirements
+	$(BIN)/python scripts/setup_triton.py .venv-triton
 	touch $@
 
 # Several workers with threads of their own: threads that spin while they wait would take the cores from each other.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ _OF_ENGINES = (
     "size", "version_compatible", "hardware_compatible", "compute_capability", "carry_plugin", "timing_cache",
     "optimization_level", "workspace",
 )  # fmt: skip
+_OF_TRITON = ("triton_name", "triton_path", "max_batch", "instances")
 _SAMPLE_VIEWS = 2
 _MIB = 1 << 20
 
@@ -28,12 +30,12 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     """Adds `export`."""
     export = subparsers.add_parser(
         "export",
-        help="write a trained model as ONNX or as a bundle, renderer included, and TensorRT engines into bundles",
+        help="write a trained model as ONNX, bundle or Triton repository, and TensorRT engines into bundles",
     )
     source = export.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, metavar="PATH", help="a run folder or a checkpoint")
     source.add_argument("--model", type=Path, metavar="FILE", help="an ONNX file, to make a bundle of")
-    source.add_argument("--bundle", type=Path, metavar="BUNDLE", help="a bundle, to put an engine into")
+    source.add_argument("--bundle", type=Path, metavar="BUNDLE", help="a bundle, for an engine or a Triton repository")
     export.add_argument(
         "--output",
         type=Path,
@@ -51,7 +53,11 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="FLAVOUR",
         help="build an engine into the bundle, by tensorrt or tensorrt_rtx (default: the first that is installed)",
     )
+    export.add_argument(
+        "--triton", type=Path, metavar="REPOSITORY", help="write a model repository of the Triton Inference Server"
+    )
     _add_engine_options(export.add_argument_group("of the engine"))
+    _add_triton_options(export.add_argument_group("of the Triton repository"))
     export.set_defaults(run=_export)
 
 
@@ -79,16 +85,36 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--workspace", type=int, metavar="MIB", help="largest scratch memory of a layer")
 
 
+def _add_triton_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--triton-name", metavar="NAME", help="of the models (default: the source's file name)")
+    group.add_argument(
+        "--triton-path",
+        metavar="PATH",
+        help="of the repository where Triton runs, like /models (default: as it is here)",
+    )
+    group.add_argument("--max-batch", type=int, metavar="N", help="of requests that Triton runs together (default 8)")
+    group.add_argument("--instances", type=int, metavar="N", help="of the model on every device (default 1)")
+
+
 def _export(arguments: argparse.Namespace) -> None:
-    with _plain_warnings():
+    with _plain_warnings(), contextlib.ExitStack() as stack:
         engine = _engine_options(arguments)
         _check(arguments, engine)
-        if arguments.bundle is not None:
-            _into_bundle(arguments, engine or {})
-        elif arguments.model is not None:
+        source: Path = arguments.bundle or arguments.model or arguments.checkpoint
+        kept = arguments.bundle is not None or arguments.output is not None
+        if not kept:
+            arguments.output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "bundle.zip"
+        if arguments.model is not None:
             _from_model(arguments, engine)
-        else:
+        elif arguments.checkpoint is not None:
             _from_checkpoint(arguments, engine)
+        elif engine is not None:
+            _into_bundle(arguments, engine)
+        written: Path = arguments.output or arguments.bundle
+        if kept and (arguments.bundle is None or engine is not None):
+            _report(written)
+        if arguments.triton is not None:
+            _to_triton(arguments, written, source.resolve().stem)
 
 
 def _check(arguments: argparse.Namespace, engine: dict[str, Any] | None) -> None:
@@ -100,11 +126,21 @@ def _check(arguments: argparse.Namespace, engine: dict[str, Any] | None) -> None
             if _is_given(arguments, name):
                 raise DibrError(f"{_flag(name)} needs --checkpoint: a model that is written already stays as it is")
     if arguments.bundle is not None:
-        if engine is None:
-            raise DibrError("--bundle needs --tensorrt: there is nothing else to add to a bundle")
-    elif arguments.output is None:
+        if engine is None and arguments.triton is None:
+            raise DibrError("--bundle needs --tensorrt or --triton: there is nothing else to do with a bundle")
+        if engine is None and arguments.output is not None:
+            raise DibrError("--output needs --tensorrt: without an engine the bundle stays as it is")
+    elif arguments.output is None and arguments.triton is None:
         raise DibrError("--output is missing: it says where to write the model")
+    if arguments.triton is None:
+        given = [name for name in _OF_TRITON if _is_given(arguments, name)]
+        if given:
+            raise DibrError(f"{_flag(given[0])} needs --triton, which writes a model repository")
     if arguments.output is not None and arguments.output.suffix == _ONNX_SUFFIX:
+        if arguments.triton is not None:
+            raise DibrError(
+                f"--triton needs a bundle, which is a .zip file or a folder, as --output, got {arguments.output}"
+            )
         if engine is not None:
             raise DibrError(
                 f"--tensorrt needs a bundle, which is a .zip file or a folder, as --output, got {arguments.output}"
@@ -188,7 +224,6 @@ def _from_checkpoint(arguments: argparse.Namespace, engine: dict[str, Any] | Non
     options = {"opset": _OPSET if arguments.opset is None else arguments.opset, "fp16": arguments.fp16}
     if arguments.output.suffix == _ONNX_SUFFIX:
         to_onnx(model, example, arguments.output, **options)
-        print(f"model written to {arguments.output}")
         return
 
     from .bundles import to_bundle
@@ -197,7 +232,6 @@ def _from_checkpoint(arguments: argparse.Namespace, engine: dict[str, Any] | Non
     sample = (photos, cameras(model, photos))
     with _progress_bar() as progress:
         to_bundle(model, example, arguments.output, sample_args=sample, tensorrt=engine, progress=progress, **options)
-    _report(arguments.output)
 
 
 def _sample_views(engine: dict[str, Any] | None) -> int:
@@ -211,7 +245,6 @@ def _from_model(arguments: argparse.Namespace, engine: dict[str, Any] | None) ->
 
     with _progress_bar() as progress:
         bundle_model(arguments.model, arguments.output, tensorrt=engine, progress=progress)
-    _report(arguments.output)
 
 
 def _into_bundle(arguments: argparse.Namespace, engine: dict[str, Any]) -> None:
@@ -219,10 +252,31 @@ def _into_bundle(arguments: argparse.Namespace, engine: dict[str, Any]) -> None:
 
     with _progress_bar() as progress:
         add_engine(arguments.bundle, engine, output=arguments.output, progress=progress)
-    _report(arguments.output or arguments.bundle)
+
+
+def _to_triton(arguments: argparse.Namespace, bundle: Path, name: str) -> None:
+    from .triton import INSTANCES, MAX_BATCH, to_triton
+
+    written = to_triton(
+        bundle,
+        arguments.triton,
+        name=arguments.triton_name or name,
+        seen_at=arguments.triton_path,
+        max_batch=MAX_BATCH if arguments.max_batch is None else arguments.max_batch,
+        instances=INSTANCES if arguments.instances is None else arguments.instances,
+    )
+    print(f"Triton models written to {arguments.triton}:")
+    for model in written:
+        batch = (
+            f"batches of up to {model.max_batch}" if model.max_batch else "no batching: not all tensors have the axis"
+        )
+        print(f"  {model.name} version {model.version}: {batch}{model.note and '; '}{model.note}")
 
 
 def _report(path: Path) -> None:
+    if path.suffix == _ONNX_SUFFIX:
+        print(f"model written to {path}")
+        return
     from dibr_deploy.runtime.bundle import Bundle
 
     manifest = Bundle(path).manifest

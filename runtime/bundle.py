@@ -5,12 +5,8 @@ A bundle is written whole or not at all, and each file is checked against the ma
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import lzma
-import os
-import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -19,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dibr_deploy.errors import DibrError, one_line
-from dibr_deploy.files import write_atomically
+from dibr_deploy.files import write_atomically, write_folder_atomically
 
 from .manifest import MANIFEST_FILE, MAX_BYTES, FileEntry, Manifest, parse_manifest
 
@@ -33,7 +29,6 @@ _LONGEST = 200
 READ_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError, NotImplementedError,
 )  # fmt: skip
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 class Bundle:
@@ -172,7 +167,7 @@ def write_bundle(path: str | Path, manifest: Manifest, files: Mapping[str, bytes
     if path.suffix == ZIP_SUFFIX:
         write_atomically(path, lambda temporary: _write_zip(temporary, contents))
     else:
-        _write_folder(path, contents)
+        write_folder_atomically(path, lambda temporary: _write_files(temporary, contents))
     return path
 
 
@@ -202,35 +197,6 @@ def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
             archive.writestr(zipfile.ZipInfo(name), content)
 
 
-def _write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        for name, content in contents.items():
-            (temporary / name).write_bytes(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        if path.exists():
-            _exchange(temporary, path)
-        else:
-            temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _exchange(new: Path, old: Path) -> None:
-    """Swap two folders: in one step where the system can, else in three, of which a failed one is undone."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-        if rename(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0:
-            return
-    except AttributeError:
-        pass
-    aside = new.with_name(f"{new.name}.replaced")
-    old.rename(aside)
-    try:
-        new.rename(old)
-    except BaseException:
-        aside.rename(old)
-        raise
-    aside.rename(new)
+def _write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)

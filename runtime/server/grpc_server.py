@@ -179,7 +179,10 @@ class _Calls:
         return MESSAGES["ServerMetadataResponse"](name=NAME, version=self._service.version, extensions=EXTENSIONS)
 
     async def model_ready(self, request: Any, context: Any) -> Any:
-        self._service.models.find(request.name, request.version)
+        try:
+            self._service.models.find(request.name, request.version)
+        except RequestError:  # the answer to this question, as Triton gives it
+            return MESSAGES["ModelReadyResponse"](ready=False)
         return MESSAGES["ModelReadyResponse"](ready=self._service.ready)
 
     async def model_metadata(self, request: Any, context: Any) -> Any:

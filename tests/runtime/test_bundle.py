@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from runtime_bundles import MODEL, manifest_of
 
+from dibr_deploy import files
 from dibr_deploy.errors import DibrError
-from dibr_deploy.runtime import bundle as bundle_module
 from dibr_deploy.runtime.bundle import MAX_ZIP_RATIO, UNCHECKED_BYTES, Bundle, entries, write_bundle
 from dibr_deploy.runtime.kinds import is_bundle
 from dibr_deploy.runtime.manifest import FORMAT_VERSION, MAX_BYTES, Engine, Manifest, Profile, parse_manifest
@@ -170,7 +170,7 @@ class NoExchange:
 
 def test_without_an_exchange_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "bundle")
-    monkeypatch.setattr(bundle_module.ctypes, "CDLL", NoExchange)
+    monkeypatch.setattr(files.ctypes, "CDLL", NoExchange)
     other = {"model.onnx": b"another"}
     write_bundle(path, manifest_of(other), other)
     assert Bundle(path).read("model.onnx") == b"another"
