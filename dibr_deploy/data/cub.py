@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from ..errors import DibrError
 from .dataset import open_image
 from .factorization import Structure, factorize
 from .views import PosedViews
+
+T = TypeVar("T")
 
 RADIUS = 0.5
 """Of the sphere around the mean shape's keypoints, world units: that of the network's template."""
@@ -28,10 +31,10 @@ _LEAST_KEYPOINTS = 6
 class CubBirds(PosedViews):
     """Square crops around the birds, each bird an object of its own with one view.
 
-    An object's id is ``CLASS/IMAGE``, for example ``001.Black_footed_Albatross/Black_Footed_Albatross_0046_18``. Images
-    keep their background, and beyond their border are white. Cameras are parallel projections, found from the keypoints of all birds together as those
-    of one rigid shape (``dibr_deploy.data.factorization``); world space has the bird's back at +y and its beak at +z.
-    A bird with fewer than 6 visible keypoints is left out.
+    An object's id is ``CLASS/IMAGE``, ``001.Black_footed_Albatross/Black_Footed_Albatross_0046_18`` for example. Images
+    keep their background, and beyond their border are white. Cameras are parallel projections, found from the keypoints
+    of all birds together as those of one rigid shape (``dibr_deploy.data.factorization``); world space has the bird's
+    back at +y and its beak at +z. A bird with fewer than 6 visible keypoints is left out.
 
     Attributes:
         keypoints: [N, K, 2] float32, NDC of the crop. keypoint_visible: [N, K] bool.
@@ -99,9 +102,8 @@ def _read_birds(folder: Path) -> list[_Bird]:
         parts.setdefault(image, []).append(row[1:])
     birds = []
     for image, file in files.items():
-        missing = [
-            name for name, table in (("split", training), ("box", boxes), ("parts", parts)) if image not in table
-        ]
+        tables: dict[str, Container[int]] = {"split": training, "box": boxes, "parts": parts}
+        missing = [name for name, table in tables.items() if image not in table]
         if missing:
             raise DibrError(f"image {image} of {folder / 'images.txt'} has no {missing[0]}")
         locations = np.stack(parts[image])
@@ -110,11 +112,11 @@ def _read_birds(folder: Path) -> list[_Bird]:
     return birds
 
 
-def _table(path: Path, parse):  # type: ignore[no-untyped-def]
+def _table(path: Path, parse: Callable[[str], T]) -> list[tuple[int, T]]:
     """The lines of a file as (number, what ``parse`` makes of the rest)."""
     if not path.is_file():
         raise DibrError(f"{path} is missing")
-    rows = []
+    rows: list[tuple[int, T]] = []
     for line in path.read_text().splitlines():
         number, _, rest = line.strip().partition(" ")
         try:
@@ -173,14 +175,11 @@ def _in_crop(parts: np.ndarray, square: np.ndarray) -> np.ndarray:
 def _upright(structure: Structure, names: list[str]) -> Structure:
     """Turned so that the back is up and the beak in front; mirrored in depth where left and right are swapped."""
     index = {name: number for number, name in enumerate(names)}
-    needed = ("back", "belly", "beak", "tail", "left wing", "right wing")
-    if any(name not in index for name in needed):
+    ends = (("back", "belly"), ("beak", "tail"), ("left wing", "right wing"))
+    if any(name not in index for pair in ends for name in pair):
         return structure
     points = structure.points
-    up, front, left = (
-        points[index[a]] - points[index[b]]
-        for a, b in (("back", "belly"), ("beak", "tail"), ("left wing", "right wing"))
-    )
+    up, front, left = (points[index[a]] - points[index[b]] for a, b in ends)
     mirrored = np.dot(np.cross(up, front), left) < 0
     flip = np.diag([1.0, 1.0, -1.0 if mirrored else 1.0])
     points, up, front = points @ flip, flip @ up, flip @ front

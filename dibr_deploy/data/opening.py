@@ -15,8 +15,8 @@ from .views import PosedViews
 def open_dataset(folder: str | Path) -> PosedViews:
     """The dataset in ``folder``, told apart by what lies there; see docs/data.md.
 
-    ``transforms.json`` is a :class:`PosedImages`, ``images.txt`` :class:`CubBirds`, and ``ShapeNetRendering`` or folders
-    named after ShapeNet's synsets :class:`ShapeNetRenderings`.
+    ``transforms.json`` is a :class:`PosedImages`, ``images.txt`` :class:`CubBirds`, and ``ShapeNetRendering`` or
+    folders named after ShapeNet's synsets :class:`ShapeNetRenderings`.
 
     Raises:
         DibrError: it is none of these, or what the layout's class raises.

@@ -45,8 +45,8 @@ CLASSES = {
 class ShapeNetRenderings(PosedViews):
     """The renderings below ``ShapeNetRendering/SYNSET/MODEL/rendering``; images are decoded when they are asked for.
 
-    An object's id is ``CLASS/MODEL``. Images are composited over white, as ``dibr data make`` renders; the alpha channel
-    is the mask. World space is that of the models: y upwards.
+    An object's id is ``CLASS/MODEL``. Images are composited over white, as ``dibr data make`` renders; the alpha
+    channel is the mask. World space is that of the models: y upwards.
 
     Raises (on construction):
         DibrError: no renderings, a synset that is none of ``CLASSES``, or metadata that is missing or wrong.

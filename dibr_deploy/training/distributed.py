@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -15,12 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import DibrError
 
 
-class Processes(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Processes:
     """This process among those of a run."""
 
     rank: int = 0
     count: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def first(self) -> bool:

@@ -52,8 +52,8 @@ def root(tmp_path: Path) -> Path:
 def blender_pixel(azimuth: float, elevation: float, distance: float, point: np.ndarray) -> np.ndarray:
     """Where the script that made the renderings sees a model's point, in pixels: x to the right, y downwards.
 
-    The model's y is Blender's z. The camera hangs at (1.75 distance, 0, 0), looks to the origin with z up, has a lens of
-    35 mm before a sensor of 32 mm, and the object turns in front of it.
+    The model's y is Blender's z. The camera hangs at (1.75 distance, 0, 0), looks to the origin with z up, has a lens
+    of 35 mm before a sensor of 32 mm, and the object turns in front of it.
     """
     a, e = math.radians(-azimuth), math.radians(-elevation)
     blender = np.array([point[0], -point[2], point[1]])
@@ -127,7 +127,7 @@ def test_a_damaged_image_or_solid_is_named_when_it_is_read(root: Path) -> None:
     (root / "ShapeNetVox32/03001627/1a6f615e8b1b5ae4dbbc9440457e303e/model.binvox").write_bytes(b"#binvox 1\ndim 3")
     with pytest.raises(DibrError, match=r"model.binvox are cut off"):
         data.voxels("chair/1a6f615e8b1b5ae4dbbc9440457e303e")
-    with pytest.raises(DibrError, match="classes must be among airplane, .*got dog"):
+    with pytest.raises(DibrError, match=r"classes must be among airplane, .*got dog"):
         ShapeNetRenderings(root, classes=["dog"])
     with pytest.raises(DibrError, match="holds no renderings"):
         ShapeNetRenderings(root, models=["nothing"])
