@@ -73,8 +73,10 @@ def to_bundle(
         file = Path(folder) / MODEL_FILE
         to_onnx(module, example_args, file, fp16=fp16, meanings=meanings, **options)
         model = file.read_bytes()
-    sample = _sample(module, example_args if sample_args is None else sample_args, model)
-    return _write(path, model, sample, tensorrt, progress, meanings)
+    described = _described(model, meanings)
+    names = [tensor.name for tensor in described["inputs"]]
+    sample = _sample(module, example_args if sample_args is None else sample_args, names)
+    return _write(path, model, described, sample, tensorrt, progress)
 
 
 def bundle_model(
@@ -96,7 +98,8 @@ def bundle_model(
     """
     path = Path(path)
     check_place(path)
-    return _write(path, existing_file(model).read_bytes(), None, tensorrt, progress, {})
+    content = existing_file(model).read_bytes()
+    return _write(path, content, _described(content, {}), None, tensorrt, progress)
 
 
 def add_engine(
@@ -135,7 +138,7 @@ def add_engine(
     return engine
 
 
-def _sample(module: torch.nn.Module, args: Sequence[torch.Tensor] | torch.Tensor, model: bytes) -> bytes:
+def _sample(module: torch.nn.Module, args: Sequence[torch.Tensor] | torch.Tensor, input_names: Sequence[str]) -> bytes:
     """The .npz file of inputs and outputs by their names in the graph."""
     import torch
 
@@ -144,8 +147,7 @@ def _sample(module: torch.nn.Module, args: Sequence[torch.Tensor] | torch.Tensor
     tensors = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     with evaluation_mode(module):
         outputs = named_outputs(module(*tensors))
-    inputs = zip(parse_interface(model, MODEL_FILE).inputs, tensors, strict=True)
-    arrays = {f"{INPUT_PREFIX}{info.name}": tensor for info, tensor in inputs}
+    arrays = {f"{INPUT_PREFIX}{name}": tensor for name, tensor in zip(input_names, tensors, strict=True)}
     arrays |= {f"{OUTPUT_PREFIX}{name}": tensor for name, tensor in outputs.items()}
     for name, tensor in arrays.items():
         if tensor.dtype == torch.bfloat16:
@@ -159,13 +161,12 @@ def _sample(module: torch.nn.Module, args: Sequence[torch.Tensor] | torch.Tensor
 def _write(
     path: Path,
     model: bytes,
+    described: Mapping[str, Any],
     sample: bytes | None,
     tensorrt: Mapping[str, Any] | None,
     progress: Callable[[Progress], object] | None,
-    meanings: Mapping[str, str],
 ) -> Path:
     files = {MODEL_FILE: model} | ({SAMPLE_FILE: sample} if sample is not None else {})
-    described = _described(model, meanings)
     engines: tuple[Engine, ...] = ()
     if tensorrt is not None:
         content, engine = build_engine(model, progress=progress, **tensorrt)

@@ -6,6 +6,8 @@ import argparse
 import math
 from pathlib import Path
 
+from .probes import TIMEOUT
+
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `render` and `doctor`."""
@@ -23,7 +25,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     doctor.add_argument("model", type=Path, nargs="?", metavar="BUNDLE", help="say which of them can open this model")
     doctor.add_argument("--json", action="store_true", help="for programs")
     doctor.add_argument(
-        "--timeout", type=float, default=120.0, metavar="SECONDS", help="that one way may take (default %(default)g)"
+        "--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="that one way may take (default %(default)g)"
     )
     doctor.set_defaults(run=_doctor)
 

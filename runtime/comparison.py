@@ -161,7 +161,7 @@ _NOTHING = Agreement((), 0.0, None)
 
 
 def compare_doors(
-    path: str | Path,
+    path: str | Path | Bundle,
     inputs: Sequence[np.ndarray] | Mapping[str, np.ndarray],
     expected: Mapping[str, np.ndarray],
     *,
@@ -173,7 +173,7 @@ def compare_doors(
     """Run a model through every door that can open here, and compare its outputs with the reference's.
 
     Args:
-        path: a bundle or an ONNX file.
+        path: a bundle or an ONNX file, or a ``Bundle`` that is open already.
         inputs: in the model's order, or by name.
         expected: what the reference made of them, by name of the output.
         reference: what it is, for the report.
@@ -189,14 +189,15 @@ def compare_doors(
     for name in doors or ():
         if name not in DOORS:
             raise DibrError(f"doors must be some of {', '.join(DOORS)}, got {name!r}")
-    half = _is_half(Path(path))
+    opened = path if isinstance(path, Bundle) else _opened(Path(path))
+    half = _is_half(opened)
     limit = tolerance if tolerance is not None else HALF_TOLERANCE if half else TOLERANCE
     if not limit >= 0:
         raise DibrError(f"tolerance must be at least 0, got {limit:g}")
 
     def visit(name: str) -> Door:
         try:
-            with Session(path, name, threads=threads) as session:
+            with Session(opened, name, threads=threads) as session:
                 outputs = _run(session, inputs, expected)
             return Door(name, agreement=compare(expected, outputs, limit, half=half))
         except _OtherModel:
@@ -225,9 +226,12 @@ def compare_sample(
         raise DibrError(
             f"model {path} is no bundle, and only a bundle holds a sample to compare with: name a checkpoint"
         )
-    inputs, outputs = read_sample(Bundle(path))
+    bundle = _ReadOnce(path)
+    inputs, outputs = read_sample(bundle)
     reference = "torch, from the bundle's sample"
-    return compare_doors(path, inputs, outputs, reference=reference, doors=doors, tolerance=tolerance, threads=threads)
+    return compare_doors(
+        bundle, inputs, outputs, reference=reference, doors=doors, tolerance=tolerance, threads=threads
+    )
 
 
 def read_sample(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -293,6 +297,23 @@ _NPY_HEADER = re.compile(
 )
 
 
+class _ReadOnce(Bundle):
+    """Keeps what it has read: all doors get the same bytes, which are hashed once."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self._contents: dict[str, bytes] = {}
+
+    def read(self, name: str) -> bytes:
+        if name not in self._contents:
+            self._contents[name] = super().read(name)
+        return self._contents[name]
+
+
+def _opened(path: Path) -> Path | Bundle:
+    return _ReadOnce(path) if is_bundle(path) else path
+
+
 class _OtherModel(DibrError):
     """The model is not the one that the reference ran."""
 
@@ -310,19 +331,22 @@ def _run(
     return session.run(*inputs)
 
 
-def _is_half(path: Path) -> bool:
-    """Whether the model holds float16 weights. Raises where the path is neither a bundle nor an ONNX file."""
-    if is_bundle(path):
-        bundle = Bundle(path)
-        opened: BinaryIO = io.BytesIO(bundle.read(bundle.manifest.model))
+def _is_half(opened: Path | Bundle) -> bool:
+    """Whether the model holds float16 weights. Raises where it is no ONNX file."""
+    if isinstance(opened, Bundle):
+        path, model = opened.path, io.BytesIO(opened.read(opened.manifest.model))
     else:
-        read_header(path)
-        opened = path.open("rb")
-    with opened as file:
+        path, model = opened, _onnx_file(opened)
+    with model as file:
         try:
             return has_half_weights(file)
         except (EOFError, ValueError):
             raise DibrError(f"model {path} is cut off or not an ONNX file") from None
+
+
+def _onnx_file(path: Path) -> BinaryIO:
+    read_header(path)
+    return path.open("rb")
 
 
 def compare(

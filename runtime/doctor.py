@@ -23,11 +23,8 @@ from dibr_deploy.errors import DibrError
 
 from . import schema
 from .kinds import is_bundle
+from .probes import ABSENT, BROKEN, OPENS, TIMEOUT
 from .tables import aligned
-
-OPENS, ABSENT, BROKEN = "opens", "absent", "broken"
-TIMEOUT = 120.0
-"""Seconds that one door may take; torch from a cold disk takes many."""
 
 LIBRARIES = (
     "libdibr.so",

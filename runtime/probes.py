@@ -31,6 +31,10 @@ WITH_CUDA = BUILD.format("DIBR_CUDA")
 WITH_TENSORRT = f"{WITH_CUDA} -C cmake.define.DIBR_TENSORRT=ON"
 REINSTALL = "pip install --force-reinstall {}"
 
+OPENS, ABSENT, BROKEN = "opens", "absent", "broken"
+TIMEOUT = 120.0
+"""Seconds that a probe may take; torch from a cold disk takes many."""
+
 _CUDA_ERROR_NO_DEVICE = 100
 # Of CUdevice_attribute.
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
@@ -51,22 +55,22 @@ class Problem(Exception):
 
 
 class Absent(Problem):
-    state = "absent"
+    state = ABSENT
 
 
 class Broken(Problem):
-    state = "broken"
+    state = BROKEN
 
 
 def main() -> NoReturn:
     """``-c "..." PROBE ARGUMENT...``: the last line of stdout is the answer."""
     name, *arguments = sys.argv[1:]
     try:
-        answer = {"state": "opens", "reason": "", "remedy": "", **PROBES[name](*arguments)}
+        answer = {"state": OPENS, "reason": "", "remedy": "", **PROBES[name](*arguments)}
     except Problem as problem:
         answer = {"state": problem.state, "reason": str(problem), "remedy": problem.remedy}
     except Exception as error:
-        answer = {"state": "broken", "reason": f"{type(error).__name__}: {one_line(error)}", "remedy": ""}
+        answer = {"state": BROKEN, "reason": f"{type(error).__name__}: {one_line(error)}", "remedy": ""}
     print(f"\n{json.dumps(answer)}", flush=True)
     # Some libraries crash as a process ends; that is not what was asked.
     os._exit(0)
@@ -273,6 +277,7 @@ def tensorrt(flavour: str) -> Found:
     said += f", plugins {', '.join(sorted({creator.name for creator in creators}))}"
     if not creators:
         raise Broken(f"{said} none: its registry does not list those of {plugins}", WITH_TENSORRT)
+    _check_schema(said, {creator.plugin_version for creator in creators})
     said += f", {_gpus(said)}"
     _cuda_kernels(said)
     _open_device(said)
@@ -280,7 +285,19 @@ def tensorrt(flavour: str) -> Found:
     complaints = listener.complaints.take()
     if runtime is None or complaints:
         raise Broken(f"{said}: TensorRT does not start: {'; '.join(complaints)}", "update the NVIDIA driver")
-    return {"reason": said, "plugin_versions": sorted({creator.plugin_version for creator in creators})}
+    return {"reason": said}
+
+
+def _check_schema(said: str, plugin_versions: set[str]) -> None:
+    """The plugins' version is that of the op schema, and libdibr_tensorrt.so has a libdibr of its own inside."""
+    with _native_library(said):
+        version = ctypes.CDLL(str(_native.library_path("libdibr.so"))).dibr_schema_version()
+    others = sorted(plugin_versions - {str(version)})
+    if others:
+        raise Broken(
+            f"{said}, of version {', '.join(others)} of the op schema, but this libdibr has version {version}",
+            WITH_TENSORRT,
+        )
 
 
 def _first_package(names: tuple[str, ...]) -> Any:

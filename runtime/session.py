@@ -40,7 +40,8 @@ class Session:
     model has the inputs and outputs that the manifest names. What was checked is what is loaded.
 
     Args:
-        path: a bundle (folder or .zip) or a model written by ``dibr export``, or any other ONNX file.
+        path: a bundle (folder or .zip) or a model written by ``dibr export``, or any other ONNX file; or a ``Bundle`` that
+            is open already.
         provider: where to run.
             "cpu", "cuda": ONNX Runtime.
             "tensorrt": TensorRT, with an engine of the bundle.
@@ -71,7 +72,7 @@ class Session:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Bundle,
         provider: str = "auto",
         *,
         threads: int | None = None,
@@ -88,12 +89,12 @@ class Session:
             raise DibrError(f"device must be at least 0, got {device}")
         if provider not in ("auto", *PROVIDERS):
             raise DibrError(f"provider must be one of auto, {', '.join(PROVIDERS)}, got {provider!r}")
-        self.path = Path(path)
+        self.path = Path(path) if isinstance(path, (str, Path)) else path.path
         self._threads, self._instances, self._cuda_graphs, self._device = threads, instances, cuda_graphs, device
         self._engine_cache = None if engine_cache is None else Path(engine_cache)
         self._idle = Condition()
         self._running = 0
-        self._bundle = _open_bundle(self.path)
+        self._bundle = _open_bundle(path) if isinstance(path, (str, Path)) else path
         self._model: OnnxModel | None = None
         self._backend: Backend | None = self._open_first() if provider == "auto" else self._open(provider)
         self._model = None  # ONNX Runtime has what it needs of the bytes
@@ -195,7 +196,6 @@ class Session:
             )
         from .tensorrt_backend import TensorRtBackend
 
-        check_schema_version(self.path, self._bundle.manifest.schema_version)
         backend = TensorRtBackend(
             self._bundle, instances=self._instances, cuda_graphs=self._cuda_graphs, device=self._device
         )
@@ -220,7 +220,7 @@ class Session:
         return {info.name: np.zeros(sizes[info.name], info.dtype) for info in self.inputs}
 
 
-def _open_bundle(path: Path) -> Bundle | None:
+def _open_bundle(path: str | Path) -> Bundle | None:
     """None where the path is not a folder or zip file."""
     if not is_bundle(path):
         return None

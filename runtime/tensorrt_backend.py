@@ -15,11 +15,10 @@ from dibr_deploy.errors import DibrError
 from .backend import TensorInfo
 from .bundle import Bundle
 from .cuda import CudaDevice, open_device
+from .libraries import check_schema_version
 from .manifest import Tensor
 from .tensorrt_context import ExecutionContext
-from .tensorrt_engine import LoadedEngine, check_engine, choose_engine
-
-__all__ = ["TensorRtBackend", "check_engine"]
+from .tensorrt_engine import LoadedEngine, choose_engine
 
 
 class TensorRtBackend:
@@ -35,7 +34,7 @@ class TensorRtBackend:
     Raises:
         DoorAbsent: TensorRT, cuda-python and pycuda, the driver, the device or our plugin library is missing, or the
             bundle has no engine for them; one sentence that says which and what to do.
-        DibrError: an engine is damaged, or TensorRT refuses it.
+        DibrError: the bundle's ops are newer than this installation, an engine is damaged, or TensorRT refuses it.
     """
 
     inputs: list[TensorInfo]
@@ -44,6 +43,7 @@ class TensorRtBackend:
     def __init__(self, bundle: Bundle, *, instances: int = 1, cuda_graphs: bool = True, device: int = 0) -> None:
         if instances < 1:
             raise DibrError(f"instances must be at least 1, got {instances}")
+        check_schema_version(bundle.path, bundle.manifest.schema_version)
         self.inputs = [_info(tensor) for tensor in bundle.manifest.inputs]
         self.outputs = [_info(tensor) for tensor in bundle.manifest.outputs]
         self._device = open_device(device)

@@ -22,7 +22,6 @@ from dibr_deploy.errors import DibrError, DoorAbsent, EngineRefused, one_line
 
 from . import schema
 from .bundle import Bundle, sha256
-from .libraries import check_schema_version
 from .manifest import FLAVOURS, Engine, Profile
 
 PLUGIN_LIBRARY = "libdibr_tensorrt.so"
@@ -96,12 +95,11 @@ def check_engine(bundle: Bundle, entry: Engine, compute_capability: tuple[int, i
     Raises:
         DoorAbsent: its TensorRT or our plugin library is missing.
         EngineRefused: it is for another version of these, or for other devices.
-        DibrError: the file is not the one of the manifest, or its ops are newer than this installation.
+        DibrError: the file is not the one of the manifest.
     """
     what = f"engine {entry.file} of bundle {bundle.path}"
     module = _module_for(what, entry, bundle)
     _check_device(what, entry, compute_capability, bundle)
-    check_schema_version(bundle.path, bundle.manifest.schema_version)
     if not entry.carries_plugin:
         _check_plugin(what, entry, bundle)
     return CheckedEngine(entry, bundle.read(entry.file), module)

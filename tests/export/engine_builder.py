@@ -50,6 +50,33 @@ def timing_cache(path: str, damaged: bool = False) -> dict[str, Any]:
     return {"content": Path(path).read_bytes().hex(), "warnings": [str(warning.message) for warning in caught]}
 
 
+def of_tensorrt(model: str, timing_cache: str) -> dict[str, Any]:
+    """What the options of TensorRT, which itself needs a device, set in a real config, and the entry that they give.
+
+    The bindings of TensorRT-RTX have all of them; only the build itself is left out.
+    """
+    _, trt = tensorrt._import_tensorrt("tensorrt_rtx")
+    found: dict[str, Any] = {}
+
+    def note(trt: Any, builder: Any, network: Any, config: Any, progress: Any, listener: Any) -> bytes:
+        found["flags"] = [name for name in ("VERSION_COMPATIBLE", "TF32") if config.get_flag(trt.BuilderFlag[name])]
+        found["hardware"] = config.hardware_compatibility_level.name
+        found["profiles"] = config.num_optimization_profiles
+        found["has_timing_cache"] = config.get_timing_cache() is not None
+        return b"engine"
+
+    tensorrt._import_tensorrt = lambda flavour: ("tensorrt", trt)  # type: ignore[assignment]
+    tensorrt._device_compute_capability = lambda: "8.9"  # type: ignore[assignment]
+    tensorrt._build = note  # type: ignore[assignment]
+    _, entry = tensorrt.build_engine(
+        Path(model).read_bytes(),
+        version_compatible=True,
+        hardware_compatible="ampere_plus",
+        timing_cache=timing_cache,
+    )
+    return {**found, "entry": entry.model_dump()}
+
+
 if __name__ == "__main__":
-    command = {"build": build, "timing_cache": timing_cache}[sys.argv[1]]
+    command = {"build": build, "timing_cache": timing_cache, "of_tensorrt": of_tensorrt}[sys.argv[1]]
     print(json.dumps(command(**json.load(sys.stdin))))

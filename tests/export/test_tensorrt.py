@@ -13,10 +13,10 @@ from onnxruntime_door import modules
 from tensorrt_door.handmade import textured_mesh
 
 from dibr_deploy.errors import DibrError, DoorAbsent
-from dibr_deploy.export import tensorrt, to_onnx
+from dibr_deploy.export import tensorrt, to_onnx, verify
 from dibr_deploy.runtime.bundle import sha256
 
-OPS = (b"Rasterize", b"Interpolate", b"SoftMask", b"Texture")
+OPS = (b"Rasterize", b"Interpolate", b"SoftMask", b"Texture", b"Antialias")
 SIZE = {"image_size": [[1, 1], [64, 48], [512, 256]]}
 
 
@@ -95,6 +95,17 @@ def test_image_size_from_an_image(build, tmp_path: Path, fp16: bool) -> None:
     expect_engine(answer, engine)
 
 
+def test_numbers_of_vertices_and_faces(build, tmp_path: Path) -> None:
+    module, path = modules.AnyMesh(), tmp_path / "model.onnx"
+    model = to_onnx(module, modules.mesh_inputs(2, 1), path, dynamic_shapes=modules.MESH_AXES)
+    assert verify(module, path, modules.mesh_inputs(3, 2)).passed
+    answer, engine = build(model, sizes={"batch": [1, 2, 4], "vertices": [12, 42, 162], "faces": [20, 80, 320]})
+    assert "entry" in answer, answer
+    assert all(op in engine for op in (b"Rasterize", b"Interpolate", b"SoftMask"))
+    [profile] = answer["entry"]["profiles"]
+    assert [profile["faces"][kind][0] for kind in ("min", "opt", "max")] == [20, 80, 320]
+
+
 def test_devices_and_a_carried_plugin(build, static: Path) -> None:
     _, bare = build(static)
     answer, engine = build(
@@ -168,6 +179,22 @@ def test_a_timing_cache_is_written_and_a_damaged_one_replaced(ask, tmp_path: Pat
     assert damaged["content"] == fresh["content"]
     assert damaged["warnings"] == [f"timing cache {path} is damaged or of another device, and is replaced"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_options_of_tensorrt_reach_its_config_and_the_manifest(ask, tmp_path: Path) -> None:
+    """Version- and hardware-compatible, with a timing cache; TF32 is off, and one profile is there."""
+    model = to_onnx(modules.SphereRenderer(), modules.inputs(1), tmp_path / "model.onnx")
+    answer = ask("of_tensorrt", model=str(model), timing_cache=str(tmp_path / "cache"))
+    entry = answer.pop("entry")
+    expected = {"flags": ["VERSION_COMPATIBLE"], "hardware": "AMPERE_PLUS", "profiles": 1, "has_timing_cache": True}
+    assert answer == expected
+    assert (entry["flavour"], entry["version_compatible"], entry["hardware_compatible"]) == (
+        "tensorrt",
+        True,
+        "ampere_plus",
+    )
+    assert (entry["compute_capability"], entry["file"][-12:]) == (["8.9"], "-sm89.engine")
+    assert len((tmp_path / "cache").read_bytes()) > 0
 
 
 class Config:

@@ -341,3 +341,16 @@ def test_the_command_says_what_is_wrong(
     assert main(["verify", "--model", str(bundle), *given]) == 2
     said = capsys.readouterr().err
     assert said.startswith("dibr: ") and said.count("\n") == 1 and sentence in said
+
+
+def test_a_bundle_is_read_and_hashed_once_for_all_doors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    content = Bundle._content
+
+    def note(self: Bundle, name: str, limit: int) -> bytes:
+        read.append(name)
+        return content(self, name, limit)
+
+    monkeypatch.setattr(Bundle, "_content", note)
+    assert compare_sample(bundle).passed
+    assert sorted(read) == ["manifest.json", "model.onnx", "sample.npz"]

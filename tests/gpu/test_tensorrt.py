@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 from onnxruntime_door import modules
+from tensorrt_door.handmade import VERTICES, textured_mesh
 from torch import Tensor, nn
 
 from dibr_deploy import cameras, ops
 from dibr_deploy.errors import DoorAbsent
-from dibr_deploy.export.bundles import to_bundle
+from dibr_deploy.export import bundle_model, to_bundle
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.runtime import Session
 from dibr_deploy.runtime.comparison import compare, compare_sample
@@ -45,6 +46,7 @@ ALLOWED_GROWTH = 4 << 20
 """Of the device's memory in use, bytes: what other processes may take meanwhile."""
 TOLERANCES = {False: 1e-4, True: 2e-2}
 """Of an image, by whether it is computed in 16 bits."""
+IMAGES = ("image", "antialiased")
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -63,7 +65,9 @@ class Drawn(nn.Module):
         uv = ops.interpolate(self.uvs, self.faces, raster.face_index, raster.barycentrics)
         mask = ops.soft_mask(positions, self.faces, raster.face_index, sigmainv=700.0)
         image = ops.texture(texture, uv, wrap="repeat")
-        return {"image": image, "mask": mask, "face_index": raster.face_index, "depth": raster.depth}
+        blended = ops.antialias(image, positions, self.faces, raster.face_index, raster.barycentrics)
+        pictures = {"image": image, "antialiased": blended, "mask": mask}
+        return {**pictures, "face_index": raster.face_index, "depth": raster.depth}
 
 
 def drawn_inputs(batch: int, seed: int = 0) -> Arrays:
@@ -110,6 +114,22 @@ def sized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return to_bundle(modules.SizedSphereRenderer(), example, path, **options)
 
 
+@pytest.fixture(scope="module")
+def any_mesh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sizes = {"batch": (1, 2, 4), "vertices": (12, 42, 162), "faces": (20, 80, 320)}
+    path = tmp_path_factory.mktemp("any_mesh") / "bundle"
+    options = {"dynamic_shapes": modules.MESH_AXES, "tensorrt": {"sizes": sizes}}
+    return to_bundle(modules.AnyMesh(), modules.mesh_inputs(2, 1), path, **options)
+
+
+@pytest.fixture(scope="module")
+def image_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The image size is an input that TensorRT reads as a shape."""
+    folder = tmp_path_factory.mktemp("image_size")
+    sizes = {"B": (1, 2, 4), "image_size": ((1, 2), (48, 64), (200, 300))}
+    return bundle_model(textured_mesh(folder / "m.onnx", "B", None), folder / "bundle", tensorrt={"sizes": sizes})
+
+
 def assert_same_pictures(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray], half: bool = False) -> None:
     """Of the very same clip positions: the same faces everywhere, and real numbers within the tolerance."""
     assert actual.keys() == expected.keys()
@@ -119,7 +139,7 @@ def assert_same_pictures(actual: dict[str, np.ndarray], expected: dict[str, np.n
             assert np.array_equal(actual[name], value), f"{name}: {np.count_nonzero(actual[name] != value)} differ"
         else:
             # The rasteriser and the soft mask stay in float32 in a network of 16 bits.
-            tolerance = TOLERANCES[half and name == "image"]
+            tolerance = TOLERANCES[half and name in IMAGES]
             assert np.abs(actual[name].astype(np.float64) - value).max(initial=0.0) <= tolerance, name
 
 
@@ -145,6 +165,25 @@ def test_height_and_width_within_the_profile(sized: Path, size: tuple[int, int, 
     with Session(sized, "cpu") as cpu, Session(sized, "tensorrt") as tensorrt:
         report = compare(cpu.run(*inputs), tensorrt.run(*inputs))
     assert report.passed, str(report)
+
+
+@pytest.mark.parametrize(("batch", "subdivisions"), [(1, 0), (3, 1), (4, 2)])
+def test_vertices_and_faces_within_the_profile(any_mesh: Path, batch: int, subdivisions: int) -> None:
+    inputs = [tensor.numpy() for tensor in modules.mesh_inputs(batch, subdivisions)]
+    with Session(any_mesh, "cpu") as cpu, Session(any_mesh, "tensorrt") as tensorrt:
+        assert_same_pictures(tensorrt.run(*inputs), cpu.run(*inputs))
+
+
+@pytest.mark.parametrize("size", [(1, 1, 2), (2, 48, 64), (3, 97, 31), (4, 200, 300)])
+def test_an_image_size_that_is_an_input(image_size: Path, size: tuple[int, int, int]) -> None:
+    batch, *height_and_width = size
+    random = np.random.default_rng(batch)
+    positions = random.uniform(-1, 1, (batch, VERTICES, 4)).astype(np.float32)
+    positions[..., 3] = 1
+    inputs = positions, random.random((batch, 3, 8, 8), np.float32), np.array(height_and_width)
+    with Session(image_size, "cpu") as cpu, Session(image_size, "tensorrt") as tensorrt:
+        for _ in range(3):  # an ordinary run, a recorded one and a replayed one
+            assert_same_pictures(tensorrt.run(*inputs), cpu.run(*inputs))
 
 
 def test_a_whole_network(network: Path) -> None:

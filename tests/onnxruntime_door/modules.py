@@ -58,6 +58,27 @@ class SizedSphereRenderer(SphereRenderer):
         return pictures._replace(image=torch.where(covered, pictures.image, behind))
 
 
+class AnyMesh(nn.Module):
+    """A mesh that is an input, drawn in the colours of its vertices, with whatever number of vertices and faces."""
+
+    def forward(self, positions: Tensor, colors: Tensor, faces: Tensor) -> dict[str, Tensor]:
+        """positions: [B, V, 4] clip space, colors: [1, V, 3], faces: [F, 3] int32."""
+        raster = ops.rasterize(positions, faces, 20, 30, cull="back")
+        image = ops.interpolate(colors, faces, raster.face_index, raster.barycentrics)
+        mask = ops.soft_mask(positions, faces, raster.face_index, sigmainv=300.0)
+        return {"image": image, "mask": mask, "face_index": raster.face_index}
+
+
+MESH_AXES = {"positions": {0: "batch", 1: "vertices"}, "colors": {1: "vertices"}, "faces": {0: "faces"}}
+
+
+def mesh_inputs(batch: int, subdivisions: int) -> tuple[Tensor, Tensor, Tensor]:
+    """An icosphere from another side per image: 12 vertices and 20 faces, then 42 and 80, then 162 and 320."""
+    sphere = icosphere(subdivisions)
+    positions = cameras.project(sphere.vertices.expand(batch, -1, -1), inputs(batch)[1])
+    return positions, (sphere.vertices[None] + 1) / 2, sphere.faces.int()
+
+
 def inputs(batch: int) -> tuple[Tensor, Tensor]:
     """Offsets and cameras of ``SphereRenderer``, another view per image."""
     turn = torch.linspace(0.3, 2.0, batch)

@@ -186,6 +186,12 @@ CASES = [
     ),
     (
         TENSORRT,
+        [double("tensorrt"), TRT[-1], mode("DIBR_TEST_TENSORRT", "old plugins")],
+        "broken",
+        r"plugins Rasterize, of version 0 of the op schema, but this libdibr has version 1 -> build",
+    ),
+    (
+        TENSORRT,
         [double("tensorrt"), TRT[-1], mode("DIBR_TEST_TENSORRT", "refuses")],
         "broken",
         r"could not load the plugins",
@@ -324,7 +330,7 @@ def test_the_real_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = build(target="dibr_tensorrt", **PLUGIN_OPTIONS) / "plugins" / "tensorrt"
     monkeypatch.setenv("DIBR_LIBRARY_DIR", str(folder))
     done = subprocess.run([str(python), "-m", "dibr_deploy.cli", "doctor"], capture_output=True, text=True, check=True)
-    plugins = r"plugins (\w+, )*Interpolate, Rasterize, SoftMask, Texture"
+    plugins = r"plugins Antialias, Interpolate, (\w+, )*Rasterize, SoftMask, Texture"
     assert re.search(rf"TensorRT-RTX +\w+ +tensorrt_rtx_bindings 1\.\d+\S+ {plugins}", done.stdout), done.stdout
     assert re.search(rf"TensorRT +\w+ +tensorrt_lean_bindings 10\.\d+\S+ {plugins}", done.stdout), done.stdout
     assert re.search(r"libdibr_tensorrt.so +loads +\S+/plugins/tensorrt/libdibr_tensorrt.so", done.stdout), done.stdout

@@ -62,7 +62,7 @@ def affine(machine: Machine) -> Bundle:
 
 @pytest.fixture(scope="module")
 def sphere(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Of all four ops."""
+    """Of all ops."""
     path = to_onnx(modules.SphereRenderer(), modules.inputs(1), tmp_path_factory.mktemp("model") / "model.onnx")
     return path.read_bytes()
 

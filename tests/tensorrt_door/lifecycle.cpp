@@ -10,7 +10,7 @@ namespace {
 
 using nvinfer1::DynamicPluginTensorDesc;
 
-constexpr unsigned char kPoison = 0xA5;
+constexpr unsigned char kPoison = 0x5A;  // not that of the expected outputs: what nobody writes differs
 constexpr float kTolerance = 1e-5f;
 
 const std::vector<ImageSizes> kProfile = {
@@ -85,7 +85,7 @@ class Attached {
     std::vector<const void*> in;
     std::vector<void*> out;
     for (const Tensor& input : use.inputs) in.push_back(input.bytes.data());
-    for (const Tensor& output : use.outputs) outputs.emplace_back(output.shape, output.type);
+    for (const Tensor& output : use.outputs) outputs.emplace_back(output.shape, output.type, kPoison);
     for (const Tensor& output : outputs) out.push_back(output.bytes.data());
     const auto input_descs = descs_of(use.inputs), output_descs = descs_of(outputs);
     if (workspace_.size() > 0) std::memset(workspace_.data(), kPoison, workspace_.size());

@@ -15,8 +15,6 @@ from dibr_deploy.export import to_onnx
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from tensorrt_door.handmade import VERTICES, textured_mesh
 
-OPS = ("Rasterize", "Interpolate", "SoftMask", "Texture")
-
 
 @pytest.fixture
 def build_engine(ask, libraries, tmp_path):

@@ -78,9 +78,9 @@ def test_what_tensorrt_would_refuse_is_a_problem(content: bytes, change: Change,
 
 
 def test_models_are_seen_where_they_arrive(content: bytes, tmp_path: Path) -> None:
-    """As a file, in a folder, in a zip file, and from `dibr export` in another process."""
+    """As a file, in a folder, in a zip file, from `dibr export` in another process, and in the folder of any other."""
     watch = Watch()
-    variants = [content + bytes([0x72, 1, index]) for index in range(4)]  # an empty metadata entry each
+    variants = [content + bytes([0x72, 1, index]) for index in range(5)]  # an empty metadata entry each
     names = ["model.onnx", "bundle", "bundle.zip"]
     (tmp_path / ".model.onnx").write_bytes(variants[0])
     (tmp_path / ".bundle").mkdir()
@@ -90,8 +90,11 @@ def test_models_are_seen_where_they_arrive(content: bytes, tmp_path: Path) -> No
     for name in names:
         watch.event("os.rename", (str(tmp_path / f".{name}"), str(tmp_path / name), -1, -1))
     (tmp_path / "far.onnx").write_bytes(variants[3])
-    command = [sys.executable, "-m", "dibr_deploy.cli", "export", "--output", "far.onnx"]
-    watch.event("subprocess.Popen", (command[0], command, str(tmp_path), None))
+    command = [sys.executable, "-m", "dibr_deploy.cli", "export", "--output", str(tmp_path / "far.onnx")]
+    watch.event("subprocess.Popen", (command[0], command, None, None))
+    (tmp_path / "of_a_program").mkdir()
+    (tmp_path / "of_a_program" / "deep.onnx").write_bytes(variants[4])
+    watch.event("subprocess.Popen", ("python", ["python", "-c", "..."], str(tmp_path / "of_a_program"), None))
     assert watch.take() == variants
     assert watch.take() == []
 

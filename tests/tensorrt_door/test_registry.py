@@ -41,6 +41,8 @@ def test_plugins_from_fields(ask, libraries, flavour) -> None:
         {"op": "Rasterize", "fields": [["height", "INT32", 64], ["cull", "CHAR", "back"]], "phase": "BUILD"},
         {"op": "Interpolate", "fields": [], "phase": "BUILD"},
         {"op": "Interpolate", "fields": [stamp], "phase": "RUNTIME"},
+        {"op": "Antialias", "fields": [], "phase": "BUILD"},
+        {"op": "Antialias", "fields": [stamp], "phase": "RUNTIME"},
         {"op": "SoftMask", "fields": [["sigmainv", "FLOAT32", 100.0], ["knum", "INT64", 5]], "phase": "BUILD"},
         {
             "op": "Texture",
@@ -67,6 +69,7 @@ def test_refusals_reach_recorder_and_logger(ask, libraries, flavour) -> None:
         "rasterize: height must be in [1, 32768], got 40000": ["Rasterize", "height", "INT32", 40000],
         'Texture: field filter must be "nearest" or "bilinear", got "cubic"': ["Texture", "filter", "CHAR", "cubic"],
         'SoftMask: unknown field "sigma"': ["SoftMask", "sigma", "FLOAT32", 1.0],
+        'Antialias: unknown field "height"': ["Antialias", "height", "INT32", 8],
         "Interpolate: made for op schema version 2, but this library has version 1; build the engine again, or use the "
         "dibr_deploy that built it": ["Interpolate", "schema_version", "INT32", 2],
     }

@@ -218,8 +218,8 @@ Use make_texture(const Usage& usage, const ImageSizes& s, Random& random) {
 
 }  // namespace
 
-Tensor::Tensor(std::vector<int64_t> shape_, DataType type)
-    : shape(std::move(shape_)), type(type), bytes(uint64_t(count()) * size_of(type), 0xA5) {}
+Tensor::Tensor(std::vector<int64_t> shape_, DataType type, unsigned char poison)
+    : shape(std::move(shape_)), type(type), bytes(uint64_t(count()) * size_of(type), poison) {}
 
 int64_t Tensor::count() const {
   int64_t product = 1;

@@ -12,7 +12,7 @@
 namespace dibr::test {
 
 struct Tensor {
-  Tensor(std::vector<int64_t> shape, DataType type);
+  Tensor(std::vector<int64_t> shape, DataType type, unsigned char poison = 0xA5);
 
   nvinfer1::PluginTensorDesc desc() const;
   int64_t count() const;

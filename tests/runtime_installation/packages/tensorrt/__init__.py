@@ -1,6 +1,7 @@
 """A TensorRT, or by its other name a TensorRT-RTX, that loads plugin libraries and starts, and no more.
 
-DIBR_TEST_TENSORRT: "no plugins" (its registry lists none), "refuses" (it does not load them), "no start"."""
+DIBR_TEST_TENSORRT: "no plugins" (its registry lists none), "refuses" (it does not load them), "old plugins" (of an
+older op schema), "no start"."""
 
 import os
 from types import SimpleNamespace
@@ -30,7 +31,9 @@ class Registry:
         if MODE == "refuses":
             return None
         if MODE != "no plugins":
-            self.all_creators.append(SimpleNamespace(name="Rasterize", plugin_namespace="ai.dibr", plugin_version="1"))
+            version = "0" if MODE == "old plugins" else "1"
+            plugin = SimpleNamespace(name="Rasterize", plugin_namespace="ai.dibr", plugin_version=version)
+            self.all_creators.append(plugin)
         return object()
 
 
