@@ -40,8 +40,8 @@ class Session:
     model has the inputs and outputs that the manifest names. What was checked is what is loaded.
 
     Args:
-        path: a bundle (folder or .zip) or a model written by ``dibr export``, or any other ONNX file; or a ``Bundle`` that
-            is open already.
+        path: a bundle (folder or .zip) or a model written by ``dibr export``, or any other ONNX file; or a ``Bundle``
+            that is open already.
         provider: where to run.
             "cpu", "cuda": ONNX Runtime.
             "tensorrt": TensorRT, with an engine of the bundle.

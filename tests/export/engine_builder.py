@@ -53,14 +53,14 @@ def timing_cache(path: str, damaged: bool = False) -> dict[str, Any]:
 def of_tensorrt(model: str, timing_cache: str) -> dict[str, Any]:
     """What the options of TensorRT, which itself needs a device, set in a real config, and the entry that they give.
 
-    The bindings of TensorRT-RTX have all of them; only the build itself is left out.
+    The bindings of TensorRT-RTX have them; only the build itself is left out.
     """
     _, trt = tensorrt._import_tensorrt("tensorrt_rtx")
     found: dict[str, Any] = {}
 
     def note(trt: Any, builder: Any, network: Any, config: Any, progress: Any, listener: Any) -> bytes:
-        found["flags"] = [name for name in ("VERSION_COMPATIBLE", "TF32") if config.get_flag(trt.BuilderFlag[name])]
-        found["hardware"] = config.hardware_compatibility_level.name
+        flags = trt.BuilderFlag.__members__
+        found["flags"] = [name for name in ("VERSION_COMPATIBLE", "TF32") if config.get_flag(flags[name])]
         found["profiles"] = config.num_optimization_profiles
         found["has_timing_cache"] = config.get_timing_cache() is not None
         return b"engine"

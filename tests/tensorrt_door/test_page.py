@@ -77,6 +77,11 @@ def test_python(folder: Path) -> None:
     assert list(folder.glob("tensorrt_rtx-*.engine"))
 
 
+def test_where_the_libraries_are(folder: Path) -> None:
+    [line] = re.findall(r"^    python (-c .*_native.*)$", PAGE, flags=re.MULTILINE)
+    assert run_python(folder, *shlex.split(line)).strip() == str(folder / "libdibr_tensorrt.so")
+
+
 def test_cpp(folder: Path) -> None:
     """The lines stand in the main function of a program that links to TensorRT."""
     site_packages = environment.python().parents[1].glob("lib/python*/site-packages")
