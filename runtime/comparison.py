@@ -334,19 +334,17 @@ def _run(
 def _is_half(opened: Path | Bundle) -> bool:
     """Whether the model holds float16 weights. Raises where it is no ONNX file."""
     if isinstance(opened, Bundle):
-        path, model = opened.path, io.BytesIO(opened.read(opened.manifest.model))
+        path = opened.path
+        model: BinaryIO = io.BytesIO(opened.read(opened.manifest.model))
     else:
-        path, model = opened, _onnx_file(opened)
+        path = opened
+        read_header(path)
+        model = path.open("rb")
     with model as file:
         try:
             return has_half_weights(file)
         except (EOFError, ValueError):
             raise DibrError(f"model {path} is cut off or not an ONNX file") from None
-
-
-def _onnx_file(path: Path) -> BinaryIO:
-    read_header(path)
-    return path.open("rb")
 
 
 def compare(
