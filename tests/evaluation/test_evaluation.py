@@ -1,0 +1,163 @@
+"""Evaluation of predictions whose scores are known: spheres in a colour, under a light."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dibr_deploy.cli import main
+from dibr_deploy.data import make_dataset
+from dibr_deploy.data.shapes import CLASSES, make_shape, write_shapes
+from dibr_deploy.data.truth import read_truth
+from dibr_deploy.errors import DibrError
+from dibr_deploy.evaluation import bootstrap_interval, class_means, evaluate, fixed_shape_iou, true_solids
+from dibr_deploy.mesh import Mesh, icosphere, write_mesh
+from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
+from dibr_deploy.training.checkpoint import save_checkpoint
+from dibr_deploy.voxels import voxelize
+
+COLOR = (0.8, 0.4, 0.2)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ball of radius 1."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    (folder / "meshes/round").mkdir(parents=True)
+    sphere = icosphere(3)
+    colors = torch.tensor(COLOR).expand(len(sphere.vertices), 3)
+    write_mesh(Mesh(sphere.vertices, sphere.faces, vertex_colors=colors), folder / "meshes/round/ball.ply")
+    return make_dataset(folder / "meshes", folder / "dataset", views=3, size=32, with_truth=True)
+
+
+def predicting(radius: float, color: tuple[float, ...], light: list[float]) -> ImageToMeshRenderer:
+    """A model that predicts this ball for every image."""
+    network = ImageToMesh(ModelConfig(image_size=32, texture_size=32))
+    offset = network.template * (radius / 0.5 - 1) / network.config.max_offset
+    ambient = light[0]
+    strength = 0.9 * torch.tensor(light[1:]) / (1 - ambient)  # below the strongest that can be predicted
+    strength = strength / (1 - strength.square().sum()).sqrt()
+    constants = {
+        network.vertex_head[-1]: torch.atanh(offset).flatten(),
+        network.texture_head.colour: torch.logit(torch.tensor(color)),
+        network.light_head: torch.cat([torch.logit(torch.tensor([ambient])), strength]),
+    }
+    with torch.no_grad():
+        for layer, bias in constants.items():
+            layer.weight.zero_()
+            layer.bias.copy_(bias)
+    return ImageToMeshRenderer(network, 32, 32)
+
+
+def test_the_true_prediction_has_the_best_scores(dataset: Path) -> None:
+    light = read_truth(dataset)["round_ball"].light
+    assert light is not None
+    (score,) = evaluate(predicting(1.0, COLOR, light), dataset, views=2)
+    assert (score.object_id, score.class_name) == ("round_ball", "round")
+    assert score.iou == pytest.approx(1, abs=0.002)
+    assert score.f_score == pytest.approx(1, abs=1e-3)
+    assert score.texture_l1 == pytest.approx(0, abs=0.003)  # colours are kept in bytes
+    assert score.light_angle == pytest.approx(0, abs=0.1)
+
+
+def test_known_mistakes_have_their_scores(dataset: Path) -> None:
+    """A ball of radius 0.8 fills 0.8^3 of the true one, lies 0.2 below its surface, and is 0.1 too bright."""
+    light = read_truth(dataset)["round_ball"].light
+    assert light is not None
+    opposite = [light[0], *(-value for value in light[1:])]
+    model = predicting(0.8, tuple(value + 0.1 for value in COLOR), opposite)
+    (score,) = evaluate(model, dataset, resolution=48)
+    assert score.iou == pytest.approx(0.8**3, abs=0.02)
+    assert score.f_score == 0
+    assert score.texture_l1 == pytest.approx(0.1, abs=0.003)
+    assert score.light_angle == pytest.approx(180, abs=0.1)
+    (near,) = evaluate(model, dataset, threshold=0.25)
+    assert near.f_score == 1
+
+
+def test_the_best_fixed_shape_is_the_best_of_its_kind() -> None:
+    """Ten boxes of lengths 1 to 10: whichever length is taken for all, none has a better mean."""
+    boxes = torch.zeros(10, 10, 10, 10, dtype=torch.bool)
+    for length in range(1, 11):
+        boxes[length - 1, :length] = True
+    lengths = np.arange(1, 11)
+    best = max(np.mean(np.minimum(lengths, fixed) / np.maximum(lengths, fixed)) for fixed in lengths)
+    assert float(fixed_shape_iou(boxes, boxes).mean()) == pytest.approx(best)
+    assert fixed_shape_iou(boxes[:1], boxes[6:7]).tolist() == pytest.approx([1 / 7])
+
+
+def test_the_bootstrap_interval_is_that_of_the_mean() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    low, high = bootstrap_interval(values)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+
+
+def test_random_shapes_are_solids_and_numbers_tell_them_apart(tmp_path: Path) -> None:
+    for name in CLASSES:
+        shapes = [make_shape(name, number) for number in range(3)]
+        volumes = [float(voxelize(shape, 16, side=3.0).float().mean()) for shape in shapes]
+        assert min(volumes) > 0
+        assert len({tuple(shape.vertices.flatten().tolist()) for shape in shapes}) == 3
+        again = make_shape(name, 1)
+        assert torch.equal(again.vertices, shapes[1].vertices)
+        assert not torch.equal(make_shape(name, 1, seed=1).vertices[:, 0], again.vertices[:, 0])
+    written = write_shapes(tmp_path, classes=["chair"], count=2, first=5)
+    assert sorted(path.name for path in written.rglob("*.ply")) == ["chair_005.ply", "chair_006.ply"]
+    with pytest.raises(DibrError, match=r"classes must be among airplane, bottle, chair, table, got lamp"):
+        write_shapes(tmp_path, classes=["lamp"])
+
+
+def test_the_command_prints_a_row_per_class_and_the_gain(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "shapes", "--output", str(tmp_path / "shapes"), "--count", "1"]) == 0
+    made = ["--output", str(tmp_path / "test"), "--views=2", "--size=32", "--truth"]
+    assert main(["data", "make", "--meshes", str(tmp_path / "shapes"), *made]) == 0
+    save_checkpoint(tmp_path / "checkpoint.pt", predicting(0.8, COLOR, [0.5, 0.1, 0.2, 0.3]))
+    command = ["evaluate", "--checkpoint", str(tmp_path / "checkpoint.pt"), "--data", str(tmp_path / "test")]
+    capsys.readouterr()
+    assert main([*command, "--training-data", str(dataset), "--output", str(tmp_path / "scores.json")]) == 0
+    printed = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in printed.splitlines()[1:6]}
+    assert list(rows) == ["airplane", "bottle", "chair", "table", "all"]
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert float(rows["all"][2]) == pytest.approx(np.mean([row["iou"] for row in scores]), abs=6e-4)
+    ball = true_solids(dataset)["round_ball"]
+    solids = true_solids(tmp_path / "test")
+    fixed = np.mean([float(fixed_shape_iou(solids[row["object_id"]][None], ball[None])) for row in scores])
+    assert f"best fixed shape of the training objects: {fixed:.3f}" in printed
+    gain = float(rows["all"][2]) - fixed
+    assert float(printed.split("gain over it: ")[1].split(",")[0]) == pytest.approx(gain, abs=2e-3)
+
+
+def test_class_means_are_means(dataset: Path) -> None:
+    model = predicting(0.8, COLOR, [0.5, 0.1, 0.2, 0.3])
+    (score,) = evaluate(model, dataset, views=1)
+    other = score._replace(class_name="other", iou=0.0)
+    means = {row.class_name: row for row in class_means([score, score, other])}
+    assert means["all"].iou == pytest.approx(2 / 3 * score.iou)
+    assert (means["round"].object_id, means["other"].iou) == ("2", 0)
+
+
+def test_what_is_missing_is_named(dataset: Path, tmp_path: Path) -> None:
+    model = predicting(0.8, COLOR, [0.5, 0.1, 0.2, 0.3])
+    with pytest.raises(DibrError, match="views and resolution must be at least 1, got 0 and 32"):
+        evaluate(model, dataset, views=0)
+    (tmp_path / "meshes").mkdir()
+    write_mesh(icosphere(1), tmp_path / "meshes/ball.ply")
+    plain = make_dataset(tmp_path / "meshes", tmp_path / "plain", views=1, size=16)
+    assert sorted(path.name for path in plain.iterdir()) == ["images", "masks", "transforms.json"]
+    with pytest.raises(DibrError, match=r"truth.json is missing: `dibr data make --truth` writes it"):
+        evaluate(model, plain)
+    (plain / "truth.json").write_text('{"ball": {"mesh": 3}}')
+    with pytest.raises(DibrError, match=r"truth.json: ball.mesh: Input should be a valid string"):
+        evaluate(model, plain)
+    (plain / "truth.json").write_text("{}")
+    with pytest.raises(DibrError, match=r"truth of .*plain has no object ball"):
+        evaluate(model, plain)
