@@ -1,9 +1,9 @@
-# make setup | test | test-long | demo | bench | lint | sanitize | wheel-check | test-gpu | cuda-report | clean; CUDA=ON builds the CUDA kernels
+# make setup | test | test-long | sdk-check | demo | bench | lint | sanitize | wheel-check | test-gpu | cuda-report | clean; CUDA=ON builds the CUDA kernels
 # Everything happens in .venv and build/; `make setup` needs Python 3.11+, a C++17 compiler and make.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup setup-trt setup-triton test test-long demo bench test-gpu cuda-report lint format sanitize wheel-check clean
+.PHONY: setup setup-trt setup-triton test test-long sdk-check demo bench test-gpu cuda-report lint format sanitize wheel-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
-cxx_sources := $(shell find plugins runtime scripts tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+cxx_sources := $(shell find plugins runtime scripts tests -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 build_inputs := pyproject.toml CMakeLists.txt $(shell find cmake plugins scripts -type f -not -name '*.pyc') \
 	$(shell find dibr_deploy export runtime -name __init__.py)
 
@@ -59,6 +59,10 @@ setup-triton: .venv-triton/TRITON
 # Several workers with threads of their own: threads that spin while they wait would take the cores from each other.
 test: setup
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The C++ SDK alone: installed into a prefix, used by other projects, compared with Python, and under sanitizers.
+sdk-check: setup
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST_ARGS) tests/runtime_cpp
 
 # A million hostile inputs of each kind, of which `make test` runs 5 %, and what they counted into docs/long_checks.md.
 test-long: setup setup-trt

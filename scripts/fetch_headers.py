@@ -71,16 +71,7 @@ def fetch_wheel(into: Path, sha256: str, folders: tuple[str, ...], *requirement:
         wheel.extractall(into, [name for name in wheel.namelist() if name.startswith(folders)])
 
 
-# --- ONNX Runtime: C and C++ API 21 from a Debian package. The headers are platform-neutral, so the amd64 file
-# --- serves every machine that has apt.
-
-ONNXRUNTIME_VERSION = "1.21.0+dfsg-1"
-ONNXRUNTIME_SHA256 = "14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08"
-
-
-def installed_onnxruntime() -> Path | None:
-    include = Path("/usr/include/onnxruntime")
-    return include if (include / "onnxruntime_cxx_api.h").is_file() else None
+# --- Debian packages. Headers are platform-neutral, so the amd64 file serves every machine that has apt.
 
 
 def debian_mirror() -> str:
@@ -92,8 +83,9 @@ def debian_mirror() -> str:
     return mirrors[0]
 
 
-def fetch_onnxruntime(scratch: Path) -> Path:
-    """Download the package through an apt root of our own, which leaves the system's lists alone, and unpack it."""
+def fetch_debian(scratch: Path, requirement: str, sha256: str) -> Path:
+    """Download a package of Debian 13 through an apt root of our own, which leaves the system's lists alone, and unpack
+    it. Returns its /usr/include."""
     for folder in ("sources", "lists/partial", "cache/archives/partial"):
         (scratch / folder).mkdir(parents=True)
     (scratch / "status").touch()
@@ -112,11 +104,41 @@ def fetch_onnxruntime(scratch: Path) -> Path:
     ]
     apt = ["apt-get", "-qq", *(part for option in options for part in ("-o", option))]
     run(*apt, "update")
-    run(*apt, "download", f"libonnxruntime-dev={ONNXRUNTIME_VERSION}", cwd=scratch)
+    run(*apt, "download", requirement, cwd=scratch)
     [archive] = scratch.glob("*.deb")
-    check_sha256(archive, ONNXRUNTIME_SHA256)
+    check_sha256(archive, sha256)
     run("dpkg-deb", "-x", str(archive), str(scratch / "unpacked"))
-    return scratch / "unpacked" / "usr" / "include" / "onnxruntime"
+    return scratch / "unpacked" / "usr" / "include"
+
+
+# --- ONNX Runtime: C and C++ API 21.
+
+ONNXRUNTIME_PACKAGE = "libonnxruntime-dev=1.21.0+dfsg-1"
+ONNXRUNTIME_SHA256 = "14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08"
+
+
+def installed_onnxruntime() -> Path | None:
+    include = Path("/usr/include/onnxruntime")
+    return include if (include / "onnxruntime_cxx_api.h").is_file() else None
+
+
+def fetch_onnxruntime(scratch: Path) -> Path:
+    return fetch_debian(scratch, ONNXRUNTIME_PACKAGE, ONNXRUNTIME_SHA256) / "onnxruntime"
+
+
+# --- nlohmann-json: JSON for C++, for the SDK.
+
+NLOHMANN_JSON_PACKAGE = "nlohmann-json3-dev=3.11.3-2.1"
+NLOHMANN_JSON_SHA256 = "741a6a32f61a14eaf9560ba1814b27da8e78fa3b9bed9e8867ab46316ddf3793"
+
+
+def installed_nlohmann_json() -> Path | None:
+    include = Path("/usr/include")
+    return include if (include / "nlohmann" / "json.hpp").is_file() else None
+
+
+def fetch_nlohmann_json(scratch: Path) -> Path:
+    return fetch_debian(scratch, NLOHMANN_JSON_PACKAGE, NLOHMANN_JSON_SHA256)
 
 
 # --- torch: the stable-ABI headers. They are the same on every platform, so where torch is not installed they are
@@ -200,6 +222,12 @@ PACKAGES = {
         fetch_onnxruntime,
         ONNXRUNTIME_SHA256,
         "set ORT_INCLUDE_DIR to the include folder of an ONNX Runtime 1.21 or newer release archive",
+    ),
+    "nlohmann_json": Headers(
+        installed_nlohmann_json,
+        fetch_nlohmann_json,
+        NLOHMANN_JSON_SHA256,
+        "set NLOHMANN_JSON_INCLUDE_DIR to the include folder of nlohmann-json 3.9 or newer",
     ),
     "torch": Headers(
         installed_torch,

@@ -25,7 +25,7 @@ def build(name: str = "cuda_on_host", target: str = "dibr", **options: str) -> P
     into its subfolder "installed" too."""
     folder = ROOT / "build" / name
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"DIBR_CUDA_ON_HOST": "ON", "DIBR_TORCH": "OFF", "DIBR_ORT": "OFF", **options}
+    settings = {"DIBR_CUDA_ON_HOST": "ON", "DIBR_TORCH": "OFF", "DIBR_ORT": "OFF", "DIBR_RUNTIME": "OFF", **options}
     configure = [tool("cmake"), "-S", str(ROOT), "-B", str(folder), "-G", "Ninja"]
     configure += [f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", *(f"-D{key}={value}" for key, value in settings.items())]
     with open(folder / "lock", "w") as lock:

@@ -1,0 +1,113 @@
+#include "session.h"
+
+#include <optional>
+
+#include "failure.h"
+#include "libraries.h"
+#include "onnx_header.h"
+
+namespace dibr::runtime {
+namespace {
+
+OnnxModel bare_model(const std::string& path) {
+  OnnxModel model;
+  model.path = path;
+  model.content = InputFile(path, "model " + path).read_all();
+  const OnnxHeader header = parse_onnx_header(model.content, "model " + path);
+  model.has_our_ops = header.has_our_ops();
+  if (model.has_our_ops) check_schema_version(path, header.schema_version());
+  return model;
+}
+
+// The bundle's ONNX file, once it is what the manifest says.
+OnnxModel checked_model(const Bundle& bundle) {
+  const Manifest& manifest = bundle.manifest();
+  check_schema_version(bundle.path(), manifest.schema_version);
+  OnnxModel model;
+  model.path = bundle.path() + "/" + manifest.model;
+  model.content = bundle.read(manifest.model);
+  model.manifest = &manifest;
+  model.bundle = bundle.path();
+  const OnnxHeader header = parse_onnx_header(model.content, "model " + model.path);
+  model.has_our_ops = header.has_our_ops();
+  check_schema_version(model.path, header.schema_version());
+  return model;
+}
+
+// Fails unless stated and actual name the same tensors; then takes over what only the manifest knows.
+void compare(const Bundle& bundle, const std::vector<TensorSpec>& stated, std::vector<TensorSpec>& actual) {
+  bool agrees = stated.size() == actual.size();
+  for (std::size_t index = 0; agrees && index < stated.size(); ++index) {
+    agrees = stated[index].agrees_with(actual[index]);
+    if (agrees) actual[index].meaning = stated[index].meaning;
+  }
+  if (!agrees) {
+    fail(DIBR_RUNTIME_REFUSED, "bundle ", bundle.path(), ": the inputs and outputs of ", bundle.manifest().model,
+         " are not those that its manifest names: export the bundle again");
+  }
+}
+
+std::vector<std::vector<const char*>> axes_of(const std::vector<TensorSpec>& specs) {
+  std::vector<std::vector<const char*>> result;
+  for (const TensorSpec& spec : specs) {
+    auto& axes = result.emplace_back();
+    for (const std::string& axis : spec.axes) axes.push_back(axis.c_str());
+  }
+  return result;
+}
+
+// A session as it is opened.
+struct Opening {
+  const std::string& path;
+  const Options& options;
+  std::optional<Bundle> bundle;
+  std::optional<OnnxModel> model;  // read when it is first needed
+
+  std::unique_ptr<Backend> open(const std::string& provider) {
+    if (provider == "tensorrt") {
+      if (!bundle) {
+        fail(
+            DIBR_RUNTIME_ABSENT, "model ", path,
+            " is no bundle, and provider tensorrt needs an engine: make a bundle with one by `dibr export --tensorrt`");
+      }
+      check_schema_version(path, bundle->manifest().schema_version);
+      return open_tensorrt(*bundle, options);
+    }
+    if (!model) model = bundle ? checked_model(*bundle) : bare_model(path);
+    std::unique_ptr<Backend> backend = open_onnxruntime(*model, provider, options);
+    if (bundle) {
+      compare(*bundle, bundle->manifest().inputs, backend->inputs);
+      compare(*bundle, bundle->manifest().outputs, backend->outputs);
+    }
+    return backend;
+  }
+};
+
+}  // namespace
+}  // namespace dibr::runtime
+
+dibr_session::dibr_session(const std::string& path, const dibr::runtime::Options& options) {
+  namespace runtime = dibr::runtime;
+  runtime::Opening opening{path, options, std::nullopt, std::nullopt};
+  if (runtime::is_bundle(path)) opening.bundle.emplace(path);
+  if (options.provider == "auto") {
+    std::vector<std::string> candidates;
+    if (opening.bundle && !opening.bundle->manifest().engines.empty()) candidates.emplace_back("tensorrt");
+    if (runtime::onnxruntime_offers_cuda(options)) candidates.emplace_back("cuda");
+    for (const std::string& candidate : candidates) {
+      try {
+        backend = opening.open(candidate);
+        provider = candidate;
+        break;
+      } catch (const runtime::Failure& failure) {
+        notes += runtime::sentence("provider ", candidate, " is passed over: ", failure.what(), "\n");
+      }
+    }
+  }
+  if (backend == nullptr) {
+    provider = options.provider == "auto" ? "cpu" : options.provider;
+    backend = opening.open(provider);
+  }
+  input_axes = runtime::axes_of(backend->inputs);
+  output_axes = runtime::axes_of(backend->outputs);
+}

@@ -1,0 +1,63 @@
+"""An installed SDK, its programs, and models to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnxruntime_door import modules
+from runtime_bundles import write_model_bundle
+
+from dibr_deploy.export import to_bundle, to_onnx
+from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
+from runtime_cpp import sdk
+
+SIZE = 32
+
+
+@pytest.fixture(scope="session")
+def prefix() -> Path:
+    return sdk.installed()
+
+
+@pytest.fixture(scope="session")
+def programs(prefix: Path) -> Path:
+    return sdk.programs(prefix)
+
+
+@pytest.fixture(scope="session")
+def examples(prefix: Path) -> Path:
+    return sdk.project(sdk.EXAMPLES, sdk.ROOT / "build" / "sdk-examples", prefix)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All ops at a small size, as a bare ONNX file."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    return to_onnx(modules.SphereRenderer(), modules.inputs(1), path)
+
+
+@pytest.fixture(scope="session")
+def arrays() -> dict[str, np.ndarray]:
+    torch.manual_seed(1)
+    offsets, world_to_clip = modules.inputs(3)
+    return {"offsets": offsets.numpy(), "world_to_clip": world_to_clip.numpy()}
+
+
+@pytest.fixture(scope="session")
+def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model as a folder."""
+    return write_model_bundle(tmp_path_factory.mktemp("bundle") / "bundle", model)
+
+
+@pytest.fixture(scope="session")
+def image_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained image-to-mesh network, as `dibr export --checkpoint` packs a trained one, in a zip file."""
+    torch.manual_seed(0)
+    network = ImageToMesh(ModelConfig(image_size=SIZE, subdivisions=2, texture_size=32, channels=8, features=16))
+    example = (torch.rand(1, 3, SIZE, SIZE), torch.eye(4).unsqueeze(0))
+    path = tmp_path_factory.mktemp("image_bundle") / "bundle.zip"
+    return to_bundle(ImageToMeshRenderer(network, 48, 64), example, path)

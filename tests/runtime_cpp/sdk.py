@@ -1,0 +1,100 @@
+"""Builds of the C++ SDK, each made once for all test processes, and programs that use them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cuda_backend.host_build import ROOT, build, tool
+
+HERE = Path(__file__).parent
+EXAMPLES = ROOT / "runtime" / "cpp" / "examples"
+OPTIONS = {"DIBR_CUDA_ON_HOST": "OFF", "DIBR_ORT": "ON", "DIBR_RUNTIME": "ON"}
+
+
+def onnxruntime_library() -> Path:
+    """Of the Python package, which C++ programs use too."""
+    import onnxruntime
+
+    [path] = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*")
+    return path
+
+
+def installed() -> Path:
+    """The prefix of an installed SDK, as `cmake --install` leaves it."""
+    folder = build("sdk", "all", **OPTIONS, CMAKE_BUILD_TYPE="Release", DIBR_TESTS="OFF")
+    prefix = folder / "prefix"
+    with lock(folder):
+        run([tool("cmake"), "--install", str(folder), "--prefix", str(prefix)])
+    return prefix
+
+
+def sanitized(sanitizers: str) -> Path:
+    """The program drive_runtime with these sanitizers. `make sanitize` has the same build."""
+    name = f"sanitize-{sanitizers.split(';')[0]}"
+    options = {"CMAKE_BUILD_TYPE": "RelWithDebInfo", "DIBR_SANITIZE": sanitizers, "DIBR_TESTS": "ON"}
+    return build(name, "all", **OPTIONS, **options) / "tests" / "runtime_cpp" / "drive_runtime"
+
+
+def project(source: Path, folder: Path, prefix: Path, *options: str) -> Path:
+    """Configures and builds a CMake project against the prefix; returns the build folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder):
+        configure = [
+            tool("cmake"),
+            "-S",
+            str(source),
+            "-B",
+            str(folder),
+            "-G",
+            "Ninja",
+            f"-DCMAKE_PREFIX_PATH={prefix}",
+        ]
+        run([*configure, f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror", *options])
+        run([tool("cmake"), "--build", str(folder)])
+    return folder
+
+
+def programs(prefix: Path) -> Path:
+    """The folder of this folder's programs, built with flags from pkg-config."""
+    folder = ROOT / "build" / "sdk-programs"
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder):
+        for source in (HERE / "run_bundle.cpp", HERE / "read_image.cpp"):
+            program = folder / source.stem
+            newest = max(path.stat().st_mtime for path in (source, *(prefix / "include" / "dibr").iterdir()))
+            if not program.exists() or program.stat().st_mtime < newest:
+                compile_with_pkg_config("dibr-runtime", prefix, source, program)
+    return folder
+
+
+def compile_with_pkg_config(package: str, prefix: Path, source: Path, program: Path) -> None:
+    environment = {**os.environ, "PKG_CONFIG_PATH": str(prefix / "lib" / "pkgconfig")}
+    flags = run(["pkg-config", "--cflags", "--libs", package], environment).split()
+    compiler = ["gcc", "-std=c99", "-pedantic"] if source.suffix == ".c" else ["g++", "-std=c++17"]
+    warnings = ["-Wall", "-Wextra", "-Werror"]
+    run([*compiler, *warnings, str(source), *flags, f"-Wl,-rpath,{prefix / 'lib'}", "-o", str(program)])
+
+
+def with_onnxruntime(**others: str) -> dict[str, str]:
+    """Variables of a program that shall find ONNX Runtime."""
+    return {**os.environ, "DIBR_ONNXRUNTIME_LIBRARY": str(onnxruntime_library()), **others}
+
+
+def run(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> str:
+    """What the command prints; a failure shows all of it."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=900)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """For one process of all at a time."""
+    with open(folder / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
