@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import torch
 
 SAMPLE_FILE = "sample.npz"
+PREPROCESS_FILE = "preprocess.onnx"
+RENDERER_FILE = "renderer.onnx"
+_PHOTO_MEANING = "[B, H, W, 3] photo, uint8 sRGB, row 0 at the top"
 INPUT_MEANINGS = {
     "input_image": "[B, 3, S, S] photo in 0..1, row 0 at the top",
     "world_to_clip": "[B, 4, 4] camera, world to clip space, for column vectors",
@@ -44,6 +47,8 @@ def to_bundle(
     tensorrt: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], object] | None = None,
     meanings: Mapping[str, str] | None = None,
+    photo_input: str | None = None,
+    renderer: tuple[torch.nn.Module, Sequence[torch.Tensor]] | None = None,
     **options: Any,
 ) -> Path:
     """Export a module to a bundle: its ONNX graph, a sample of what torch makes of it, and an engine where asked for.
@@ -56,6 +61,9 @@ def to_bundle(
         tensorrt: arguments of ``build_engine``, ``{}`` for its defaults; None builds no engine.
         progress: as in ``build_engine``.
         meanings: what inputs and outputs mean, by name.
+        photo_input: as in ``to_onnx``; the bundle then also has the graph that makes pictures of any size fit.
+        renderer: a module that renders what the model predicts, and example arguments: its inputs that are called as
+            outputs of the model take these. It lets a viewer turn a mesh without predicting it again.
         options: of ``to_onnx``.
 
     Returns:
@@ -71,12 +79,15 @@ def to_bundle(
     meanings = meanings or {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / MODEL_FILE
-        to_onnx(module, example_args, file, fp16=fp16, meanings=meanings, **options)
+        to_onnx(module, example_args, file, fp16=fp16, meanings=meanings, photo_input=photo_input, **options)
         model = file.read_bytes()
+        parts = {} if photo_input is None else {PREPROCESS_FILE: _preprocessing(model, photo_input)}
+        if renderer is not None:
+            to_onnx(*renderer, file, **options)
+            parts[RENDERER_FILE] = file.read_bytes()
     described = _described(model, meanings)
-    names = [tensor.name for tensor in described["inputs"]]
-    sample = _sample(module, example_args if sample_args is None else sample_args, names)
-    return _write(path, model, described, sample, tensorrt, progress)
+    sample = _sample(module, example_args if sample_args is None else sample_args, described["inputs"])
+    return _write(path, model, described, sample, tensorrt, progress, parts)
 
 
 def bundle_model(
@@ -138,16 +149,30 @@ def add_engine(
     return engine
 
 
-def _sample(module: torch.nn.Module, args: Sequence[torch.Tensor] | torch.Tensor, input_names: Sequence[str]) -> bytes:
+def _preprocessing(model: bytes, photo_input: str) -> bytes:
+    """The graph that makes pictures fit the model's input for photos."""
+    from .images import preprocessing
+
+    names = (photo_input, f"input_{photo_input}")
+    [info] = [info for info in parse_interface(model, MODEL_FILE).inputs if info.name in names]
+    _, height, width, _ = info.shape
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise DibrError(f"to_bundle: photos of {info.name} have sizes that are not fixed, so there is nothing to fit")
+    return preprocessing(info.name, height, width).SerializeToString()
+
+
+def _sample(module: torch.nn.Module, args: Sequence[torch.Tensor] | torch.Tensor, inputs: Sequence[Tensor]) -> bytes:
     """The .npz file of inputs and outputs by their names in the graph."""
     import torch
 
     from .exporter import evaluation_mode, named_outputs
+    from .images import as_the_model_takes
 
     tensors = (args,) if isinstance(args, torch.Tensor) else tuple(args)
+    module, tensors = as_the_model_takes(module, tensors, [info.dtype for info in inputs])
     with evaluation_mode(module):
         outputs = named_outputs(module(*tensors))
-    arrays = {f"{INPUT_PREFIX}{name}": tensor for name, tensor in zip(input_names, tensors, strict=True)}
+    arrays = {f"{INPUT_PREFIX}{info.name}": tensor for info, tensor in zip(inputs, tensors, strict=True)}
     arrays |= {f"{OUTPUT_PREFIX}{name}": tensor for name, tensor in outputs.items()}
     for name, tensor in arrays.items():
         if tensor.dtype == torch.bfloat16:
@@ -165,15 +190,22 @@ def _write(
     sample: bytes | None,
     tensorrt: Mapping[str, Any] | None,
     progress: Callable[[Progress], object] | None,
+    parts: Mapping[str, bytes] | None = None,
 ) -> Path:
-    files = {MODEL_FILE: model} | ({SAMPLE_FILE: sample} if sample is not None else {})
+    """parts: further files, PREPROCESS_FILE and RENDERER_FILE."""
+    files = {MODEL_FILE: model, **(parts or {})} | ({SAMPLE_FILE: sample} if sample is not None else {})
     engines: tuple[Engine, ...] = ()
     if tensorrt is not None:
         content, engine = build_engine(model, progress=progress, **tensorrt)
         files[engine.file] = content
         engines = (engine,)
     manifest = Manifest(
-        **described, files=entries(files), engines=engines, sample=SAMPLE_FILE if sample is not None else None
+        **described,
+        files=entries(files),
+        engines=engines,
+        sample=SAMPLE_FILE if sample is not None else None,
+        preprocess=PREPROCESS_FILE if PREPROCESS_FILE in files else None,
+        renderer=RENDERER_FILE if RENDERER_FILE in files else None,
     )
     return write_bundle(path, manifest, files)
 
@@ -182,13 +214,18 @@ def _described(model: bytes, meanings: Mapping[str, str]) -> dict[str, Any]:
     """What the model says of itself, as fields of the manifest."""
     header = parse_header(io.BytesIO(model), len(model), MODEL_FILE)
     interface = parse_interface(model, MODEL_FILE)
+    photos = {
+        info.name: _PHOTO_MEANING
+        for info in interface.inputs
+        if info.dtype == "uint8" and len(info.shape) == 4 and info.shape[3] == 3
+    }
     output_meanings = {**_stated_meanings(header), **meanings}
     return {
         "schema_version": header.opsets.get(schema.OP_DOMAIN, 1),
         "opset": header.opsets.get("", header.opsets.get("ai.onnx", 0)),
         "onnxruntime_api": schema.ONNXRUNTIME_API,
         "producer": header.metadata.get(schema.METADATA_PRODUCER, ""),
-        "inputs": _tensors(interface.inputs, {**INPUT_MEANINGS, **meanings}),
+        "inputs": _tensors(interface.inputs, {**INPUT_MEANINGS, **photos, **meanings}),
         "outputs": _tensors(interface.outputs, output_meanings),
     }
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ONNX_SUFFIX = ".onnx"
 _OPSET = 18
-_OF_CHECKPOINTS = ("opset", "fp16")
+_OF_CHECKPOINTS = ("opset", "fp16", "float_photos")
 _OF_ENGINES = (
     "size", "version_compatible", "hardware_compatible", "compute_capability", "carry_plugin", "timing_cache",
     "optimization_level", "workspace",
@@ -45,6 +45,12 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     export.add_argument("--opset", type=int, help=f"of standard ONNX ops, >= {_OPSET} (default {_OPSET})")
     export.add_argument(
         "--fp16", action="store_true", help="compute in float16 where that is good enough; geometry stays in float32"
+    )
+    export.add_argument(
+        "--float-photos",
+        action="store_true",
+        help="let a bundle's model take photos as float32 [B, 3, S, S] in 0..1, as an .onnx file does, instead of as "
+        "uint8 [B, S, S, 3]",
     )
     export.add_argument(
         "--tensorrt",
@@ -227,11 +233,22 @@ def _from_checkpoint(arguments: argparse.Namespace, engine: dict[str, Any] | Non
         return
 
     from .bundles import to_bundle
+    from .stages import renderer_of
 
     photos = noise(_sample_views(engine), size)
     sample = (photos, cameras(model, photos))
     with _progress_bar() as progress:
-        to_bundle(model, example, arguments.output, sample_args=sample, tensorrt=engine, progress=progress, **options)
+        to_bundle(
+            model,
+            example,
+            arguments.output,
+            sample_args=sample,
+            tensorrt=engine,
+            progress=progress,
+            photo_input=None if arguments.float_photos else "image",
+            renderer=renderer_of(model),
+            **options,
+        )
 
 
 def _sample_views(engine: dict[str, Any] | None) -> int:

@@ -21,6 +21,7 @@ from dibr_deploy.files import write_atomically
 from dibr_deploy.runtime import schema
 
 from .half import to_half
+from .images import TO_BYTES_AXIS, FromBytes, photo_index, to_bytes
 from .schemas import OP_SCHEMA_VERSION
 from .translations import translation_table
 
@@ -54,6 +55,7 @@ def to_onnx(
     opset: int = OPSET_FLOOR,
     fp16: bool = False,
     meanings: Mapping[str, str] | None = None,
+    photo_input: str | None = None,
 ) -> Path:
     """Export a module to an ONNX file that ONNX Runtime and TensorRT run with this project's plugins.
 
@@ -75,6 +77,8 @@ def to_onnx(
         fp16: compute in float16 where that is good enough, as ``dibr_deploy.export.half`` says; inputs and outputs stay
             as they are.
         meanings: what each output means, by name, for the file's metadata; the names in MEANINGS have a default.
+        photo_input: parameter of ``module.forward`` that takes photos [B, 3, H, W] in 0..1. The exported model takes
+            them as uint8 [B, H, W, 3], and converts them in the graph. Arguments are those of the module.
 
     Returns:
         The path.
@@ -89,6 +93,11 @@ def to_onnx(
     axes = _batch_axes(args) if dynamic_batch else [{} for _ in args]
     if dynamic_shapes is not None:
         axes = _named_axes(parameters, args, dynamic_shapes)
+    if photo_input is not None:
+        index = photo_index(parameters, args, photo_input)
+        module = FromBytes(module, index)
+        args = (*args[:index], to_bytes(args[index]), *args[index + 1 :])
+        axes[index] = {TO_BYTES_AXIS[axis]: name for axis, name in axes[index].items()}
     args = tuple(_without_ones(tensor, tensor_axes) for tensor, tensor_axes in zip(args, axes, strict=True))
     with evaluation_mode(module):
         output_names = list(named_outputs(module(*args)))
@@ -189,7 +198,9 @@ def _trace(
     opset: int,
 ) -> onnx.ModelProto:
     dims = {name: torch.export.Dim(name) for tensor_axes in axes for name in tensor_axes.values()}
-    dynamic = tuple({axis: dims[name] for axis, name in tensor_axes.items()} for tensor_axes in axes)
+    dynamic: tuple[Any, ...] = tuple({axis: dims[name] for axis, name in named.items()} for named in axes)
+    if isinstance(module, FromBytes):
+        dynamic = (dynamic,)  # its forward has one parameter, *args
     try:
         with _quiet():
             exported = torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)

@@ -110,10 +110,16 @@ class Manifest(_Part):
     engines: tuple[Engine, ...] = ()
     sample: FileName | None = None
     """.npz with arrays input.NAME and output.NAME: inputs, and what torch made of them."""
+    preprocess: FileName | None = None
+    """ONNX graph of standard ops from ``pixels``, uint8 [height, width, 3 or 4] of any size, to an input of the model,
+    with a batch of one; its output has that input's name."""
+    renderer: FileName | None = None
+    """ONNX graph that renders a prediction: inputs that are called as outputs of the model, and ``world_to_clip``."""
 
     @model_validator(mode="after")
     def _files_are_listed(self) -> Manifest:
-        for name in (self.model, *(engine.file for engine in self.engines), *filter(None, (self.sample,))):
+        optional = filter(None, (self.sample, self.preprocess, self.renderer))
+        for name in (self.model, *(engine.file for engine in self.engines), *optional):
             if name not in self.files:
                 raise ValueError(f"files does not list {name}")
         if MANIFEST_FILE in self.files:

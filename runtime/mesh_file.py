@@ -20,10 +20,14 @@ def write_glb(
     uv_faces: np.ndarray,
     texture: np.ndarray,
 ) -> None:
-    """Write one mesh with its texture.
+    """Write one mesh with its texture; path ends in .glb, the rest is as in ``glb``."""
+    write_atomically(path, glb(vertices, faces, uvs, uv_faces, texture))
+
+
+def glb(vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray, uv_faces: np.ndarray, texture: np.ndarray) -> bytes:
+    """One mesh with its texture, as the content of a GLB file.
 
     Args:
-        path: ends in .glb.
         vertices: [V, 3] float, world space.
         faces: [F, 3] integer, indices into vertices, counter-clockwise = front.
         uvs: [Vt, 2] float, v = 0 is the top row of the texture.
@@ -49,4 +53,4 @@ def write_glb(
     )
     content = mesh.export(file_type="glb")
     assert isinstance(content, bytes)
-    write_atomically(path, content)
+    return content

@@ -11,7 +11,7 @@ import numpy as np
 from dibr_deploy.errors import DibrError
 
 from .cameras import orbit, perspective
-from .images import load_square, write_gif, write_png
+from .images import fit_square, read_pixels, write_gif, write_png
 from .mesh_file import write_glb
 from .session import Session
 
@@ -49,7 +49,7 @@ def render_photo(
     """Predict a textured mesh from a photo and show it.
 
     Args:
-        session: an open model with inputs image [B, 3, S, S] and world_to_clip [B, 4, 4], as ``dibr export`` writes it.
+        session: a model as ``Predictor`` takes it.
         image: an image file of any size.
         output: folder for the files of ``Written``; made where it does not exist.
         frames: views of the turntable, at least 1.
@@ -64,11 +64,11 @@ def render_photo(
         raise DibrError(f"frames must be at least 1, got {frames}")
     if not 0 < fov_y < math.pi:
         raise DibrError(f"fov_y must lie between 0 and pi, got {fov_y}")
-    size = _input_size(session)
-    photo = load_square(image, size)[None]
-    prediction = session.run(photo, np.eye(4, dtype=np.float32)[None])
+    predictor = Predictor(session)
+    photo = predictor.photo(read_pixels(image))
+    prediction = session.run(**predictor.feed(photo, np.eye(4)))
     views = turntable(prediction["vertices"][0], prediction["image"].shape[1:3], frames, azimuth, elevation, fov_y)
-    rendered = [session.run(photo, view[None]) for view in views]
+    rendered = [session.run(**predictor.feed(photo, view)) for view in views]
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     written = Written(
@@ -86,25 +86,73 @@ def render_photo(
         prediction["uv_faces"],
         prediction["texture"][0],
     )
-    write_png(written.input, photo[0].transpose(1, 2, 0))
+    write_png(written.input, predictor.shown(photo))
     write_png(written.prediction, rendered[0]["image"][0])
     write_png(written.mask, rendered[0]["mask"][0])
     write_gif(written.turntable, [frame["image"][0] for frame in rendered])
     return written
 
 
-def _input_size(session: Session) -> int:
-    """S of a model that takes an image [B, 3, S, S] and a camera [B, 4, 4]."""
-    missing = [name for name in OUTPUTS if name not in [info.name for info in session.outputs]]
-    if missing:
-        raise DibrError(f"model {session.path} is no image-to-mesh model: it has no output {missing[0]}")
-    shapes = [info.shape[1:] for info in session.inputs]
-    size = shapes[0][-1] if shapes else None
-    if not isinstance(size, int) or shapes != [(3, size, size), (4, 4)]:
-        described = ", ".join(f"{info.name} {list(info.shape)}" for info in session.inputs)
+class Predictor:
+    """An image-to-mesh model: what goes into it, and views of what comes out.
+
+    Args:
+        session: a model as ``dibr export`` writes it of a checkpoint: it takes a photo, as float32 [B, 3, S, S] in 0..1
+            or as uint8 [B, S, S, 3], and a camera [B, 4, 4], and has the outputs ``OUTPUTS``. It stays the caller's.
+
+    Raises:
+        DibrError: it is another model.
+    """
+
+    def __init__(self, session: Session) -> None:
+        missing = [name for name in OUTPUTS if name not in [info.name for info in session.outputs]]
+        if missing:
+            raise DibrError(f"model {session.path} is no image-to-mesh model: it has no output {missing[0]}")
+        self.size = _photo_size(session)
+        self.session = session
+        self._photo, self._camera = (info.name for info in session.inputs)
+        self.image_size = _image_size(session)
+
+    def photo(self, pixels: np.ndarray) -> np.ndarray:
+        """A picture, uint8 [H, W, 3 or 4], as the model's first input with a batch of one."""
+        if self.session.can_preprocess:
+            return self.session.preprocess(pixels)[self._photo]
+        numbers = fit_square(pixels, self.size)[None]
+        if self.session.inputs[0].dtype == np.uint8:
+            return np.rint(numbers * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+        return numbers
+
+    def feed(self, photo: np.ndarray, world_to_clip: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs of the model by name, for one photo and its camera [4, 4]."""
+        return {self._photo: photo, self._camera: np.asarray(world_to_clip, np.float32)[None]}
+
+    def shown(self, photo: np.ndarray) -> np.ndarray:
+        """The photo as a picture: [S, S, 3] in 0..1."""
+        return photo[0] / np.float32(255) if photo.dtype == np.uint8 else photo[0].transpose(1, 2, 0)
+
+
+def _image_size(session: Session) -> tuple[int, int]:
+    """Height and width of the pictures that the model renders."""
+    [shape] = [info.shape for info in session.outputs if info.name == "image"]
+    if len(shape) != 4 or not isinstance(shape[1], int) or not isinstance(shape[2], int):
         raise DibrError(
-            f"model {session.path} is no image-to-mesh model: its inputs must be an image [B, 3, S, S] and a camera "
-            f"[B, 4, 4], got {described}"
+            f"model {session.path} is no image-to-mesh model: its output image must be [B, H, W, 3] with fixed H "
+            f"and W, got {list(shape)}"
+        )
+    return shape[1], shape[2]
+
+
+def _photo_size(session: Session) -> int:
+    """S of a model that takes a photo and a camera [B, 4, 4]."""
+    shapes = [info.shape[1:] for info in session.inputs]
+    photo = shapes[0] if shapes else ()
+    size = photo[1] if len(photo) == 3 else None
+    planes = (size, size, 3) if session.inputs and session.inputs[0].dtype == np.uint8 else (3, size, size)
+    if not isinstance(size, int) or shapes != [planes, (4, 4)]:
+        described = ", ".join(f"{info.name} {info.dtype} {list(info.shape)}" for info in session.inputs)
+        raise DibrError(
+            f"model {session.path} is no image-to-mesh model: its inputs must be an image [B, 3, S, S], or uint8 "
+            f"[B, S, S, 3], and a camera [B, 4, 4], got {described}"
         )
     return size
 

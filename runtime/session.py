@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PROVIDERS", "Session", "TensorInfo"]
 
+PIXELS = "pixels"
+"""Input of the graph that makes pictures fit."""
 PROVIDERS = ("cpu", "cuda", "tensorrt", "onnxruntime-tensorrt")
 
 
@@ -95,6 +97,7 @@ class Session:
         self._idle = Condition()
         self._running = 0
         self._bundle = _open_bundle(path) if isinstance(path, (str, Path)) else path
+        self._pictures: Backend | None = None
         self._model: OnnxModel | None = None
         self._backend: Backend | None = self._open_first() if provider == "auto" else self._open(provider)
         self._model = None  # ONNX Runtime has what it needs of the bytes
@@ -138,6 +141,42 @@ class Session:
                 raise
             raise DibrError(f"warm_up() needs arrays for this model: {error}") from error
 
+    def preprocess(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """A picture of any size as the model's input: ``session.run(**session.preprocess(pixels), ...)``.
+
+        The bundle's own graph does it: the same bytes in every language.
+
+        Args:
+            pixels: uint8 [H, W, 3], or [H, W, 4] with transparency that is not premultiplied; row 0 at the top.
+
+        Returns:
+            The input by its name, with a batch of one.
+
+        Raises:
+            DibrError: the pixels are something else, or the model is no bundle with such a graph.
+        """
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3:
+            described = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels)
+            raise DibrError(f"pixels must be a uint8 array [H, W, 3] or [H, W, 4], got {described}")
+        if pixels.shape[2] not in (3, 4) or 0 in pixels.shape:
+            raise DibrError(f"pixels must have shape [H, W, 3] or [H, W, 4], got {list(pixels.shape)}")
+        with self._opened():
+            return self._preprocessor().run({PIXELS: np.ascontiguousarray(pixels)})
+
+    @property
+    def can_preprocess(self) -> bool:
+        """Whether the model is a bundle that says how pictures become its input."""
+        return self._bundle is not None and self._bundle.manifest.preprocess is not None
+
+    def open_renderer(self) -> Session | None:
+        """A session of the bundle's renderer alone, on the CPU: it takes what this model predicts, and a camera.
+
+        None where the bundle has none, or there is no bundle.
+        """
+        if self._bundle is None or self._bundle.manifest.renderer is None:
+            return None
+        return Session._of_part(self, self._bundle.manifest.renderer)
+
     def close(self) -> None:
         """Give back what the session holds, once every run that has begun has ended. Closing again does nothing."""
         with self._idle:
@@ -168,6 +207,31 @@ class Session:
             with self._idle:
                 self._running -= 1
                 self._idle.notify_all()
+
+    @classmethod
+    def _of_part(cls, whole: Session, name: str) -> Session:
+        """A session of another ONNX file of a bundle."""
+        assert whole._bundle is not None
+        session = cls.__new__(cls)
+        session.path, session.provider = whole.path / name, "cpu"
+        session._idle, session._running, session._bundle, session._pictures = Condition(), 0, None, None
+        model = _part(whole._bundle, name)
+        session._backend = OnnxRuntimeBackend(model, "cpu", threads=whole._threads)
+        session.metadata = model.header.metadata
+        session.inputs, session.outputs = session._backend.inputs, session._backend.outputs
+        return session
+
+    def _preprocessor(self) -> Backend:
+        if self._bundle is None or self._bundle.manifest.preprocess is None:
+            raise DibrError(
+                f"model {self.path} does not say how a picture becomes its input: a bundle that `dibr export` writes "
+                f"of a checkpoint does"
+            )
+        with self._idle:
+            if self._pictures is None:
+                model = _part(self._bundle, self._bundle.manifest.preprocess)
+                self._pictures = OnnxRuntimeBackend(model, "cpu", threads=self._threads)
+            return self._pictures
 
     def _open_first(self) -> Backend:
         """With the first provider that can open here."""
@@ -252,6 +316,17 @@ def _checked_model(bundle: Bundle) -> OnnxModel:
             f"bundle {bundle.path}: the inputs and outputs of {manifest.model} are not those that its manifest "
             f"names: export the bundle again"
         )
+    return OnnxModel(path, content, header)
+
+
+def _part(bundle: Bundle, name: str) -> OnnxModel:
+    """Another ONNX file of the bundle."""
+    content = bundle.read(name)
+    path = bundle.path / name
+    header = parse_header(io.BytesIO(content), len(content), path)
+    if schema.OP_DOMAIN in header.opsets:
+        check_schema_version(path, _schema_version(header))
+        check_api(bundle.path, bundle.manifest.onnxruntime_api)
     return OnnxModel(path, content, header)
 
 

@@ -93,7 +93,7 @@ class Batcher:
         metrics: Metrics,
         labels: tuple[str, str],
     ) -> None:
-        self._session = session
+        self.session = session
         self._axes = batch_axes(session.inputs, session.outputs)
         self.max_batch = max_batch if self._axes.outputs is not None else 1
         self.can_batch = self._axes.outputs is not None
@@ -142,7 +142,7 @@ class Batcher:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-        self._session.close()
+        self.session.close()
 
     def _waiting(self) -> int:
         return len(self._queue)
@@ -196,7 +196,7 @@ class Batcher:
         for work in batch:
             self._queue_seconds.observe(started - work.accepted)
         try:
-            outputs = self._session.run(**self._joined(batch))
+            outputs = self.session.run(**self._joined(batch))
             parts = self._parts(batch, outputs)
         except Exception as error:  # whatever a backend raises: a request without an answer would wait for ever
             self._fail(batch, error)

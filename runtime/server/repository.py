@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dibr_deploy.errors import DibrError, one_line
+from dibr_deploy.runtime.render import Predictor
 from dibr_deploy.runtime.session import Session
 
 from .batching import Batcher
@@ -109,14 +110,11 @@ class Model:
             self.session.warm_up()
         except DibrError as error:
             log.warning("model is not warm", extra={"model": spec.name, "why": one_line(error)})
-        self.batcher = Batcher(
-            self.session,
-            instances=settings.instances,
-            max_batch=settings.max_batch,
-            max_delay=settings.max_delay,
-            queue_limit=settings.queue_limit,
-            metrics=metrics,
-            labels=(spec.name, spec.version),
+        self.predictor = _predictor(self.session)
+        self.batcher = _batcher(self.session, settings, metrics, spec.name, spec.version)
+        renderer = self.session.open_renderer() if self.predictor is not None else None
+        self.renderer = (
+            None if renderer is None else _batcher(renderer, settings, metrics, f"{spec.name}.renderer", spec.version)
         )
 
     @property
@@ -128,7 +126,30 @@ class Model:
         return self.spec.version
 
     def close(self) -> None:
+        """Take nothing more, and finish what is accepted."""
         self.batcher.close()
+        if self.renderer is not None:
+            self.renderer.close()
+
+
+def _predictor(session: Session) -> Predictor | None:
+    """None of a model that turns no photo into a mesh."""
+    try:
+        return Predictor(session)
+    except DibrError:
+        return None
+
+
+def _batcher(session: Session, settings: Settings, metrics: Metrics, name: str, version: str) -> Batcher:
+    return Batcher(
+        session,
+        instances=settings.instances,
+        max_batch=settings.max_batch,
+        max_delay=settings.max_delay,
+        queue_limit=settings.queue_limit,
+        metrics=metrics,
+        labels=(name, version),
+    )
 
 
 class Repository:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
+from . import render_route
+
 
 def extra_routes() -> list[BaseRoute]:
     """In the order in which they are tried."""
-    return []
+    return [*render_route.routes()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import dibr_deploy
 from dibr_deploy.errors import DibrError, one_line
 from dibr_deploy.runtime.arrays import feed_of
 
-from .batching import Arrays
+from .batching import Arrays, Batcher
 from .errors import Reason, RequestError
 from .metrics import Metrics
 from .repository import Model, ModelSpec, Repository
@@ -48,6 +49,8 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.models = Repository(specs, settings, self.metrics)
+        self.decoding = asyncio.Semaphore(os.cpu_count() or 1)
+        """Held while an image file is decoded, which takes memory."""
         self._in_flight = 0
         self._accepting = True
         self.metrics.ready.set(1)
@@ -123,11 +126,15 @@ class Service:
 
     async def run(self, model: Model, inputs: Mapping[str, Any], deadline: float) -> Arrays:
         """All outputs of one run, in a batch with others. Raises RequestError."""
+        return await self.run_in(model.batcher, inputs, deadline)
+
+    async def run_in(self, batcher: Batcher, inputs: Mapping[str, Any], deadline: float) -> Arrays:
+        """The same, of a queue. Raises RequestError."""
         try:
-            feed = feed_of(model.session.inputs, (), inputs)
+            feed = feed_of(batcher.session.inputs, (), inputs)
         except DibrError as error:
             raise invalid(one_line(error)) from None
-        work = model.batcher.submit(feed, deadline)
+        work = batcher.submit(feed, deadline)
         waiting = asyncio.wrap_future(work.future)
         try:
             return await asyncio.wait_for(waiting, max(deadline - time.monotonic(), 0.0))
