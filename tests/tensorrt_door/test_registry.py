@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
+
+from tensorrt_door import environment
 
 ALL = [["Antialias", "1"], ["Interpolate", "1"], ["Rasterize", "1"], ["SoftMask", "1"], ["Texture", "1"]]
 
@@ -33,6 +38,28 @@ def test_the_registry_refuses_to_load_what_is_registered(ask, libraries, flavour
     static, both = ask(flavour, "creators", steps=[["dlopen", libraries["static"]], ["load", libraries["getCreators"]]])
     assert static["creators"] == both["creators"] == ALL
     assert not both["succeeded"]
+
+
+PRINT_OURS = """
+import importlib, sys
+creators = importlib.import_module(sys.argv[1]).get_plugin_registry().all_creators
+print(*sorted(creator.name for creator in creators if creator.plugin_namespace == "ai.dibr"))
+"""
+
+
+def test_preloaded(libraries: dict[str, str], flavour: str) -> None:
+    """Together with TensorRT, in either order, it registers its plugins; alone it says why it has not."""
+    python = environment.python()
+    files = {"rtx": "tensorrt_rtx_libs/libtensorrt_rtx.so.1", "lean": "tensorrt_lean_libs/libnvinfer_lean.so.10"}
+    [tensorrt] = python.parents[1].glob(f"lib/python*/site-packages/{files[flavour]}")
+    both = [str(tensorrt), libraries["static"]]
+    for preloaded in (both, both[::-1], both[1:]):
+        variables = {**os.environ, "LD_PRELOAD": ":".join(preloaded)}
+        call = [str(python), "-c", PRINT_OURS, f"tensorrt_{flavour}_bindings"]
+        done = subprocess.run(call, env=variables, capture_output=True, text=True, check=True)
+        names = [name for name, _ in ALL] if len(preloaded) == 2 else []
+        assert done.stdout.split() == names, (preloaded, done.stderr)
+        assert ("has registered no plugins" in done.stderr) == (names == [])
 
 
 def test_plugins_from_fields(ask, libraries, flavour) -> None:
