@@ -2,7 +2,7 @@
 
 The PyPI package nvidia-pytriton carries one. Of that package nothing is imported: a launcher starts the server with its
 own libraries and backends, and with a Python that sees the packages of the Python that runs this, onnxruntime among
-them. 55 MB to download.
+them. KServe's package lies there too, whose types describe its resources; it is only read. 75 MB to download.
 
     python scripts/setup_triton.py .venv-triton
     .venv-triton/bin/tritonserver --model-repository=REPOSITORY
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from environments import link_packages, pip_install
 
-REQUIREMENTS = ("numpy==1.26.4", "nvidia-pytriton==0.7.0")
+REQUIREMENTS = ("kserve==0.21.0", "numpy==1.26.4", "nvidia-pytriton==0.7.0")
 STAMP = "TRITON"
 LAUNCHER = """\
 #!/bin/sh
