@@ -36,7 +36,8 @@ $(VENV)/.requirements: requirements-dev.txt
 # $(call install,CUDA): CUDA is ON or OFF.
 install = $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable . \
 	-C build-dir=build/editable -C cmake.define.DIBR_TORCH=ON -C cmake.define.DIBR_ORT=ON \
-	-C cmake.define.DIBR_CUDA=$(1) -C cmake.define.DIBR_TENSORRT=$(1) -C cmake.define.DIBR_WERROR=$(WERROR)
+	-C cmake.define.DIBR_CUDA=$(1) -C cmake.define.DIBR_TENSORRT=$(1) -C cmake.define.DIBR_WERROR=$(WERROR) \
+	-C cmake.define.DIBR_PAGE=$(if $(CI),ON,AUTO)
 
 $(VENV)/.installed: $(VENV)/.requirements $(build_inputs)
 	$(call install,$(CUDA))

@@ -1,8 +1,9 @@
-"""Find or fetch the headers of other projects that the native libraries compile against.
+"""Find or fetch what is built with and comes from other projects: the headers that the native libraries compile
+against, the JavaScript of the service's page, and that of the page's test.
 
 Nothing of others is committed. A package that this machine already has is used as it is; otherwise it is taken by
-pinned version and SHA-256 through the machine's package client, and its headers are unpacked into the git-ignored
-folder ``third_party/``. Only the standard library is used, and nothing is fetched twice.
+pinned version and SHA-256 through the machine's package client, and what is needed of it is unpacked into the
+git-ignored folder ``third_party/``. Only the standard library is used, and nothing is fetched twice.
 
     python scripts/fetch_headers.py onnxruntime torch     # prints one include folder a line
 """
@@ -18,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -33,12 +35,13 @@ class FetchError(RuntimeError):
 
 
 class Headers(NamedTuple):
-    """Where the headers of one package come from."""
+    """Where the headers, or other files, of one package come from."""
 
     installed: Callable[[], Path | None]  # include folder that the machine already has
     fetch: Callable[[Path], Path]  # unpacks into the scratch folder and returns the include folder there
     sha256: str  # of the fetched archives
     override: str  # what a user can do instead
+    what: str = "headers"
 
 
 def run(*command: str, cwd: Path | None = None) -> str:
@@ -216,6 +219,51 @@ def fetch_tensorrt(scratch: Path) -> Path:
     return include
 
 
+# --- JavaScript from npm's packages, of which nothing is run here.
+
+THREE_SHA256 = "ff540832ded0cfe919764d24a3d88f3e2a05f23303f876423e4f893841e90728"
+THREE_FILES = (
+    "LICENSE",
+    "build/three.core.js",
+    "build/three.module.js",
+    "examples/jsm/controls/OrbitControls.js",
+    "examples/jsm/loaders/GLTFLoader.js",
+    "examples/jsm/utils/BufferGeometryUtils.js",
+    "examples/jsm/utils/SkeletonUtils.js",
+)
+THREE_IMPORT = re.compile(rb"(\bfrom )'(?:three|\.\./utils/(\w+)\.js)';")
+AXE_SHA256 = "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745"
+AXE_FILES = ("LICENSE", "axe.min.js")
+
+
+def fetch_npm(scratch: Path, package: str, sha256: str, names: tuple[str, ...]) -> Path:
+    """Download one package, and put the named files of it into one folder."""
+    run("npm", "pack", "--silent", package, cwd=scratch)
+    [archive] = scratch.glob("*.tgz")
+    check_sha256(archive, sha256)
+    folder = scratch / "files"
+    folder.mkdir()
+    with tarfile.open(archive) as files:
+        for name in names:
+            member = files.extractfile(f"package/{name}")
+            if member is None:
+                raise FetchError(f"{package} has no {name}")
+            (folder / Path(name).name).write_bytes(member.read())
+    return folder
+
+
+def fetch_three(scratch: Path) -> Path:
+    """Its modules import each other by names that a page would have to map; here by the files' names."""
+    folder = fetch_npm(scratch, "three@0.187.0", THREE_SHA256, THREE_FILES)
+    for path in folder.glob("*.js"):
+        path.write_bytes(THREE_IMPORT.sub(_by_file, path.read_bytes()))
+    return folder
+
+
+def _by_file(found: re.Match[bytes]) -> bytes:
+    return found[1] + b"'./" + (found[2] or b"three.module") + b".js';"
+
+
 PACKAGES = {
     "onnxruntime": Headers(
         installed_onnxruntime,
@@ -241,6 +289,20 @@ PACKAGES = {
         " ".join(sha256 for sha256, _ in TENSORRT_WHEELS.values()),
         "set TENSORRT_INCLUDE_DIR to the include folder of TensorRT 10.0 or newer",
     ),
+    "three": Headers(
+        lambda: None,
+        fetch_three,
+        THREE_SHA256,
+        "install npm, or set DIBR_PAGE=OFF: the service's page then has no 3D view",
+        "modules",
+    ),
+    "axe-core": Headers(
+        lambda: None,
+        lambda scratch: fetch_npm(scratch, "axe-core@4.14.1", AXE_SHA256, AXE_FILES),
+        AXE_SHA256,
+        "install npm, or go without the check of accessibility",
+        "script",
+    ),
 }
 
 
@@ -261,13 +323,13 @@ def fetched(name: str) -> Path:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Find or fetch headers of other projects and print their folders.")
+    parser = argparse.ArgumentParser(description="Find or fetch files of other projects and print their folders.")
     parser.add_argument("names", nargs="+", choices=sorted(PACKAGES), metavar="NAME", help=", ".join(sorted(PACKAGES)))
     for name in parser.parse_args().names:
         try:
             print(PACKAGES[name].installed() or fetched(name))
         except (FetchError, OSError) as error:
-            print(f"no {name} headers: {error}; {PACKAGES[name].override}", file=sys.stderr)
+            print(f"no {name} {PACKAGES[name].what}: {error}; {PACKAGES[name].override}", file=sys.stderr)
             return 1
     return 0
 

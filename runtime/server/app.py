@@ -25,7 +25,7 @@ from .tensors import datatype_of, metadata_shape
 
 log = logging.getLogger(__name__)
 
-PUBLIC_PATHS = ("/v2/health/live", "/v2/health/ready")
+PUBLIC_PATHS = ("/", "/v2/health/live", "/v2/health/ready")
 """What needs no API key, and what begins with one of PUBLIC_PREFIXES."""
 PUBLIC_PREFIXES: tuple[str, ...] = ("/static/",)
 PLATFORM = "dibr_deploy_onnx"

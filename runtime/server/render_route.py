@@ -207,6 +207,7 @@ def _described(
         "model_name": model.name,
         "model_version": model.version,
         "light": light[0].tolist(),
+        "light_can_change": model.renderer is not None,
         "views": [
             {
                 "azimuth": options.azimuth + number * step,

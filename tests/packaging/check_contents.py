@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,9 @@ def main() -> None:
         for name, prefixes in LIBRARIES.items():
             check_library(package / "lib" / name, prefixes)
         expected = ["__init__.py", "ops.py", "export/__init__.py", "runtime/__init__.py", "include/dibr/dibr.h"]
+        expected += [f"runtime/server/static/{name}" for name in ("index.html", "page.css", "page.js", "mesh_view.js")]
+        if shutil.which("npm"):  # or there is no 3D view, as docs/serving.md says
+            expected += ["runtime/server/static/three/three.module.js", "runtime/server/static/three/LICENSE"]
         missing = [name for name in expected if not (package / name).is_file()]
         assert not missing, f"the wheel lacks {missing}"
         tops = {name.split("/")[0] for name in archive.namelist()}

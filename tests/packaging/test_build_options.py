@@ -87,5 +87,5 @@ exec "{nvcc}" "$@"
 def test_an_automatic_door_without_headers_is_left_out_with_a_warning(tmp_path: Path) -> None:
     done = configure(tmp_path, "-DDIBR_ORT=AUTO", "-DORT_INCLUDE_DIR=/nowhere")
     assert done.returncode == 0, done.stderr
-    assert "DIBR_ORT=AUTO, built without this door: ORT_INCLUDE_DIR is /nowhere" in " ".join(done.stderr.split())
+    assert "DIBR_ORT=AUTO, built without it: ORT_INCLUDE_DIR is /nowhere" in " ".join(done.stderr.split())
     assert "ONNX Runtime door OFF" in done.stdout

@@ -1,0 +1,1 @@
+"""The page of `dibr serve`, in a real browser."""
