@@ -16,10 +16,10 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import DibrError
+from .mesh import unit
 
 
 class DirectionalLight(NamedTuple):
@@ -84,7 +84,7 @@ def lambert(normals: Tensor, light: Tensor | DirectionalLight) -> Tensor:
     """
     if isinstance(light, DirectionalLight):
         ambient, color = (_over(part, normals) for part in (light.ambient, light.color))
-        return ambient + color * _cosine(normals, _unit(_over(light.direction, normals))).clamp(min=0)
+        return ambient + color * _cosine(normals, unit(_over(light.direction, normals))).clamp(min=0)
     shape = [light.shape[0]] + [1] * (normals.dim() - 2)
     ambient = light[:, 0].reshape([*shape, 1])
     source = light[:, 1:].reshape([*shape, 3])
@@ -110,7 +110,7 @@ def phong(
         light_diffuse and light_specular, [B, ..., 1] or [B, ..., C] each.
     """
     light = light if isinstance(light, DirectionalLight) else _with_color(light)
-    direction, color, ambient = (_over(part, normals) for part in (_unit(light.direction), light.color, light.ambient))
+    direction, color, ambient = (_over(part, normals) for part in (unit(light.direction), light.color, light.ambient))
     k_s, alpha, k_d = (
         _over(_per_image(value, normals), normals)
         for value in (material.specular, material.shininess, material.diffuse)
@@ -202,7 +202,3 @@ def _over(part: Tensor, normals: Tensor) -> Tensor:
 
 def _cosine(first: Tensor, second: Tensor) -> Tensor:
     return (first * second).sum(dim=-1, keepdim=True)
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return F.normalize(vectors, dim=-1, eps=1e-12)

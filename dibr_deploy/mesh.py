@@ -128,6 +128,11 @@ def normalize(vertices: Tensor) -> Tensor:
     return centred / radius
 
 
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors [..., 3] at length 1; 0 stays 0, with a finite gradient."""
+    return F.normalize(vectors, dim=-1, eps=1e-12)
+
+
 def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """Cross products of the faces' edges: vertices [B, V, 3], faces [F, 3] -> [B, F, 3]; length = twice the area."""
     a, b, c = (vertices.index_select(1, faces[:, corner]) for corner in range(3))
@@ -159,7 +164,7 @@ def vertex_normals(
     else:
         padded = F.pad(normals, (0, 0, 0, 1))
         total = padded.index_select(1, vertex_faces.reshape(-1)).unflatten(1, tuple(vertex_faces.shape)).sum(dim=2)
-    return F.normalize(total, dim=-1, eps=1e-12)
+    return unit(total)
 
 
 def vertex_face_table(faces: Tensor, vertex_count: int) -> Tensor:

@@ -41,7 +41,7 @@ _load_library()
 
 # The values are those of dibr.h.
 CULL = {"none": 0, "back": 1}
-FILTER = {"nearest": 0, "bilinear": 1}
+FILTER = {"nearest": 0, "bilinear": 1, "trilinear": 2}
 WRAP = {"clamp": 0, "repeat": 1, "mirror": 2}
 
 _DEVICES = ("cpu", "cuda", "meta")
@@ -179,18 +179,33 @@ def soft_mask(
     return torch.ops.dibr.soft_mask(positions, faces, face_index, ranges, float(sigmainv), float(boxlen), count)
 
 
-def texture(texture: Tensor, uv: Tensor, *, filter: str = "bilinear", wrap: str = "clamp") -> Tensor:
+def texture(
+    texture: Tensor,
+    uv: Tensor,
+    *,
+    filter: str = "bilinear",
+    wrap: str = "clamp",
+    mip_level: Tensor | None = None,
+) -> Tensor:
     """Sample a texture at every pixel.
 
     ``u`` runs along columns and ``v`` along rows, v = 0 being the top row; texel centres lie at ``(i + 0.5) / n``.
     A uv that is not finite samples 0.
 
+    "trilinear" makes a chain of smaller textures, level k with ``max(1, n >> k)`` texels along an axis of n, each the
+    mean of the area that it covers on the level before; a sample is bilinear on the two levels around ``mip_level``,
+    blended by its fraction (Williams 1983). ``dibr_deploy.shading.mip_level`` says which level a pixel needs.
+
     Args:
-        texture: [B, C, Ht, Wt], or [1, C, Ht, Wt] shared by the batch. Differentiable.
-        uv: [B, H, W, 2]. Differentiable with filter "bilinear", as the piecewise bilinear surface; its gradient is 0
-            with "nearest".
-        filter: "nearest" or "bilinear".
+        texture: [B, C, Ht, Wt], or [1, C, Ht, Wt] shared by the batch. Differentiable; with "trilinear" through all
+            levels of the chain.
+        uv: [B, H, W, 2]. Differentiable with "bilinear" and "trilinear", as the piecewise bilinear surface; its
+            gradient is 0 with "nearest".
+        filter: "nearest", "bilinear" or "trilinear".
         wrap: what texel indices outside of the texture mean: "clamp", "repeat" or "mirror".
+        mip_level: [B, H, W], for "trilinear" alone, which needs it: 0 is the texture itself, and every 1 more halves
+            its size. Levels beyond the chain mean its ends; NaN samples 0. Differentiable, as the piecewise linear
+            function that it is; its gradient is 0 beyond the ends.
 
     Returns:
         [B, H, W, C].
@@ -204,7 +219,14 @@ def texture(texture: Tensor, uv: Tensor, *, filter: str = "bilinear", wrap: str 
     for name, sized, axis in (("texture", texture, 2), ("texture", texture, 3), ("uv", uv, 1), ("uv", uv, 2)):
         if sized.shape[axis] < 1:
             _fail(op, name, "have at least one row and column", sized)
-    return torch.ops.dibr.texture(texture, uv, _choice(op, "filter", filter, FILTER), _choice(op, "wrap", wrap, WRAP))
+    filter_code = _choice(op, "filter", filter, FILTER)
+    if (mip_level is not None) != (filter == "trilinear"):
+        _fail(op, "mip_level", "be given with filter 'trilinear', and with no other", mip_level)
+    if mip_level is not None:
+        _tensor(op, "mip_level", mip_level, _REAL, ("B", "H", "W"))
+        _like(op, "mip_level", mip_level, "texture", texture)
+        _same_shape(op, "mip_level", mip_level, uv.shape[:3])
+    return torch.ops.dibr.texture(texture, uv, mip_level, filter_code, _choice(op, "wrap", wrap, WRAP))
 
 
 def antialias(
@@ -406,13 +428,14 @@ def _(positions, faces, face_index, face_ranges, grad_mask, sigmainv, boxlen, kn
 
 
 @torch.library.register_fake("dibr::texture")
-def _(texture, uv, filter, wrap):
+def _(texture, uv, mip_level, filter, wrap):
     return texture.new_empty((*uv.shape[:3], texture.shape[1]))
 
 
 @torch.library.register_fake("dibr::texture_backward")
-def _(texture, uv, grad_output, filter, wrap, deterministic=False):
-    return texture.new_empty(texture.shape), uv.new_empty(uv.shape)
+def _(texture, uv, mip_level, grad_output, filter, wrap, deterministic=False):
+    grad_mip_level = texture.new_empty((0,)) if mip_level is None else mip_level.new_empty(mip_level.shape)
+    return texture.new_empty(texture.shape), uv.new_empty(uv.shape), grad_mip_level
 
 
 @torch.library.register_fake("dibr::antialias")
@@ -467,15 +490,15 @@ def _soft_mask_gradient(ctx, grad_mask):
 
 
 def _texture_context(ctx, inputs, output) -> None:
-    texture, uv, *ctx.settings = inputs
-    ctx.save_for_backward(texture, uv)
+    texture, uv, mip_level, *ctx.settings = inputs
+    ctx.save_for_backward(texture, uv, mip_level)
 
 
 def _texture_gradient(ctx, grad_output):
-    grad_texture, grad_uv = torch.ops.dibr.texture_backward(
+    grad_texture, grad_uv, grad_mip_level = torch.ops.dibr.texture_backward(
         *ctx.saved_tensors, grad_output, *ctx.settings, _deterministic()
     )
-    return grad_texture, grad_uv, None, None
+    return grad_texture, grad_uv, None if ctx.saved_tensors[2] is None else grad_mip_level, None, None
 
 
 def _antialias_context(ctx, inputs, output) -> None:

@@ -48,9 +48,11 @@ class MeshRenderer(nn.Module):
         background: colour of uncovered pixels, as many numbers as the image has channels.
         cull: "none" draws both sides of a face, "back" its front alone (counter-clockwise).
         perspective_correct: False interpolates linearly in the image, as the paper does.
-        filter, wrap: how a texture is sampled; see ``dibr_deploy.ops.texture``.
+        filter, wrap: how a texture is sampled; see ``dibr_deploy.ops.texture``. "trilinear" takes the mip level from
+            how far uv moves between pixels, ``dibr_deploy.shading.uv_footprint``.
         smooth: where a call brings no normals, True makes them at vertices, from the faces around each, and
             interpolates; False gives every face one normal.
+        antialias: blend the image's colours where an outline passes between pixels; see ``dibr_deploy.ops.antialias``.
         sigmainv, boxlen, knum: of the soft mask; see ``dibr_deploy.ops.soft_mask``.
     """
 
@@ -67,6 +69,7 @@ class MeshRenderer(nn.Module):
         filter: str = "bilinear",
         wrap: str = "repeat",
         smooth: bool = True,
+        antialias: bool = False,
         sigmainv: float = 7000.0,
         boxlen: float = 0.02,
         knum: int = 30,
@@ -83,7 +86,7 @@ class MeshRenderer(nn.Module):
                 raise DibrError(f"{name} must be one of {', '.join(choices)}, but is {value!r}")
         self.height, self.width = height, width
         self.cull, self.perspective_correct = cull, perspective_correct
-        self.filter, self.wrap, self.smooth = filter, wrap, smooth
+        self.filter, self.wrap, self.smooth, self.antialias = filter, wrap, smooth, antialias
         self.sigmainv, self.boxlen, self.knum = sigmainv, boxlen, knum
         self.register_buffer("background", torch.tensor(background), persistent=False)
 
@@ -142,66 +145,18 @@ class MeshRenderer(nn.Module):
         """
         names = Rendering._fields if outputs is None else tuple(outputs)
         positions = project(vertices, world_to_clip)
-        images, in_image = positions.shape[0], "image" in names
-        lit = in_image and (light is not None or harmonics is not None)
         _check_outputs(names, uvs, normal_map)
-        if in_image:
+        if "image" in names:
             self._check_surface(vertex_colors, texture, uvs)
-            _check_lights(light, harmonics, material, images)
-
+            _check_lights(light, harmonics, material, positions.shape[0])
+        uvs = uvs.unsqueeze(0) if uvs is not None and uvs.dim() == 2 else uvs
         size = self.height if height is None else height, self.width if width is None else width
-        raster = self._rasterize(positions, faces, face_ranges, *size)
-        layers = {"face_index": raster.face_index, "depth": raster.depth, "barycentrics": raster.barycentrics}
-        if "mask" in names:
-            layers["mask"] = self._soft_mask(positions, faces, face_ranges, raster)
-        uv_corners = faces if uv_faces is None else uv_faces
-        if uvs is not None and ("uv" in names or normal_map is not None or (in_image and texture is not None)):
-            layers["uv"] = shading.pixel_uvs(uvs, uv_corners, raster)
-        if in_image:
-            color = self._own_color(raster, faces, vertex_colors, texture, layers.get("uv"))
-        if lit or "normal" in names:
-            if normals is None:
-                own = vertices if face_ranges is None else vertices.expand(images, -1, -1)
-                normals, normal_faces = self._mesh_normals(own, faces, vertex_faces, face_ranges)
-            normal = shading.pixel_normals(normals, faces if normal_faces is None else normal_faces, raster)
-            if normal_map is not None and uvs is not None:
-                frames = shading.tangent_frames(vertices, faces, uvs, uv_corners)
-                bumps = ops.texture(normal_map, layers["uv"], filter=self.filter, wrap=self.wrap)
-                normal = shading.bumped_normals(normal, frames, bumps, raster)
-            layers["normal"] = normal
-        if "position" in names or (lit and material is not None):
-            layers["position"] = ops.interpolate(vertices, faces, raster.face_index, raster.barycentrics)
-        if lit:
-            color = _lit(color, normal, layers.get("position"), world_to_clip, light, harmonics, material)
-        if in_image:
-            layers["image"] = shading.composite(color, raster, self.background.to(color.dtype))
-        if outputs is None:
-            return Rendering(*(layers[name] for name in names))
-        return {name: layers[name] for name in names}
-
-    def _rasterize(
-        self, positions: Tensor, faces: Tensor, face_ranges: Tensor | None, height: int, width: int
-    ) -> ops.Raster:
-        return ops.rasterize(
-            positions,
-            faces,
-            height,
-            width,
-            face_ranges=face_ranges,
-            perspective_correct=self.perspective_correct,
-            cull=self.cull,
-        )
-
-    def _soft_mask(self, positions: Tensor, faces: Tensor, face_ranges: Tensor | None, raster: ops.Raster) -> Tensor:
-        return ops.soft_mask(
-            positions,
-            faces,
-            raster.face_index,
-            face_ranges=face_ranges,
-            sigmainv=self.sigmainv,
-            boxlen=self.boxlen,
-            knum=self.knum,
-        )
+        scene = _Scene(vertices, faces, positions, world_to_clip, face_ranges)
+        surface = _Surface(vertex_colors, texture, uvs, faces if uv_faces is None else uv_faces, normal_map)
+        shape = _Normals(normals, faces if normal_faces is None else normal_faces, vertex_faces)
+        frame = _Frame(self, scene, surface, shape, _Lights(light, harmonics, material), size)
+        layers = {name: frame.layer(name) for name in names}
+        return Rendering(**layers) if outputs is None else layers
 
     def _check_surface(self, vertex_colors: Tensor | None, texture: Tensor | None, uvs: Tensor | None) -> None:
         if (vertex_colors is None) == (texture is None):
@@ -224,44 +179,156 @@ class MeshRenderer(nn.Module):
                 f"but is {list(texture.shape)}{hint}"
             )
 
-    def _own_color(
-        self, raster: ops.Raster, faces: Tensor, vertex_colors: Tensor | None, texture: Tensor | None, uv: Tensor | None
-    ) -> Tensor:
-        if vertex_colors is not None:
-            return shading.vertex_color(vertex_colors, faces, raster)
-        assert texture is not None
-        assert uv is not None
-        return ops.texture(texture, uv, filter=self.filter, wrap=self.wrap)
 
-    def _mesh_normals(
-        self, vertices: Tensor, faces: Tensor, vertex_faces: Tensor | None, face_ranges: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        if not self.smooth:
+class _Scene(NamedTuple):
+    vertices: Tensor
+    faces: Tensor
+    positions: Tensor
+    world_to_clip: Tensor
+    face_ranges: Tensor | None
+
+
+class _Surface(NamedTuple):
+    vertex_colors: Tensor | None
+    texture: Tensor | None
+    uvs: Tensor | None
+    uv_faces: Tensor
+    normal_map: Tensor | None
+
+
+class _Normals(NamedTuple):
+    normals: Tensor | None
+    faces: Tensor
+    vertex_faces: Tensor | None
+
+
+class _Lights(NamedTuple):
+    light: Tensor | DirectionalLight | None
+    harmonics: Tensor | None
+    material: Phong | None
+
+
+class _Frame:
+    """One call's layers, each computed when it is first asked for, by the method of its name with an underscore."""
+
+    def __init__(
+        self,
+        renderer: MeshRenderer,
+        scene: _Scene,
+        surface: _Surface,
+        normals: _Normals,
+        lights: _Lights,
+        size: tuple[int, int],
+    ) -> None:
+        self.renderer, self.scene, self.surface = renderer, scene, surface
+        self.normals, self.lights = normals, lights
+        self.raster = ops.rasterize(
+            scene.positions,
+            scene.faces,
+            *size,
+            face_ranges=scene.face_ranges,
+            perspective_correct=renderer.perspective_correct,
+            cull=renderer.cull,
+        )
+        self.layers: dict[str, Tensor] = self.raster._asdict()
+
+    def layer(self, name: str) -> Tensor:
+        # No functools.cached_property: before Python 3.12 it takes a lock, which torch.compile cannot trace.
+        if name not in self.layers:
+            self.layers[name] = getattr(self, f"_{name}")()
+        return self.layers[name]
+
+    def _mask(self) -> Tensor:
+        return ops.soft_mask(
+            self.scene.positions,
+            self.scene.faces,
+            self.raster.face_index,
+            face_ranges=self.scene.face_ranges,
+            sigmainv=self.renderer.sigmainv,
+            boxlen=self.renderer.boxlen,
+            knum=self.renderer.knum,
+        )
+
+    def _position(self) -> Tensor:
+        return ops.interpolate(self.scene.vertices, self.scene.faces, self.raster.face_index, self.raster.barycentrics)
+
+    def _uv(self) -> Tensor:
+        assert self.surface.uvs is not None
+        return shading.pixel_uvs(self.surface.uvs, self.surface.uv_faces, self.raster)
+
+    def _uv_footprint(self) -> Tensor:
+        assert self.surface.uvs is not None
+        return shading.uv_footprint(
+            self.scene.positions,
+            self.scene.faces,
+            self.surface.uvs,
+            self.surface.uv_faces,
+            self.layer("uv"),
+            self.raster,
+            perspective_correct=self.renderer.perspective_correct,
+        )
+
+    def _normal(self) -> Tensor:
+        vertex_normals, corners = self._normals_of_the_surface()
+        normal = shading.pixel_normals(vertex_normals, corners, self.raster)
+        uvs, normal_map = self.surface.uvs, self.surface.normal_map
+        if uvs is None or normal_map is None:
+            return normal
+        frames = shading.tangent_frames(self.scene.vertices, self.scene.faces, uvs, self.surface.uv_faces)
+        return shading.bumped_normals(normal, frames, self._sampled(normal_map), self.raster)
+
+    def _image(self) -> Tensor:
+        color = self._own_color()
+        if self.lights.light is not None or self.lights.harmonics is not None:
+            color = self._lit(color)
+        scene, raster = self.scene, self.raster
+        image = shading.composite(color, raster, self.renderer.background.to(color.dtype))
+        if not self.renderer.antialias:
+            return image
+        return ops.antialias(
+            image, scene.positions, scene.faces, raster.face_index, raster.barycentrics, face_ranges=scene.face_ranges
+        )
+
+    def _sampled(self, texture: Tensor) -> Tensor:
+        level = None
+        if self.renderer.filter == "trilinear":
+            level = shading.mip_level(self.layer("uv_footprint"), texture.shape[2], texture.shape[3])
+        return ops.texture(
+            texture, self.layer("uv"), filter=self.renderer.filter, wrap=self.renderer.wrap, mip_level=level
+        )
+
+    def _own_color(self) -> Tensor:
+        if self.surface.vertex_colors is not None:
+            return shading.vertex_color(self.surface.vertex_colors, self.scene.faces, self.raster)
+        assert self.surface.texture is not None
+        return self._sampled(self.surface.texture)
+
+    def _normals_of_the_surface(self) -> tuple[Tensor, Tensor]:
+        """Normals, and the corners that index them."""
+        given, corners, vertex_faces = self.normals
+        if given is not None:
+            return given, corners
+        vertices, faces, ranges = self.scene.vertices, self.scene.faces, self.scene.face_ranges
+        if ranges is not None:
+            vertices = vertices.expand(self.scene.positions.shape[0], -1, -1)
+        if not self.renderer.smooth:
             return shading.flat_normals(vertices, faces)
-        valid = None if face_ranges is None else faces_of_images(face_ranges, faces.shape[0])
+        valid = None if ranges is None else faces_of_images(ranges, faces.shape[0])
         return vertex_normals(vertices, faces, vertex_faces, valid), faces
 
-
-def _lit(
-    albedo: Tensor,
-    normal: Tensor,
-    position: Tensor | None,
-    world_to_clip: Tensor,
-    light: Tensor | DirectionalLight | None,
-    harmonics: Tensor | None,
-    material: Phong | None,
-) -> Tensor:
-    """``light_diffuse * albedo + light_specular`` of all lights together."""
-    specular = None
-    if light is not None and material is not None:
-        assert position is not None
-        diffuse, specular = phong(normal, shading.to_viewer(position, world_to_clip), light, material)
-    elif light is not None:
-        diffuse = lambert(normal, light)
-    if harmonics is not None:
-        surrounding = spherical_harmonics(normal, harmonics)
-        diffuse = surrounding if light is None else diffuse + surrounding
-    return shading.shade(albedo, diffuse, specular)
+    def _lit(self, albedo: Tensor) -> Tensor:
+        """``light_diffuse * albedo + light_specular`` of all lights together."""
+        light, harmonics, material = self.lights
+        specular = None
+        if light is not None and material is not None:
+            to_viewer = shading.to_viewer(self.layer("position"), self.scene.world_to_clip)
+            diffuse, specular = phong(self.layer("normal"), to_viewer, light, material)
+        elif light is not None:
+            diffuse = lambert(self.layer("normal"), light)
+        if harmonics is not None:
+            surrounding = spherical_harmonics(self.layer("normal"), harmonics)
+            diffuse = surrounding if light is None else diffuse + surrounding
+        return shading.shade(albedo, diffuse, specular)
 
 
 def _check_outputs(names: tuple[str, ...], uvs: Tensor | None, normal_map: Tensor | None) -> None:

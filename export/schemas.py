@@ -132,6 +132,8 @@ def _infer_texture(context: InferenceContext) -> None:
     node = _Node("Texture", context)
     channels = node.input(0, "texture", ["1 or B", "C", "Ht", "Wt"])[1]
     pixels = node.input(1, "uv", ["B", "H", "W", 2])[:3]
+    if context.get_num_inputs() > 2 and context.has_input(2):
+        node.input(2, "mip_level", ["B", "H", "W"])
     node.set_output(0, node.element_type(0), [*pixels, channels])
 
 
@@ -254,10 +256,14 @@ _SCHEMAS = [
     _schema(
         "Texture",
         "A texture sampled at each pixel; v = 0 is the top row, texel centres at (i + 0.5) / n.",
-        [_tensor("texture", "S", "[B or 1, C, Ht, Wt]"), _tensor("uv", "T", "[B, H, W, 2]")],
+        [
+            _tensor("texture", "S", "[B or 1, C, Ht, Wt]"),
+            _tensor("uv", "T", "[B, H, W, 2]"),
+            _tensor("mip_level", "T", "[B, H, W], which level of the mip chain; for trilinear alone", optional=True),
+        ],
         [_tensor("output", "S", "[B, H, W, C]")],
         [
-            _attribute("filter", "bilinear", '"bilinear" or "nearest"'),
+            _attribute("filter", "bilinear", '"bilinear", "nearest", or "trilinear": bilinear on two mip levels'),
             _attribute("wrap", "clamp", '"clamp", "repeat" or "mirror", applied to texel indices'),
         ],
         _infer_texture,

@@ -79,8 +79,9 @@ def _soft_mask(
     )
 
 
-def _texture(texture: Any, uv: Any, filter: int, wrap: int) -> Any:
-    return _dibr.Texture(texture, uv, filter=_name(ops.FILTER, filter), wrap=_name(ops.WRAP, wrap), **_PLUGIN)
+def _texture(texture: Any, uv: Any, mip_level: Any | None, filter: int, wrap: int) -> Any:
+    names = {"filter": _name(ops.FILTER, filter), "wrap": _name(ops.WRAP, wrap)}
+    return _dibr.Texture(texture, uv, mip_level, **names, **_PLUGIN)
 
 
 def _antialias(

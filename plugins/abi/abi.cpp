@@ -226,7 +226,7 @@ void check_texture_sizes(Checker& c, const P& p) {
   c.range("channels", p.channels, 0, kMaxCount);
   c.range("texture height", p.texture_height, 1, kMaxImageSide);
   c.range("texture width", p.texture_width, 1, kMaxImageSide);
-  c.range("filter", p.filter, DIBR_FILTER_NEAREST, DIBR_FILTER_BILINEAR);
+  c.range("filter", p.filter, DIBR_FILTER_NEAREST, DIBR_FILTER_TRILINEAR);
   c.range("wrap", p.wrap, DIBR_WRAP_CLAMP, DIBR_WRAP_MIRROR);
   c.elements("texture", {p.texture_batch, p.channels, p.texture_height, p.texture_width});
   c.elements("uv", {p.batch, p.height, p.width, 2});
@@ -236,6 +236,11 @@ template <class P>
 void check_texture_pointers(Checker& c, const P& p) {
   c.pointer("texture", p.texture, p.texture_batch * p.channels, c.storage());
   c.pointer("uv", p.uv, pixels(p));
+  if (p.filter == DIBR_FILTER_TRILINEAR) {
+    c.pointer("mip_level", p.mip_level, pixels(p));
+  } else {
+    c.optional("mip_level", p.mip_level);
+  }
 }
 void check_sizes(Checker& c, const dibr_texture_params& p) { check_texture_sizes(c, p); }
 void check_pointers(Checker& c, const dibr_texture_params& p) {
@@ -248,6 +253,7 @@ void check_pointers(Checker& c, const dibr_texture_backward_params& p) {
   c.pointer("grad_output", p.grad_output, pixels(p) * p.channels, c.storage());
   c.optional("grad_texture", p.grad_texture);
   c.optional("grad_uv", p.grad_uv);
+  c.optional("grad_mip_level", p.grad_mip_level);
 }
 
 template <class P>

@@ -3,18 +3,23 @@
 namespace dibr::onnxruntime {
 namespace {
 
-enum Input { kTexture, kUv };
+enum Input { kTexture, kUv, kMipLevel };
 
-constexpr Argument kInputs[] = {{"texture", Type::kStored}, {"uv", Type::kReal}};
+constexpr Argument kInputs[] = {{"texture", Type::kStored}, {"uv", Type::kReal}, {"mip_level", Type::kReal, kOptional}};
 constexpr Argument kOutputs[] = {{"output", Type::kStored}};
 
 class Texture : public Kernel {
  public:
   explicit Texture(const Node& node)
-      : filter_(
-            node.choice<dibr_filter>("filter", {{"bilinear", DIBR_FILTER_BILINEAR}, {"nearest", DIBR_FILTER_NEAREST}})),
+      : filter_(node.choice<dibr_filter>("filter", {{"bilinear", DIBR_FILTER_BILINEAR},
+                                                    {"nearest", DIBR_FILTER_NEAREST},
+                                                    {"trilinear", DIBR_FILTER_TRILINEAR}})),
         wrap_(node.choice<dibr_wrap>(
-            "wrap", {{"clamp", DIBR_WRAP_CLAMP}, {"repeat", DIBR_WRAP_REPEAT}, {"mirror", DIBR_WRAP_MIRROR}})) {}
+            "wrap", {{"clamp", DIBR_WRAP_CLAMP}, {"repeat", DIBR_WRAP_REPEAT}, {"mirror", DIBR_WRAP_MIRROR}})) {
+    if (filter_ == DIBR_FILTER_TRILINEAR && !node.has_input(kMipLevel)) {
+      fail(std::string(node.op()) + ": input mip_level must be given with filter \"trilinear\", got none");
+    }
+  }
 
   void compute(const Call& call) const override {
     Size batch{"B"}, channels{"C"}, texture_height{"Ht"}, texture_width{"Wt"}, height{"H"}, width{"W"},
@@ -22,6 +27,7 @@ class Texture : public Kernel {
     dibr_texture_params params{};
     params.dtype = call.dtype();
     params.uv = call.input(kUv, {batch, height, width, 2});
+    params.mip_level = call.optional_input(kMipLevel, {batch, height, width});
     params.texture = call.input(kTexture, {one_or(batch, texture_batch), channels, texture_height, texture_width});
     params.batch = batch.value;
     params.texture_batch = texture_batch.value;

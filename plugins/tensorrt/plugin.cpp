@@ -44,7 +44,7 @@ uint64_t largest_workspace(const OpDefinition& op, const Values& fields, const D
   const dibr_dtype dtype = check_types(op, descs_of(inputs, input_count).data(), input_count,
                                        descs_of(outputs, output_count).data(), output_count);
   const Sizes sizes = largest_sizes(op, inputs, input_count, outputs, output_count);
-  return workspace_bytes(op, {fields, sizes, dtype});
+  return workspace_bytes(op, {fields, sizes, dtype, nullptr, input_count});
 }
 
 }  // namespace

@@ -27,9 +27,10 @@ Tensor soft_mask_backward(const Tensor& positions, const Tensor& faces, const Te
                           const OptionalTensor& face_ranges, const Tensor& grad_mask, double sigmainv, double boxlen,
                           int64_t knum, bool deterministic);
 
-Tensor texture(const Tensor& texture, const Tensor& uv, int64_t filter, int64_t wrap);
-std::tuple<Tensor, Tensor> texture_backward(const Tensor& texture, const Tensor& uv, const Tensor& grad_output,
-                                            int64_t filter, int64_t wrap, bool deterministic);
+Tensor texture(const Tensor& texture, const Tensor& uv, const OptionalTensor& mip_level, int64_t filter, int64_t wrap);
+std::tuple<Tensor, Tensor, Tensor> texture_backward(const Tensor& texture, const Tensor& uv,
+                                                    const OptionalTensor& mip_level, const Tensor& grad_output,
+                                                    int64_t filter, int64_t wrap, bool deterministic);
 
 Tensor antialias(const Tensor& image, const Tensor& positions, const Tensor& faces, const Tensor& face_index,
                  const Tensor& barycentrics, const OptionalTensor& face_ranges);

@@ -23,11 +23,11 @@ STABLE_TORCH_LIBRARY(dibr, library) {
   library.def(
       "soft_mask_backward(Tensor positions, Tensor faces, Tensor face_index, Tensor? face_ranges, "
       "Tensor grad_mask, float sigmainv, float boxlen, int knum, bool deterministic=False) -> Tensor");
-  library.def("texture(Tensor texture, Tensor uv, int filter, int wrap) -> Tensor");
+  library.def("texture(Tensor texture, Tensor uv, Tensor? mip_level, int filter, int wrap) -> Tensor");
   library.def(
-      "texture_backward(Tensor texture, Tensor uv, Tensor grad_output, int filter, int wrap, "
+      "texture_backward(Tensor texture, Tensor uv, Tensor? mip_level, Tensor grad_output, int filter, int wrap, "
       "bool deterministic=False) "
-      "-> (Tensor grad_texture, Tensor grad_uv)");
+      "-> (Tensor grad_texture, Tensor grad_uv, Tensor grad_mip_level)");
   library.def(
       "antialias(Tensor image, Tensor positions, Tensor faces, Tensor face_index, Tensor barycentrics, "
       "Tensor? face_ranges) -> Tensor");

@@ -71,14 +71,14 @@ PARAMS: dict[str, type[c.Structure]] = {
         "texture",
         (_I64, " ".join(_TEXTURE)),
         (_I32, "filter wrap"),
-        (_PTR, "texture uv output"),
+        (_PTR, "texture uv mip_level output"),
     ),
     "texture_backward": _params(
         "texture_backward",
         (_I32, "deterministic"),
         (_I64, " ".join(_TEXTURE)),
         (_I32, "filter wrap"),
-        (_PTR, "texture uv grad_output grad_texture grad_uv"),
+        (_PTR, "texture uv mip_level grad_output grad_texture grad_uv grad_mip_level"),
     ),
     "antialias": _params(
         "antialias",

@@ -156,7 +156,9 @@ class Device:
         return out
 
     @staticmethod
-    def _texture(texture: np.ndarray, uv: np.ndarray, filter: int, wrap: int) -> dict[str, object]:
+    def _texture(
+        texture: np.ndarray, uv: np.ndarray, filter: int, wrap: int, mip_level: np.ndarray | None
+    ) -> dict[str, object]:
         return {
             "batch": uv.shape[0],
             "texture_batch": texture.shape[0],
@@ -169,27 +171,39 @@ class Device:
             "wrap": wrap,
             "texture": texture,
             "uv": uv,
+            "mip_level": mip_level,
         }
 
-    def texture(self, texture: np.ndarray, uv: np.ndarray, filter: int, wrap: int) -> np.ndarray:
+    def texture(
+        self, texture: np.ndarray, uv: np.ndarray, filter: int, wrap: int, mip_level: np.ndarray | None = None
+    ) -> np.ndarray:
         out = aligned((*uv.shape[:3], texture.shape[1]), texture.dtype)
-        self.library.run("texture", self.code, _code(texture), **self._texture(texture, uv, filter, wrap), output=out)
+        arguments = self._texture(texture, uv, filter, wrap, mip_level)
+        self.library.run("texture", self.code, _code(texture), **arguments, output=out)
         return out
 
     def texture_backward(
-        self, texture: np.ndarray, uv: np.ndarray, grad_output: np.ndarray, filter: int, wrap: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Gradients of texture and uv."""
-        out = aligned(texture.shape, texture.dtype), aligned(uv.shape, uv.dtype)
+        self,
+        texture: np.ndarray,
+        uv: np.ndarray,
+        grad_output: np.ndarray,
+        filter: int,
+        wrap: int,
+        mip_level: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, ...]:
+        """Gradients of texture and uv, and of the mip level where there is one."""
+        shapes = [texture.shape, uv.shape] + ([] if mip_level is None else [mip_level.shape])
+        out = tuple(aligned(shape, uv.dtype) for shape in shapes)
         self.library.run(
             "texture_backward",
             self.code,
             _code(texture),
-            **self._texture(texture, uv, filter, wrap),
+            **self._texture(texture, uv, filter, wrap, mip_level),
             deterministic=int(self.deterministic),
             grad_output=grad_output,
             grad_texture=out[0],
             grad_uv=out[1],
+            grad_mip_level=out[2] if len(out) > 2 else None,
         )
         return out
 

@@ -92,9 +92,14 @@ def texture_ops(device: Device, dtype: type) -> None:
         for wrap in (0, 1, 2):
             output = device.texture(texture, uv, filter, wrap)
             device.texture_backward(texture, uv, normal(output.shape, dtype), filter, wrap)
+    levels = copied(np.random.default_rng(2).uniform(-1, 4, uv.shape[:3]).astype(dtype))
+    levels[0, 0, 3:6] = [np.nan, np.inf, -np.inf]
+    output = device.texture(texture, uv, 2, 2, levels)
+    device.texture_backward(texture, uv, normal(output.shape, dtype), 2, 2, levels)
     if dtype is np.float32:
         for narrow in (texture.astype(np.float16), bfloat16_bits(texture)):
             device.texture(copied(narrow), uv, 1, 1)
+            device.texture(copied(narrow), uv, 2, 1, levels)
 
 
 def run_all(library: Library, small: bool) -> Iterator[str]:

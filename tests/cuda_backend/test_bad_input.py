@@ -42,7 +42,7 @@ SIZES = {
     "texture_height": HT,
     "texture_width": WT,
 }
-SETTINGS = {"perspective_correct": 1, "depth_clip": 1, "sigmainv": 7000.0, "boxlen": 0.02, "knum": 30, "filter": 1}
+SETTINGS = {"perspective_correct": 1, "depth_clip": 1, "sigmainv": 7000.0, "boxlen": 0.02, "knum": 30, "filter": 2}
 SHAPES = {
     "positions": (B, V, 4),
     "face_indices": (F, 3),
@@ -56,6 +56,7 @@ SHAPES = {
     "mask": (B, H, W),
     "texture": (B, D, HT, WT),
     "uv": (B, H, W, 2),
+    "mip_level": (B, H, W),
     "image": (B, H, W, D),
 }
 INTEGERS = {"face_indices", "face_ranges", "face_valid", "face_index"}
@@ -65,7 +66,7 @@ OPTIONAL = {
     "interpolate_backward": {"grad_attributes", "grad_barycentrics"},
     "soft_mask": {"face_ranges"},
     "soft_mask_backward": {"face_ranges"},
-    "texture_backward": {"grad_texture", "grad_uv"},
+    "texture_backward": {"grad_texture", "grad_uv", "grad_mip_level"},
     "antialias": {"face_ranges"},
     "antialias_backward": {"face_ranges", "grad_image", "grad_positions"},
 }
@@ -77,7 +78,7 @@ OUTPUTS = {
     "soft_mask": {"mask"},
     "soft_mask_backward": {"grad_positions"},
     "texture": {"output"},
-    "texture_backward": {"grad_texture", "grad_uv"},
+    "texture_backward": {"grad_texture", "grad_uv", "grad_mip_level"},
     "antialias": {"output"},
     "antialias_backward": {"grad_image", "grad_positions"},
 }
@@ -130,7 +131,7 @@ def cases(op: str) -> Iterator[Case]:
     if op not in ("interpolate", "texture", "antialias"):
         for value in (2, 3):
             yield Case(f"dtype={value}", UNSUPPORTED, "dtype must be float32 or float64", {"dtype": value})
-    for name, wrong in (("cull", (-1, 2)), ("filter", (-1, 2)), ("wrap", (-1, 3))):
+    for name, wrong in (("cull", (-1, 2)), ("filter", (-1, 3)), ("wrap", (-1, 3))):
         if name in fields(op, c.c_int32):
             for value in wrong:
                 yield Case(f"{name}={value}", INVALID_ARGUMENT, f"{name} must be in", {name: value})

@@ -195,6 +195,29 @@ def test_texture(
             assert_close(actual, wanted, ROUNDING)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("wrap", "size"), [(0, (9, 5)), (1, (33, 70)), (2, (1, 6))], ids=str)
+def test_trilinear_texture(
+    cpu: Device, cuda: Device, deterministic: Device, order: str, wrap: int, size: tuple, shared: bool, dtype: type
+) -> None:
+    rng = np.random.default_rng(6)
+    uv = rng.uniform(-1.5, 2.5, (3, 13, 21, 2)).astype(dtype)
+    levels = rng.uniform(-1, 8, uv.shape[:3]).astype(dtype)
+    uv[0, 0, :2] = np.array([[np.nan, 0.5], [1e15, -1e15]])
+    levels[0, 1, :4] = [np.nan, np.inf, -np.inf, 1]
+    texture = normal(7, (1 if shared else 3, 2, *size), uv.dtype)
+    expected = cpu.texture(texture, uv, 2, wrap, levels)
+    assert np.isfinite(expected).all()
+    assert np.array_equal(cuda.texture(texture, uv, 2, wrap, levels), expected)
+    grad_output = normal(8, expected.shape, expected.dtype)
+    gradients = cpu.texture_backward(texture, uv, grad_output, 2, wrap, levels)
+    for device in (cuda, deterministic):
+        actual = device.texture_backward(texture, uv, grad_output, 2, wrap, levels)
+        for gradient, wanted in zip(actual, gradients, strict=True):
+            assert_close(gradient, wanted, ROUNDING)
+
+
 def outlines(faces: int, size: tuple[int, int], batch: int, dtype: type) -> Scene:
     """A soup whose triangles share vertices, in different parts for each image; some edges have three faces."""
     scene = soup(faces, size, batch, dtype)
@@ -276,17 +299,20 @@ def test_sixteen_bit_attributes_and_textures(cpu: Device, cuda: Device, narrow, 
     face_index, barycentrics, _ = cpu.rasterize(scene)
     attributes = narrow(normal(9, (2, scene.positions.shape[1], 3), np.dtype(np.float32)))
     uv = np.random.default_rng(10).uniform(-1, 2, (2, 7, 9, 2)).astype(np.float32)
+    levels = np.random.default_rng(12).uniform(-0.5, 3, uv.shape[:3]).astype(np.float32)
     texels = narrow(normal(11, (2, 3, 6, 4), np.dtype(np.float32)))
     image = narrow(normal(22, (*face_index.shape, 3), np.dtype(np.float32)))
     exact = [
         cpu.interpolate(widen(attributes), scene.faces, face_index, barycentrics),
         cpu.texture(widen(texels), uv, 1, 1),
+        cpu.texture(widen(texels), uv, 2, 1, levels),
         cpu.antialias(scene, widen(image), face_index, barycentrics),
     ]
     for device in (cpu, cuda):
         results = [
             device.interpolate(attributes, scene.faces, face_index, barycentrics),
             device.texture(texels, uv, 1, 1),
+            device.texture(texels, uv, 2, 1, levels),
             device.antialias(scene, image, face_index, barycentrics),
         ]
         for result, expected in zip(results, exact, strict=True):
@@ -311,6 +337,7 @@ def test_deterministic_gradients_do_not_depend_on_the_order(
             deterministic.soft_mask_backward(scene, face_index, depth, sigmainv=500.0, boxlen=0.08),
             *deterministic.interpolate_backward(attributes, scene.faces, face_index, barycentrics, grad_output),
             *deterministic.texture_backward(texture, uv, grad_output, 1, 1),
+            *deterministic.texture_backward(texture, uv, grad_output, 2, 1, 2 * depth),
             *deterministic.antialias_backward(scene, uv, face_index, barycentrics, uv),
         ]
 

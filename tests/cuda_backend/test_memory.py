@@ -39,6 +39,17 @@ def test_memory_grows_linearly(library: Library, op: str, dtype: int, determinis
     assert size(knum=3000) == size(knum=1) if "soft_mask" in op else True
 
 
+@pytest.mark.parametrize("side", [1, 5, 256, 1000])
+def test_a_mip_chain_takes_a_third_of_its_texture(library: Library, side: int) -> None:
+    """Two thirds for a row or a column of texels, which halve along one axis alone."""
+    sizes = {"texture_height": side, "texture_width": side, "filter": 2}
+    bytes_of_texture = 3 * side * side * 4
+    assert workspace(library, "texture", 0, **sizes) <= bytes_of_texture / 3 + SLACK
+    assert workspace(library, "texture", 0, **(sizes | {"filter": 1})) == 0
+    backward = workspace(library, "texture_backward", 0, **sizes)
+    assert bytes_of_texture <= backward <= 5 / 3 * bytes_of_texture + SLACK
+
+
 def test_the_documented_table_is_this_one(library: Library) -> None:
     documented = generated(DOCUMENT.read_text(), "memory")[1]
     assert documented == memory_table(library), f"run python {performance_model.__file__}"

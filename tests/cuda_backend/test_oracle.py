@@ -125,6 +125,29 @@ def test_texture_gradients(device: Device, filter: str, wrap: str, dtype: type) 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_trilinear_texture_and_gradients(device: Device, wrap: str, dtype: type) -> None:
+    """4x8 texels halve evenly, so that half a texel of level 0 away from every level's borders there is no crease."""
+    rng = np.random.default_rng(8)
+    uv = ((rng.integers(-32, 64, (2, 5, 8, 2)) + rng.uniform(0.1, 0.9, (2, 5, 8, 2))) / [32, 16]).astype(dtype)
+    levels = (rng.integers(-1, 4, uv.shape[:3]) + rng.uniform(0.05, 0.95, uv.shape[:3])).astype(dtype)
+    texels, grad_output = normal(6, (1, 2, 4, 8), uv.dtype), normal(7, (2, 5, 8, 2), uv.dtype)
+    wide = [array.astype(np.float64) for array in (texels, uv, levels)]
+
+    def loss(**moved: np.ndarray) -> float:
+        texels, uv, levels = (moved.get(name, given) for name, given in zip(("t", "u", "m"), wide, strict=True))
+        return float((oracle.trilinear(texels, uv, levels, wrap=wrap) * grad_output).sum())
+
+    actual = device.texture(texels, uv, 2, WRAPS.index(wrap), levels)
+    assert_near(actual, oracle.trilinear(*wide, wrap=wrap), TOLERANCE[dtype])
+    gradients = device.texture_backward(texels, uv, grad_output, 2, WRAPS.index(wrap), levels)
+    for name, gradient, at in zip(("t", "u", "m"), gradients, wide, strict=True):
+        expected = central_differences(lambda moved, name=name: loss(**{name: moved}), at)
+        assert expected.any()
+        assert_near(gradient, expected, DIFFERENCES[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("perspective_correct", [True, False])
 @pytest.mark.parametrize("faces", [1, 31, 32, 33])
 def test_rasterize_gradient(device: Device, faces: int, perspective_correct: bool, dtype: type) -> None:

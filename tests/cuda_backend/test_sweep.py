@@ -104,15 +104,17 @@ def sweep_texture(devices: Devices, scene: Scene, seed: int) -> None:
     uv = rng.uniform(-0.02, 1.02, (batch, scene.height, scene.width, 2)).astype(dtype)
     texture = normal(seed, (batch if seed % 2 else 1, 3, 61, len(scene.faces)), dtype)
     wrap = seed % 3
-    for filter in (0, 1):
-        output = devices.cpu.texture(texture, uv, filter, wrap)
+    mip_level = rng.uniform(-1, 7, uv.shape[:3]).astype(dtype)
+    for filter in (0, 1, 2):
+        levels = mip_level if filter == 2 else None
+        output = devices.cpu.texture(texture, uv, filter, wrap, levels)
         assert output.any()
-        assert np.array_equal(devices.cuda.texture(texture, uv, filter, wrap), output)
+        assert np.array_equal(devices.cuda.texture(texture, uv, filter, wrap, levels), output)
         grad_output = normal(seed + 1, output.shape, dtype)
-        expected = devices.cpu.texture_backward(texture, uv, grad_output, filter, wrap)
+        expected = devices.cpu.texture_backward(texture, uv, grad_output, filter, wrap, levels)
         assert expected[0].any()
         for device in (devices.cuda, devices.deterministic):
-            actual = device.texture_backward(texture, uv, grad_output, filter, wrap)
+            actual = device.texture_backward(texture, uv, grad_output, filter, wrap, levels)
             for gradient, wanted in zip(actual, expected, strict=True):
                 assert_close(gradient, wanted, ROUNDING)
 

@@ -258,6 +258,7 @@ void texture_refusals(const Refusals<Params>& refusals) {
   refusals.refuses("filter", [](Params& p) { p.filter = dibr_filter(3); });
   refusals.refuses("wrap", [](Params& p) { p.wrap = dibr_wrap(3); });
   refusals.refuses("uv", [](Params& p) { p.uv = nullptr; });
+  refusals.refuses("mip_level", [](Params& p) { p.filter = DIBR_FILTER_TRILINEAR; });
 }
 
 #define REFUSALS(name, good) \

@@ -85,7 +85,7 @@ class Chain {
     antialias(face_index, barycentrics, interpolated, antialiased);
     antialias_backward(face_index, barycentrics, interpolated, antialiased, output<T>("grad_image", 4 * pixels),
                        output<T>("antialias_grad_positions", 4 * vertices()));
-    for (const dibr_filter filter : {DIBR_FILTER_NEAREST, DIBR_FILTER_BILINEAR}) {
+    for (const dibr_filter filter : {DIBR_FILTER_NEAREST, DIBR_FILTER_BILINEAR, DIBR_FILTER_TRILINEAR}) {
       for (const dibr_wrap wrap : {DIBR_WRAP_CLAMP, DIBR_WRAP_REPEAT, DIBR_WRAP_MIRROR}) texture(filter, wrap);
     }
     return std::move(outputs_);
@@ -246,6 +246,7 @@ class Chain {
     params.wrap = wrap;
     params.texture = texels_.data();
     params.uv = uv_.data();
+    params.mip_level = levels_.data();
     return params;
   }
 
@@ -253,6 +254,8 @@ class Chain {
     const int64_t pixels = scene_.batch * scene_.height * scene_.width;
     texels_.resize(3 * kTextureSide * (kTextureSide - 1));
     for (size_t i = 0; i < texels_.size(); ++i) texels_[i] = T(i % 7) / 7;
+    levels_.resize(pixels);
+    for (size_t i = 0; i < levels_.size(); ++i) levels_[i] = T(i % 11) / 3 - T(0.5);  // of a chain of three
     auto params = texture_params<dibr_texture_params>(filter, wrap);
     params.output = output<T>("sampled", 3 * pixels);
     check(run(params, dibr_texture_workspace_size, dibr_texture, threads_, fill_), "texture");
@@ -260,13 +263,14 @@ class Chain {
     backward.grad_output = params.output;
     backward.grad_texture = output<T>("grad_texture", static_cast<int64_t>(texels_.size()));
     backward.grad_uv = output<T>("grad_uv", 2 * pixels);
+    backward.grad_mip_level = output<T>("grad_mip_level", pixels);
     check(run(backward, dibr_texture_backward_workspace_size, dibr_texture_backward, threads_, fill_),
           "texture_backward");
   }
 
   const Scene& scene_;
   const Inputs& inputs_;
-  std::vector<T> positions_, finite_attributes_, uv_, texels_;
+  std::vector<T> positions_, finite_attributes_, uv_, texels_, levels_;
   Threads threads_;
   unsigned char fill_;
   Outputs outputs_;

@@ -146,7 +146,11 @@ def test_face_ranges_outside_of_the_faces(op: str, start: int, count: int) -> No
         ("SoftMask", {"boxlen": -0.02}, "attribute boxlen must be finite and at least 0, got -0.02"),
         ("SoftMask", {"boxlen": float("inf")}, "attribute boxlen must be finite and at least 0, got inf"),
         ("SoftMask", {"knum": 0}, "attribute knum must be at least 1, got 0"),
-        ("Texture", {"filter": "cubic"}, 'attribute filter must be one of "bilinear", "nearest", got "cubic"'),
+        (
+            "Texture",
+            {"filter": "cubic"},
+            'attribute filter must be one of "bilinear", "nearest", "trilinear", got "cubic"',
+        ),
         ("Texture", {"wrap": ""}, 'attribute wrap must be one of "clamp", "repeat", "mirror", got ""'),
         (
             "Texture",
@@ -166,6 +170,14 @@ def test_wrong_attributes_are_refused_when_the_session_is_created(op: str, attri
 def test_no_image_size_at_all(size: dict) -> None:
     with pytest.raises(Exception, match="height and width must be at least 1 where the input image_size is absent"):
         graphs.open_session(graphs.one_node("Rasterize", {**RASTERIZE, "image_size": None}, **size))
+
+
+def test_trilinear_needs_a_mip_level() -> None:
+    with pytest.raises(Exception, match='Texture: input mip_level must be given with filter "trilinear", got none'):
+        graphs.open_session(graphs.one_node("Texture", TEXTURE, filter="trilinear"))
+    levels = {**TEXTURE, "mip_level": np.zeros((1, 4, 5), np.float32)}
+    with pytest.raises(Exception, match=r"mip_level must have shape \[B, H, W\] with B = 1, H = 4, W = 4, got"):
+        graphs.run("Texture", levels, filter="trilinear")
 
 
 def test_one_real_type_per_node() -> None:

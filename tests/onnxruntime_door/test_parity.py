@@ -233,9 +233,11 @@ def test_texture(filter: str, wrap: str, shared: bool, dtype: type) -> None:
     texture = rng.normal(size=(1 if shared else 3, 4, 7, 5)).astype(dtype)
     uv = rng.uniform(-2.5, 3.5, size=(3, 11, 13, 2)).astype(dtype)
     uv[0, 0, 0] = np.nan
-    expected = ops.texture(tensor(texture), tensor(uv), filter=filter, wrap=wrap)
-    actual = graphs.run("Texture", {"texture": texture, "uv": uv}, filter=filter, wrap=wrap)
-    assert_same_bits(actual, {"output": expected})
+    levels = rng.uniform(-1, 4, size=uv.shape[:3]).astype(dtype) if filter == "trilinear" else None
+    mip_level = None if levels is None else tensor(levels)
+    expected = ops.texture(tensor(texture), tensor(uv), filter=filter, wrap=wrap, mip_level=mip_level)
+    inputs = {"texture": texture, "uv": uv, "mip_level": levels}
+    assert_same_bits(graphs.run("Texture", inputs, filter=filter, wrap=wrap), {"output": expected})
 
 
 def test_texture_attributes_default_to_those_of_the_torch_function() -> None:

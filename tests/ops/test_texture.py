@@ -1,4 +1,4 @@
-"""Texture against the float64 oracle, values by hand and finite differences."""
+"""Texture, with mipmaps too, against the float64 oracle, values by hand and finite differences."""
 
 from __future__ import annotations
 
@@ -183,6 +183,119 @@ def test_a_huge_uv_samples_some_texel(value, wrap, mode):
         assert sampled.item() == texels[0, 0, 0, 7 if value > 0 else 0]
 
 
+LEVELS = [(1, 1), (1, 6), (5, 1), (7, 4), (13, 9), (16, 16), (64, 32)]
+
+
+def random_levels(dtype, shape, last, seed=3):
+    """[B, H, W] from below the first level to beyond the last."""
+    return np.random.default_rng(seed).uniform(-1, last + 1, shape).astype(dtype)
+
+
+def last_level(size):
+    return max(size).bit_length() - 1
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["batched", "shared"])
+@pytest.mark.parametrize("size", LEVELS, ids=str)
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_trilinear_equals_the_oracle(dtype, wrap, size, shared, figure):
+    texels, uv = random_input(dtype, size, shared=shared)
+    levels = random_levels(dtype, uv.shape[:3], last_level(size))
+    actual = ops.texture(tensor(texels), tensor(uv), filter="trilinear", wrap=wrap, mip_level=tensor(levels)).numpy()
+    expected = oracle.trilinear(texels, uv, levels, wrap=wrap)
+    assert actual.dtype == dtype
+    error = np.abs(actual - expected).max()
+    figure(f"texture {np.dtype(dtype).name} trilinear largest error", error)
+    assert error <= compare.VALUE_TOLERANCE[np.dtype(dtype)]
+
+
+def test_level_zero_is_bilinear_bit_for_bit_and_the_last_is_the_mean():
+    texels, uv = random_input(np.float32, (13, 6))
+    texels, uv = tensor(texels), tensor(uv)
+
+    def at(level):
+        levels = torch.full(uv.shape[:3], level)
+        return ops.texture(texels, uv, filter="trilinear", wrap="repeat", mip_level=levels)
+
+    for level in (0.0, -0.5, -torch.inf):
+        assert torch.equal(at(level), ops.texture(texels, uv, wrap="repeat"))
+    mean = texels.double().mean(dim=(2, 3))[:, None, None].expand(-1, *uv.shape[1:3], -1)
+    for level in (3.0, 7.5, torch.inf):
+        torch.testing.assert_close(at(level).double(), mean, rtol=0, atol=1e-6)
+
+
+def test_a_mip_chain_by_hand():
+    """Five texels become two of 2.5 texels each, then one; between two levels the values are blended."""
+    texels = torch.tensor([[[[1.0, 2, 4, 8, 16]]]])
+    level_1 = [(1 + 2 + 4 / 2) / 2.5, (4 / 2 + 8 + 16) / 2.5]
+    uv = torch.tensor([[[[0.25, 0.5], [0.75, 0.5], [0.25, 0.5], [0.75, 0.5], [0.3, 0.5]]]])
+    levels = torch.tensor([[[1.0, 1.0, 1.5, 1.25, 2.0]]])
+    sampled = ops.texture(texels, uv, filter="trilinear", mip_level=levels)[0, 0, :, 0]
+    mean = 31 / 5
+    expected = [*level_1, (level_1[0] + mean) / 2, 0.75 * level_1[1] + 0.25 * mean, mean]
+    torch.testing.assert_close(sampled, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (1, 5), (7, 6)], ids=str)
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("shared", [False, True], ids=["batched", "shared"])
+def test_gradcheck_of_trilinear_in_texture_uv_and_mip_level(size, wrap, shared):
+    texels, _ = random_input(np.float64, size, shared=shared, channels=2)
+    rng = np.random.default_rng(5)
+    uv = rng.uniform(-1.5, 2.5, (2, 1, 400, 2))
+    sizes = [(max(1, size[0] >> k), max(1, size[1] >> k)) for k in range(last_level(size) + 1)]
+    clear = np.all([oracle.texel_clearance(uv, *shape, "bilinear") > 1e-3 for shape in sizes], axis=0)
+    uv = np.stack([image[keep][:9] for image, keep in zip(uv, clear, strict=True)])[:, None]
+    levels = rng.integers(-1, last_level(size) + 1, uv.shape[:3]) + rng.uniform(0.01, 0.99, uv.shape[:3])
+    inputs = [tensor(array).requires_grad_() for array in (texels, uv, levels)]
+    assert torch.autograd.gradcheck(
+        lambda t, c, m: ops.texture(t, c, filter="trilinear", wrap=wrap, mip_level=m), inputs, eps=1e-6
+    )
+
+
+def test_the_gradient_of_a_mip_level_is_the_limit_from_larger_levels():
+    """And 0 where the level is clamped: below 0, and from the last level on."""
+    texels = tensor(np.random.default_rng(6).normal(size=(1, 1, 8, 8)))
+    uv = torch.full((1, 1, 6, 2), 0.3, dtype=torch.float64)
+
+    def gradient(shift):
+        levels = (torch.tensor([[[-1.0, 0, 1, 2, 3, 4]]], dtype=torch.float64) + shift).requires_grad_()
+        sampled = ops.texture(texels, uv, filter="trilinear", mip_level=levels)
+        return torch.autograd.grad(sampled.sum(), levels)[0][0, 0]
+
+    torch.testing.assert_close(gradient(0.0), gradient(1e-9), rtol=0, atol=1e-12)
+    assert (gradient(0.0)[1:4] != 0).all()
+    assert (gradient(0.0)[[0, 4, 5]] == 0).all()
+    assert gradient(-1e-9)[1] == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_level_that_is_no_number_samples_zero_without_gradient(dtype):
+    texels, uv = random_input(dtype, (5, 6), image=(2, 3))
+    levels = random_levels(dtype, uv.shape[:3], 2)
+    uv[0, 0, 0], levels[1, 1, 2] = [np.nan, 0.5], np.nan
+    inputs = [tensor(array).requires_grad_() for array in (texels, uv, levels)]
+    output = ops.texture(inputs[0], inputs[1], filter="trilinear", mip_level=inputs[2])
+    gradients = torch.autograd.grad(output.square().sum(), inputs)
+    assert (output[0, 0, 0] == 0).all()
+    assert (output[1, 1, 2] == 0).all()
+    assert (output[0, 1] != 0).all()
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    assert (gradients[1][1, 1, 2] == 0).all()
+    assert gradients[2][1, 1, 2] == gradients[2][0, 0, 0] == 0
+
+
+def test_a_minified_checkerboard_is_grey_where_bilinear_flickers():
+    """What mipmaps are for: 64 texels under every pixel average out; a point sample shows one or two of them."""
+    board = torch.from_numpy(np.indices((256, 256)).sum(axis=0) % 2).float()[None, None]
+    grid = (torch.arange(8) + 0.5) / 8 + 0.5 / 256
+    uv = torch.stack(torch.meshgrid(grid, grid, indexing="xy"), dim=-1)[None]
+    level = torch.full((1, 8, 8), 5.0)
+    assert (ops.texture(board, uv, filter="trilinear", mip_level=level) - 0.5).abs().max() < 1e-6
+    assert (ops.texture(board, uv) - 0.5).abs().min() > 0.4
+
+
 def test_an_empty_batch_and_no_channels():
     for batch, channels in ((0, 3), (2, 0)):
         texels = torch.zeros(batch, channels, 2, 2, requires_grad=True)
@@ -192,16 +305,23 @@ def test_an_empty_batch_and_no_channels():
         gradients = torch.autograd.grad(output.sum(), [texels, uv])
         assert [g.shape for g in gradients] == [texels.shape, uv.shape]
         assert (gradients[1] == 0).all()
+        levels = torch.ones(batch, 4, 5, requires_grad=True)
+        output = ops.texture(texels, uv, filter="trilinear", mip_level=levels)
+        assert output.shape == (batch, 4, 5, channels)
+        gradients = torch.autograd.grad(output.sum(), [texels, uv, levels])
+        assert [g.shape for g in gradients] == [texels.shape, uv.shape, levels.shape]
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "trilinear"])
 @pytest.mark.parametrize("shared", [False, True], ids=["batched", "shared"])
-def test_same_bits_in_every_run_and_for_every_number_of_threads(shared):
+def test_same_bits_in_every_run_and_for_every_number_of_threads(shared, mode):
     """Many pixels pull at each of a few texels, so the order of the sum would show."""
     texels, uv = random_input(np.float32, (3, 5), batch=3, shared=shared, image=(120, 100))
+    levels = tensor(random_levels(np.float32, uv.shape[:3], 2)) if mode == "trilinear" else None
 
     def run():
         inputs = [tensor(texels).requires_grad_(), tensor(uv).requires_grad_()]
-        output = ops.texture(*inputs, wrap="mirror")
+        output = ops.texture(*inputs, wrap="mirror", filter=mode, mip_level=levels)
         return [output, *torch.autograd.grad(output.square().sum(), inputs)]
 
     kernel.assert_same_bits_for_every_number_of_threads(run)

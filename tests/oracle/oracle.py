@@ -425,6 +425,41 @@ def texture(texels: np.ndarray, uv: np.ndarray, *, filter: str = "bilinear", wra
     return output
 
 
+def mip_chain(texels: np.ndarray) -> list[np.ndarray]:
+    """The levels of one texture [C, Ht, Wt] in float64. A texel of the next level is the mean of the area it covers,
+    read off the integral of the piecewise constant texture."""
+    levels = [texels.astype(np.float64)]
+    while max(levels[-1].shape[1:]) > 1:
+        smaller = levels[-1]
+        for axis in (1, 2):
+            size = smaller.shape[axis]
+            borders = np.linspace(0, size, max(1, size // 2) + 1)
+            integral = np.insert(smaller.cumsum(axis=axis), 0, 0, axis=axis)
+            lines = np.moveaxis(integral, axis, -1)
+            at_borders = np.stack(
+                [np.interp(borders, np.arange(size + 1), line) for line in lines.reshape(-1, size + 1)]
+            )
+            means = np.diff(at_borders, axis=-1) / (borders[1] - borders[0])
+            smaller = np.moveaxis(means.reshape(*lines.shape[:-1], -1), -1, axis)
+        levels.append(smaller)
+    return levels
+
+
+def trilinear(texels: np.ndarray, uv: np.ndarray, mip_level: np.ndarray, *, wrap: str = "clamp") -> np.ndarray:
+    """texels [B or 1, C, Ht, Wt] at uv [B, H, W, 2] and mip levels [B, H, W]: every level sampled everywhere and
+    weighted with the hat around it: [B, H, W, C]. A uv that is not finite, or a level that is not a number: 0."""
+    images = [texels[b if len(texels) == len(uv) else 0] for b in range(len(uv))]
+    chains = [mip_chain(image) for image in images]
+    last = len(chains[0]) - 1 if chains else 0
+    clamped = np.clip(mip_level.astype(np.float64), 0, last)
+    output = np.zeros((*uv.shape[:3], texels.shape[1]))
+    for level in range(last + 1):
+        hat = np.maximum(0, 1 - np.abs(np.nan_to_num(clamped, nan=-9.0) - level))
+        sampled = texture(np.stack([chain[level] for chain in chains]), uv, wrap=wrap)
+        output += hat[..., None] * sampled
+    return output
+
+
 def texel_clearance(uv: np.ndarray, texel_height: int, texel_width: int, filter: str) -> np.ndarray:
     """Distance, in texels, of each uv [..., 2] to the nearest border of its cell: [...]. Cells are the texels for
     nearest and the squares between four texel centres for bilinear."""

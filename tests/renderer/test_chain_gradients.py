@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dibr_deploy.cameras import from_opencv, orbit, orthographic, perspective
+from dibr_deploy.cameras import from_opencv, orbit, orthographic, perspective, project
 from dibr_deploy.lighting import DirectionalLight, Phong
 from dibr_deploy.mesh import icosphere, vertex_normals
+from dibr_deploy.ops import rasterize
 from dibr_deploy.renderer import MeshRenderer
+from dibr_deploy.shading import mip_level, pixel_uvs, uv_footprint
 
 DOUBLE = torch.float64
 SPHERE = icosphere(1).to(DOUBLE)
@@ -28,12 +30,12 @@ def check(render: Callable[..., Tensor], *inputs: Tensor) -> None:
     assert torch.autograd.gradcheck(render, inputs, fast_mode=True)
 
 
-def render(smooth: bool = True, **arguments: object) -> Tensor:
+def render(smooth: bool = True, filter: str = "bilinear", **arguments: object) -> Tensor:
     """A close-up of the bumpy sphere, 2 x 4 x 4 x 3."""
     given = {"vertices": SPHERE.vertices[None], "faces": SPHERE.faces, "world_to_clip": CAMERAS, **arguments}
     if "texture" not in given:
         given.setdefault("vertex_colors", (SPHERE.vertices[None] + 2) / 4)
-    shown = MeshRenderer(4, 4, smooth=smooth)(**given)
+    shown = MeshRenderer(4, 4, smooth=smooth, filter=filter)(**given)
     assert bool((shown.face_index >= 0).all())
     return shown.image
 
@@ -95,6 +97,32 @@ def test_texture_and_uvs() -> None:
         leaf(1, 3, 6, 5),
         uvs,
     )
+
+
+def test_texture_uvs_positions_and_camera_through_mip_levels() -> None:
+    """Texels so small that every pixel lies between two levels, whose fraction depends on positions and camera."""
+    assert SPHERE.uvs is not None
+    texture = leaf(1, 3, 480, 960)
+    uvs = (SPHERE.uvs + 0.01 * torch.rand_like(SPHERE.uvs)).requires_grad_()
+    cameras = CAMERAS.clone().requires_grad_()
+
+    def seen(texture: Tensor, uvs: Tensor, vertices: Tensor, cameras: Tensor) -> Tensor:
+        surface = {"texture": texture, "uvs": uvs, "uv_faces": SPHERE.uv_faces}
+        return render(filter="trilinear", vertices=vertices, world_to_clip=cameras, **surface)
+
+    check(seen, texture, uvs, positions(), cameras)
+    levels = mip_levels(positions(), uvs)
+    assert bool(((levels > 1.01) & (levels < 6)).all())
+
+
+def mip_levels(vertices: Tensor, uvs: Tensor) -> Tensor:
+    """Of a texture of 480 x 960 texels."""
+    corners = SPHERE.uv_faces
+    assert corners is not None
+    clip = project(vertices, CAMERAS)
+    raster = rasterize(clip, SPHERE.faces, 4, 4)
+    uv = pixel_uvs(uvs, corners, raster)
+    return mip_level(uv_footprint(clip, SPHERE.faces, uvs, corners, uv, raster), 480, 960)
 
 
 def test_normal_maps() -> None:

@@ -29,9 +29,9 @@ def cameras(batch: int) -> Tensor:
 class Shaded(nn.Module):
     """A sphere whose parameters of one shading model are inputs of the graph."""
 
-    def __init__(self, shading: Callable[[Tensor], dict], smooth: bool = True) -> None:
+    def __init__(self, shading: Callable[[Tensor], dict], **options: object) -> None:
         super().__init__()
-        self.renderer = MeshRenderer(24, 20, background=(0.1, 0.2, 0.3), smooth=smooth)
+        self.renderer = MeshRenderer(24, 20, background=(0.1, 0.2, 0.3), **options)
         self.shading = shading
         self.mesh = nn.ParameterDict(
             {
@@ -83,21 +83,54 @@ MODELS: dict[str, Callable[[Tensor], dict]] = {
     "both lights": lambda p: {"harmonics": p[:, :9], "light": p[:, 9:13]},
     "given normals": lambda p: {"light": light(p), "normals": SPHERE.vertices + p[:, None, :3]},
     "normal map": lambda p: {"light": light(p), "texture": texture(p), "normal_map": texture(p[:, 48:])},
+    "fine texture": lambda p: {"texture": texture(p).repeat(1, 1, 32, 20), "normal_map": texture(p[:, 48:])},
 }
+MIPMAPS = {"filter": "trilinear"}
 
 
 @pytest.mark.parametrize(
-    ("model", "smooth"),
-    [*((model, True) for model in MODELS), ("lambert", False), ("phong", False), ("normal map", False)],
+    ("model", "options"),
+    [
+        *((model, {}) for model in MODELS),
+        *((model, {"smooth": False}) for model in ("lambert", "phong", "normal map")),
+        ("fine texture", MIPMAPS),
+        ("fine texture", {**MIPMAPS, "perspective_correct": False, "wrap": "mirror", "antialias": True}),
+    ],
 )
-def test_a_shading_model_is_the_same_in_onnx_runtime(model: str, smooth: bool, tmp_path: Path) -> None:
-    module = Shaded(MODELS[model], smooth)
+def test_a_shading_model_is_the_same_in_onnx_runtime(model: str, options: dict, tmp_path: Path) -> None:
+    module = Shaded(MODELS[model], **options)
     path = to_onnx(module, (cameras(2), torch.rand(2, 96)), tmp_path / "model.onnx")
     report = verify(module, path, (cameras(3), torch.rand(3, 96)))
     print(report)
     assert report.passed
     assert report.covered is not None and report.covered > 0.2
     assert [difference.output for difference in report.differences] == list(OUTPUTS)
+
+
+class AnySize(nn.Module):
+    """Mip levels depend on the size of the image, which is an input here."""
+
+    def forward(self, world_to_clip: Tensor, texture: Tensor, like: Tensor) -> dict[str, Tensor]:
+        return MeshRenderer(1, 1, filter="trilinear")(
+            SPHERE.vertices[None],
+            SPHERE.faces,
+            world_to_clip,
+            texture=texture,
+            uvs=SPHERE.uvs,
+            uv_faces=SPHERE.uv_faces,
+            height=like.shape[0],
+            width=like.shape[1],
+            outputs=("image",),
+        )
+
+
+def test_mip_levels_follow_a_dynamic_image_size(tmp_path: Path) -> None:
+    texture = torch.rand(1, 3, 64, 64)
+    shapes = {"like": {0: "H", 1: "W"}}
+    example = (cameras(1), texture, torch.zeros(20, 24))
+    path = to_onnx(AnySize(), example, tmp_path / "model.onnx", dynamic_batch=False, dynamic_shapes=shapes)
+    for size in ((20, 24), (9, 40)):
+        assert verify(AnySize(), path, (cameras(1), texture, torch.zeros(*size))).passed
 
 
 class OrthographicHighlight(nn.Module):

@@ -45,7 +45,7 @@ INPUTS: dict[str, dict[str, Sequence[str]]] = {
     },
     "Interpolate": {"attributes": REAL, "faces": ["INT32"], "face_index": ["INT32"], "barycentrics": ["FLOAT"]},
     "SoftMask": {"positions": ["FLOAT"], "faces": ["INT32"], "face_index": ["INT32"], "face_ranges": ["INT32"]},
-    "Texture": {"texture": REAL, "uv": ["FLOAT"]},
+    "Texture": {"texture": REAL, "uv": ["FLOAT"], "mip_level": ["FLOAT"]},
     "Antialias": {
         "image": REAL,
         "positions": ["FLOAT"],

@@ -62,15 +62,17 @@ void test_formats(const Plugins& plugins) {
   check(plugins, "Rasterize", 4, {{f32, i32, i32, i32, i32, f32, f32}});
   check(plugins, "SoftMask", 3, {{f32, i32, i32, f32}});
   check(plugins, "SoftMask", 4, {{f32, i32, i32, i32, f32}});
-  std::vector<Combination> interpolate, texture, antialias, antialias_with_ranges;
+  std::vector<Combination> interpolate, texture, texture_with_levels, antialias, antialias_with_ranges;
   for (const DataType real : {f32, DataType::kHALF, DataType::kBF16}) {
     interpolate.push_back({real, i32, i32, f32, real});
     texture.push_back({real, f32, real});
+    texture_with_levels.push_back({real, f32, f32, real});
     antialias.push_back({real, f32, i32, i32, f32, real});
     antialias_with_ranges.push_back({real, f32, i32, i32, f32, i32, real});
   }
   check(plugins, "Interpolate", 4, interpolate);
   check(plugins, "Texture", 2, texture);
+  check(plugins, "Texture", 3, texture_with_levels);
   check(plugins, "Antialias", 5, antialias);
   check(plugins, "Antialias", 6, antialias_with_ranges);
 }

@@ -203,6 +203,23 @@ void expect_no_run_before_shapes(const Plugins& plugins) {
          "enqueue before onShapeChange is refused");
 }
 
+// The engine is told while it is built, and not when it runs.
+void expect_no_trilinear_without_mip_level(const Plugins& plugins) {
+  const Usage usage{"Texture", {text_field("filter", "trilinear")}};
+  const Plugin plugin = plugins.create(usage.op, usage.fields);
+  const Use use = make_use({"Texture", {}}, kProfile[1], 1);
+  std::vector<nvinfer1::DynamicPluginTensorDesc> descs;
+  for (const std::vector<Tensor>* tensors : {&use.inputs, &use.outputs}) {
+    for (const Tensor& tensor : *tensors) {
+      const nvinfer1::PluginTensorDesc desc = tensor.desc();
+      descs.push_back({desc, desc.dims, desc.dims, desc.dims});
+    }
+  }
+  expect(plugin.build().configurePlugin(descs.data(), 2, descs.data() + 2, 1) != 0 &&
+             plugins.log.last.find("mip_level must be given") != std::string::npos,
+         "trilinear without a mip level is refused: " + plugins.log.last);
+}
+
 }  // namespace
 
 void test_lifecycle(const Plugins& plugins) {
@@ -222,14 +239,16 @@ void test_lifecycle(const Plugins& plugins) {
     for (const int optional : {0, 1}) live(plugins, {"Antialias", {}, real, optional});
     for (const bool shared : {false, true}) {
       live(plugins, {"Interpolate", {}, real, 0, shared});
-      for (const char* filter : {"nearest", "bilinear"}) {
+      for (const std::string filter : {"nearest", "bilinear", "trilinear"}) {
         for (const char* wrap : {"clamp", "repeat", "mirror"}) {
-          live(plugins, {"Texture", {text_field("filter", filter), text_field("wrap", wrap)}, real, 0, shared});
+          const int mip_level = filter == "trilinear" ? 1 : 0;
+          live(plugins, {"Texture", {text_field("filter", filter), text_field("wrap", wrap)}, real, mip_level, shared});
         }
       }
     }
   }
   expect_no_run_before_shapes(plugins);
+  expect_no_trilinear_without_mip_level(plugins);
   expect_partial_coverage();
 }
 

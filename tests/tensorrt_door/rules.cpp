@@ -45,7 +45,7 @@ bool is_allowed(const std::string& op, const FieldValue& field) {
   if (key == "SoftMask.sigmainv") return real_within(field, 0, false);
   if (key == "SoftMask.boxlen") return real_within(field, 0, true);
   if (key == "SoftMask.knum") return integer_within(field, 1, INT32_MAX);
-  if (key == "Texture.filter") return one_of(field, {"nearest", "bilinear"});
+  if (key == "Texture.filter") return one_of(field, {"nearest", "bilinear", "trilinear"});
   if (key == "Texture.wrap") return one_of(field, {"clamp", "repeat", "mirror"});
   return false;
 }
@@ -59,7 +59,7 @@ const Signature& signature(const std::string& op) {
       {"Rasterize", {{"BV4", "F3", "B2", "BF"}, {"BHW", "BHW3", "BHW"}}},
       {"Interpolate", {{"AVD", "F3", "BHW", "BHW3"}, {"BHWD"}}},
       {"SoftMask", {{"BV4", "F3", "BHW", "B2"}, {"BHW"}}},
-      {"Texture", {{"ACwh", "BHW2"}, {"BHWC"}}},
+      {"Texture", {{"ACwh", "BHW2", "BHW"}, {"BHWC"}}},
       {"Antialias", {{"BHWC", "BV4", "F3", "BHW", "BHW3", "B2"}, {"BHWC"}}}};
   return kSignatures.at(op);
 }
@@ -104,7 +104,7 @@ FieldValues valid_fields(const std::string& op, uint64_t variant) {
     fields.push_back(float_field("boxlen", float(pick(2, 1000)) / 777));
     fields.push_back(int32_field("knum", 1 + int32_t(pick(3, 100))));
   } else if (op == "Texture") {
-    fields.push_back(text_field("filter", pick(1, 2) ? "nearest" : "bilinear"));
+    fields.push_back(text_field("filter", std::vector<std::string>{"bilinear", "nearest", "trilinear"}[pick(1, 3)]));
     fields.push_back(text_field("wrap", std::vector<std::string>{"clamp", "repeat", "mirror"}[pick(2, 3)]));
   }
   return fields;

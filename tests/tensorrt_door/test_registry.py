@@ -94,7 +94,12 @@ def test_refusals_reach_recorder_and_logger(ask, libraries, flavour) -> None:
             [1, 2],
         ],
         "rasterize: height must be in [1, 32768], got 40000": ["Rasterize", "height", "INT32", 40000],
-        'Texture: field filter must be "nearest" or "bilinear", got "cubic"': ["Texture", "filter", "CHAR", "cubic"],
+        'Texture: field filter must be "nearest" or "bilinear" or "trilinear", got "cubic"': [
+            "Texture",
+            "filter",
+            "CHAR",
+            "cubic",
+        ],
         'SoftMask: unknown field "sigma"': ["SoftMask", "sigma", "FLOAT32", 1.0],
         'Antialias: unknown field "height"': ["Antialias", "height", "INT32", 8],
         "Interpolate: made for op schema version 2, but this library has version 1; build the engine again, or use the "

@@ -199,6 +199,7 @@ Use make_texture(const Usage& usage, const ImageSizes& s, Random& random) {
   use.inputs.push_back(
       random.stored({usage.shared ? 1 : s.batch, s.channels, s.texture_height, s.texture_width}, usage.real));
   use.inputs.push_back(random.reals({s.batch, s.height, s.width, 2}, -0.7f, 1.7f));
+  if (usage.optional_inputs > 0) use.inputs.push_back(random.reals({s.batch, s.height, s.width}, -0.5f, 4.0f));
   use.outputs.emplace_back(std::vector<int64_t>{s.batch, s.height, s.width, s.channels}, usage.real);
   dibr_texture_params params{};
   set_sizes(s, &params);
@@ -207,10 +208,11 @@ Use make_texture(const Usage& usage, const ImageSizes& s, Random& random) {
   params.channels = s.channels;
   params.texture_height = s.texture_height;
   params.texture_width = s.texture_width;
-  params.filter = dibr_filter(choice(usage, "filter", {"nearest", "bilinear"}, 1));
+  params.filter = dibr_filter(choice(usage, "filter", {"nearest", "bilinear", "trilinear"}, 1));
   params.wrap = dibr_wrap(choice(usage, "wrap", {"clamp", "repeat", "mirror"}, 0));
   params.texture = use.inputs[0].bytes.data();
   params.uv = use.inputs[1].bytes.data();
+  if (use.inputs.size() > 2) params.mip_level = use.inputs[2].bytes.data();
   params.output = use.outputs[0].bytes.data();
   run_on_cpu(params, dibr_texture_workspace_size, dibr_texture);
   return use;

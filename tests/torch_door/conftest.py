@@ -51,11 +51,12 @@ def arguments(mesh: Mesh, raster: ops.Raster) -> dict[str, tuple[Any, ...]]:
     ranges = torch.tensor([[0, 9], [2, 5]], dtype=torch.int32)
     valid = (torch.arange(18).reshape(2, 9) % 4 != 0).to(torch.int32)
     uv = torch.rand(2, HEIGHT, WIDTH, 2, dtype=torch.float64) * 3 - 1
+    mip_level = torch.rand(2, HEIGHT, WIDTH, dtype=torch.float64) * 4 - 1
     forward = {
         "rasterize": (mesh.positions, mesh.faces, ranges, valid, HEIGHT, WIDTH, True, ops.CULL["none"], True),
         "interpolate": (mesh.attributes, mesh.faces, face_index, barycentrics),
         "soft_mask": (mesh.positions, mesh.faces, face_index, ranges, 70.0, 0.2, 4),
-        "texture": (mesh.texture, uv, ops.FILTER["bilinear"], ops.WRAP["mirror"]),
+        "texture": (mesh.texture, uv, mip_level, ops.FILTER["trilinear"], ops.WRAP["mirror"]),
         "antialias": (
             *(torch.rand(2, HEIGHT, WIDTH, 3, dtype=torch.float64), mesh.positions, mesh.faces),
             *(face_index, barycentrics, ranges),
@@ -69,7 +70,7 @@ def arguments(mesh: Mesh, raster: ops.Raster) -> dict[str, tuple[Any, ...]]:
         ),
         "interpolate_backward": (*forward["interpolate"], grad_image),
         "soft_mask_backward": (*forward["soft_mask"][:4], grad_image[..., 0].contiguous(), 70.0, 0.2, 4),
-        "texture_backward": (mesh.texture, uv, grad_image[..., :3].contiguous(), 1, 2),
+        "texture_backward": (mesh.texture, uv, mip_level, grad_image[..., :3].contiguous(), 2, 2),
         "antialias_backward": (*forward["antialias"], grad_image[..., :3].contiguous()),
     }
 

@@ -93,7 +93,16 @@ def antialias(image=IMAGE, positions=P, faces=F, face_index=INDEX, barycentrics=
         (texture, {"texture": TEXTURE[:, :, :0]}, "have at least one row and column, got float32 [2, 3, 0, 4]"),
         (texture, {"uv": UV[..., :1]}, "be a tensor [B, H, W, 2] of float32 or float64, got float32 [2, 6, 8, 1]"),
         (texture, {"uv": UV.double()}, "be float32 on cpu to go with texture of float32 [2, 3, 4, 4]"),
-        (texture, {"filter": "trilinear"}, "be one of 'nearest', 'bilinear', got 'trilinear'"),
+        (texture, {"filter": "cubic"}, "be one of 'nearest', 'bilinear', 'trilinear', got 'cubic'"),
+        (
+            texture,
+            {"mip_level": None, "filter": "trilinear"},
+            "be given with filter 'trilinear', and with no other, got NoneType",
+        ),
+        (texture, {"mip_level": UV[..., 0]}, "be given with filter 'trilinear', and with no other, got float32"),
+        (texture, {"mip_level": UV, "filter": "trilinear"}, "be a tensor [B, H, W] of float32 or float64"),
+        (texture, {"mip_level": UV[:1, ..., 0], "filter": "trilinear"}, "have shape [2, 6, 8], got float32 [1, 6, 8]"),
+        (texture, {"mip_level": UV[..., 0].double(), "filter": "trilinear"}, "be float32 on cpu to go with texture"),
         (texture, {"wrap": None}, "be one of 'clamp', 'repeat', 'mirror', got NoneType"),
         (
             antialias,
@@ -114,7 +123,7 @@ def antialias(image=IMAGE, positions=P, faces=F, face_index=INDEX, barycentrics=
     ],
 )
 def test_refused_by_name(function, bad, message) -> None:
-    [name] = bad
+    name, *_ = bad
     with pytest.raises(DibrError, match=f"^{function.__name__}: {name} must " + re.escape(message)):
         function(**bad)
 

@@ -29,7 +29,9 @@ def test_schemas_are_those_of_the_documented_ops() -> None:
         "dibr::antialias(Tensor image, Tensor positions, Tensor faces, Tensor face_index, Tensor barycentrics, "
         "Tensor? face_ranges) -> Tensor"
     )
-    assert schemas["texture"] == "dibr::texture(Tensor texture, Tensor uv, int filter, int wrap) -> Tensor"
+    assert schemas["texture"] == (
+        "dibr::texture(Tensor texture, Tensor uv, Tensor? mip_level, int filter, int wrap) -> Tensor"
+    )
 
 
 @pytest.mark.parametrize("op", ALL_OPS)
@@ -112,8 +114,9 @@ def spoilt(values: tuple, index: int, value: object) -> tuple:
         ("antialias", 5, torch.tensor([[0, 9], [8, 2]], dtype=torch.int32), r"face_ranges\[1\] = \(start 8, count 2\)"),
         ("antialias_backward", 6, torch.zeros(2, 13, 17, 4).double(), r"grad_output must have shape \[2, 13, 17, 3\]"),
         ("texture", 0, torch.zeros(1, 3, 0, 7).double(), "texture: texture height must be in"),
-        ("texture", 2, 9, r"texture: filter must be in \[0, 1\], got 9"),
-        ("texture", 3, -1, r"texture: wrap must be in \[0, 2\], got -1"),
+        ("texture", 3, 9, r"texture: filter must be in \[0, 2\], got 9"),
+        ("texture", 2, None, "texture: mip_level is NULL"),
+        ("texture", 4, -1, r"texture: wrap must be in \[0, 2\], got -1"),
     ],
 )
 def test_the_door_refuses_by_name_what_was_not_checked_before(op, index, value, message, arguments) -> None:

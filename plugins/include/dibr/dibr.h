@@ -37,7 +37,11 @@ typedef enum dibr_status {
 typedef enum dibr_dtype { DIBR_FLOAT32 = 0, DIBR_FLOAT64 = 1, DIBR_FLOAT16 = 2, DIBR_BFLOAT16 = 3 } dibr_dtype;
 typedef enum dibr_device { DIBR_CPU = 0, DIBR_CUDA = 1 } dibr_device;
 typedef enum dibr_cull { DIBR_CULL_NONE = 0, DIBR_CULL_BACK = 1 } dibr_cull;
-typedef enum dibr_filter { DIBR_FILTER_NEAREST = 0, DIBR_FILTER_BILINEAR = 1 } dibr_filter;
+typedef enum dibr_filter {
+  DIBR_FILTER_NEAREST = 0,
+  DIBR_FILTER_BILINEAR = 1,
+  DIBR_FILTER_TRILINEAR = 2 /* bilinear on two levels of a mip chain, blended by the mip level */
+} dibr_filter;
 typedef enum dibr_wrap { DIBR_WRAP_CLAMP = 0, DIBR_WRAP_REPEAT = 1, DIBR_WRAP_MIRROR = 2 } dibr_wrap;
 
 /* Calls task(task_state, i) once for every i in [0, count), in any order on any thread, and returns when all are done.
@@ -150,7 +154,10 @@ typedef struct dibr_soft_mask_backward_params {
 } dibr_soft_mask_backward_params;
 
 /* Texture: sample texture at uv. v = 0 is the top row, texel centres at (i + 0.5) / n, wrap applies to texel indices.
- * A non-finite uv samples 0. */
+ * A non-finite uv samples 0.
+ * Trilinear: level k of the mip chain has max(1, n >> k) texels along an axis of n, each the mean of the area it covers
+ * on the level before; a sample blends bilinear samples of the levels around mip_level, which is clamped to the chain.
+ * NaN for a mip level samples 0. */
 typedef struct dibr_texture_params {
   dibr_dtype dtype;                      /* of texture and output; with FLOAT16 or BFLOAT16 uv is float32 */
   int64_t batch;                         /* B */
@@ -160,9 +167,10 @@ typedef struct dibr_texture_params {
   int64_t height, width;                 /* H, W >= 1 */
   dibr_filter filter;
   dibr_wrap wrap;
-  const void* texture; /* T [A, C, Ht, Wt] */
-  const void* uv;      /* T [B, H, W, 2] */
-  void* output;        /* out T [B, H, W, C] */
+  const void* texture;   /* T [A, C, Ht, Wt] */
+  const void* uv;        /* T [B, H, W, 2] */
+  const void* mip_level; /* T [B, H, W] with FILTER_TRILINEAR, float32 where uv is; else unused */
+  void* output;          /* out T [B, H, W, C] */
 } dibr_texture_params;
 
 typedef struct dibr_texture_backward_params {
@@ -173,9 +181,11 @@ typedef struct dibr_texture_backward_params {
   dibr_wrap wrap;
   const void* texture;     /* T [A, C, Ht, Wt] */
   const void* uv;          /* T [B, H, W, 2] */
+  const void* mip_level;   /* T [B, H, W] with FILTER_TRILINEAR; else unused */
   const void* grad_output; /* T [B, H, W, C] */
   void* grad_texture;      /* out, optional T [A, C, Ht, Wt] */
   void* grad_uv;           /* out, optional T [B, H, W, 2] */
+  void* grad_mip_level;    /* out, optional T [B, H, W]; 0 without FILTER_TRILINEAR */
 } dibr_texture_backward_params;
 
 /* Antialias (Laine et al. 2020, section 3.5): colours of adjacent pixels blended where the silhouette edge of the
