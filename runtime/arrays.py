@@ -64,6 +64,37 @@ def _checked(info: TensorInfo, value: Any, sizes: dict[str, int]) -> Any:
     return np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array
 
 
+def check_outputs(
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
+    feed: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> None:
+    """Raises DibrError where an array that outputs are to be written into does not fit, for this feed."""
+    sizes = {
+        expected: size
+        for info in inputs
+        for expected, size in zip(info.shape, feed[info.name].shape, strict=True)
+        if isinstance(expected, str)
+    }
+    infos = {info.name: info for info in outputs}
+    for name, array in given.items():
+        if name not in infos:
+            raise DibrError(f"the model has no output {name}, its outputs are {', '.join(infos)}")
+        info = infos[name]
+        if not isinstance(array, np.ndarray) or array.dtype != info.dtype:
+            got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise DibrError(f"output {name} must be a numpy array of {info.dtype}, got {got}")
+        shape = tuple(sizes.get(size, -1) if isinstance(size, str) else size for size in info.shape)
+        fits = len(shape) == array.ndim and all(
+            want in (None, -1, size) for want, size in zip(shape, array.shape, strict=True)
+        )
+        if not fits:
+            raise DibrError(f"output {name} must have shape {_described(info, sizes)}, got {list(array.shape)}")
+        if not array.flags.c_contiguous or not array.flags.writeable:
+            raise DibrError(f"output {name} must be C-contiguous and writable")
+
+
 def _is_on_device(value: Any) -> bool:
     """Whether it is a DLPack exporter of memory that the CPU cannot read."""
     if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):

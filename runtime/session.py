@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition
@@ -17,8 +18,9 @@ import numpy as np
 from dibr_deploy.errors import DibrError, DoorAbsent
 
 from . import schema
-from .arrays import feed_of
+from .arrays import check_outputs, feed_of
 from .backend import Backend, TensorInfo
+from .batch_axis import batched_outputs, join, part
 from .kinds import is_bundle
 from .libraries import check_schema_version
 from .onnx_file import OnnxHeader, parse_header, parse_interface, read_header
@@ -98,6 +100,7 @@ class Session:
         self._running = 0
         self._bundle = _open_bundle(path) if isinstance(path, (str, Path)) else path
         self._pictures: Backend | None = None
+        self._pool: ThreadPoolExecutor | None = None
         self._model: OnnxModel | None = None
         self._backend: Backend | None = self._open_first() if provider == "auto" else self._open(provider)
         self._model = None  # ONNX Runtime has what it needs of the bytes
@@ -120,6 +123,64 @@ class Session:
         """
         with self._opened() as backend:
             return backend.run(feed_of(self.inputs, arrays, named_arrays))
+
+    def run_async(self, *arrays: Any, **named_arrays: Any) -> Future[dict[str, np.ndarray]]:
+        """``run`` in another thread: ``instances`` runs at the same time, further ones one after another.
+
+        The arrays must not change until the future is done. What the caller did wrong is raised here, and what goes
+        wrong in the run by the future. Futures that have not begun can be cancelled; ``close`` lets all others end.
+        """
+        with self._opened() as backend:
+            feed = feed_of(self.inputs, arrays, named_arrays)
+            with self._idle:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(self._instances, "dibr-session")
+                self._running += 1
+                future = self._pool.submit(backend.run, feed)
+        future.add_done_callback(self._submitted_ended)
+        return future
+
+    def run_into(self, outputs: Mapping[str, np.ndarray], *arrays: Any, **named_arrays: Any) -> dict[str, np.ndarray]:
+        """``run`` with outputs written into arrays of the caller's.
+
+        With provider "cpu" ONNX Runtime writes them in place; elsewhere they are copied there. Inputs are read in place
+        as in ``run``, so that a loop over the same arrays allocates no tensor.
+
+        Args:
+            outputs: some of the outputs by name: C-contiguous, writable numpy arrays of the output's dtype and shape.
+            arrays, named_arrays: as in ``run``.
+
+        Returns:
+            Every output by name; of those given the very arrays.
+
+        Raises:
+            DibrError: as ``run``; or an array does not fit. What is in the arrays then is not defined.
+        """
+        with self._opened() as backend:
+            feed = feed_of(self.inputs, arrays, named_arrays)
+            check_outputs(self.inputs, self.outputs, feed, outputs)
+            if isinstance(backend, OnnxRuntimeBackend):
+                return backend.run_into(feed, outputs)
+            results = backend.run(feed)
+            for name, array in outputs.items():
+                np.copyto(array, results[name])
+            return {**results, **outputs}
+
+    def run_in_batches(self, size: int, *arrays: Any, **named_arrays: Any) -> dict[str, np.ndarray]:
+        """``run`` of a batch of any length, at most ``size`` of it at a time.
+
+        Raises:
+            DibrError: as ``run``; or size is below 1, or the model has no batch axis.
+        """
+        if size < 1:
+            raise DibrError(f"size must be at least 1, got {size}")
+        batched = batched_outputs(self.inputs, self.outputs)
+        if batched is None:
+            raise DibrError(f"model {self.path} has no batch axis, which would be axis 0 of every input with one name")
+        feed = feed_of(self.inputs, arrays, named_arrays)
+        length = next(iter(feed.values())).shape[0]
+        starts = range(0, max(length, 1), size)
+        return join([self.run(**part(feed, start, start + size, frozenset(feed))) for start in starts], batched)
 
     def run_on_device(self, *arrays: Any, **named_arrays: Any) -> dict[str, Any]:
         """Like ``run``, but outputs stay where they are computed: objects with ``__dlpack__`` that torch, CuPy and
@@ -182,6 +243,9 @@ class Session:
         with self._idle:
             backend, self._backend = self._backend, None
             self._idle.wait_for(lambda: self._running == 0)
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()
         if backend is not None:
             backend.close()
 
@@ -192,6 +256,11 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _submitted_ended(self, _: Future[Any]) -> None:
+        with self._idle:
+            self._running -= 1
+            self._idle.notify_all()
 
     @contextmanager
     def _opened(self) -> Iterator[Backend]:
@@ -215,6 +284,7 @@ class Session:
         session = cls.__new__(cls)
         session.path, session.provider = whole.path / name, "cpu"
         session._idle, session._running, session._bundle, session._pictures = Condition(), 0, None, None
+        session._pool, session._instances = None, 1
         model = _part(whole._bundle, name)
         session._backend = OnnxRuntimeBackend(model, "cpu", threads=whole._threads)
         session.metadata = model.header.metadata

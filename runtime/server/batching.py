@@ -11,40 +11,17 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from dibr_deploy.errors import DibrError, one_line
-from dibr_deploy.runtime.backend import TensorInfo
+from dibr_deploy.runtime.batch_axis import batched_outputs, join, part
 from dibr_deploy.runtime.session import Session
 
 from .errors import Reason, RequestError
 from .metrics import Metrics
 
 Arrays = Mapping[str, np.ndarray]
-
-
-class Axes(NamedTuple):
-    """Which outputs have the batch axis; there is none where ``outputs`` is None."""
-
-    outputs: frozenset[str] | None
-
-
-def batch_axes(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Axes:
-    """A model can be batched where axis 0 of every input has one name, and every output either has that name in axis 0
-    and nowhere else, or nothing of it at all and no size that depends on something else: then it is the same for all
-    requests, like the faces of a template.
-    """
-    names = {info.shape[0] if info.shape else None for info in inputs}
-    [name] = names if len(names) == 1 else [None]
-    if not isinstance(name, str) or any(name in info.shape[1:] for info in (*inputs, *outputs)):
-        return Axes(None)
-    batched = {info.name for info in outputs if info.shape and info.shape[0] == name}
-    shared = [info for info in outputs if info.name not in batched]
-    if not batched or any(not isinstance(size, int) for info in shared for size in info.shape):
-        return Axes(None)
-    return Axes(frozenset(batched))
 
 
 class Work:
@@ -94,9 +71,9 @@ class Batcher:
         labels: tuple[str, str],
     ) -> None:
         self.session = session
-        self._axes = batch_axes(session.inputs, session.outputs)
-        self.max_batch = max_batch if self._axes.outputs is not None else 1
-        self.can_batch = self._axes.outputs is not None
+        self._batched = batched_outputs(session.inputs, session.outputs)
+        self.can_batch = self._batched is not None
+        self.max_batch = max_batch if self.can_batch else 1
         self._max_delay = max_delay
         self._queue_limit = queue_limit
         self._queue: deque[Work] = deque()
@@ -204,8 +181,8 @@ class Batcher:
         finally:
             self._compute_seconds.observe(time.monotonic() - started)
             self._batch_size.observe(sum(work.size for work in batch))
-        for work, part in zip(batch, parts, strict=True):
-            work.future.set_result(part)
+        for work, own in zip(batch, parts, strict=True):
+            work.future.set_result(own)
 
     def _fail(self, batch: Sequence[Work], error: Exception) -> None:
         """One request's data may be why a run fails: the others get their answers from runs of their own."""
@@ -216,24 +193,21 @@ class Batcher:
             words = one_line(error) if isinstance(error, DibrError) else f"the model failed: {type(error).__name__}"
             batch[0].fail(Reason.FAILED, words)
 
-    def _joined(self, batch: Sequence[Work]) -> dict[str, Any]:
-        if len(batch) == 1:
-            return dict(batch[0].feed)
-        return {name: np.concatenate([work.feed[name] for work in batch]) for name in batch[0].feed}
+    def _joined(self, batch: Sequence[Work]) -> dict[str, np.ndarray]:
+        return join([work.feed for work in batch], frozenset(batch[0].feed))
 
     def _parts(self, batch: Sequence[Work], outputs: Arrays) -> list[Arrays]:
-        """Each request's outputs: views, not copies."""
+        """Each request's outputs."""
         if len(batch) == 1:
             return [outputs]
         total = sum(work.size for work in batch)
-        batched = self._axes.outputs or frozenset()
+        batched = self._batched or frozenset()
         for name in batched:
             if len(outputs[name]) != total:
                 raise DibrError(f"output {name} has a batch of {len(outputs[name])} for inputs of {total}")
         parts: list[Arrays] = []
         start = 0
         for work in batch:
-            stop = start + work.size
-            parts.append({name: array[start:stop] if name in batched else array for name, array in outputs.items()})
-            start = stop
+            parts.append(part(outputs, start, start + work.size, batched))
+            start += work.size
         return parts
