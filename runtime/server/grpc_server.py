@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from .app import model_metadata
 from .auth import Keys
@@ -87,14 +88,12 @@ def _handlers(service: Service) -> grpc.GenericRpcHandler:
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
             door.guarded(name, call),
-            request_deserializer=MESSAGES[f"{name}Request"].FromString,
             response_serializer=MESSAGES[f"{name}Response"].SerializeToString,
         )
         for name, call in unary.items()
     }
     handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
         door.guarded_stream(calls.model_stream_infer),
-        request_deserializer=MESSAGES["ModelInferRequest"].FromString,
         response_serializer=MESSAGES["ModelStreamInferResponse"].SerializeToString,
     )
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
@@ -109,13 +108,15 @@ class _Door:
         self._keys = Keys(settings.api_keys)
 
     def guarded(self, name: str, call: Call) -> Call:
-        async def guarded(request: Any, context: Any) -> Any:
+        """The call, of bytes: grpc's own answer to bytes that are no message would be UNKNOWN, and a traceback."""
+
+        async def guarded(content: bytes, context: Any) -> Any:
             began = time.monotonic()
             status = "CANCELLED"
             try:
                 if name not in self._PUBLIC:
                     self._check(context)
-                response = await call(request, context)
+                response = await call(_parsed(f"{name}Request", content), context)
                 status = "OK"
                 return response
             except RequestError as error:
@@ -133,11 +134,12 @@ class _Door:
         return guarded
 
     def guarded_stream(self, call: Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]) -> Any:
-        async def guarded(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async def guarded(contents: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
             began = time.monotonic()
             status = "CANCELLED"
             try:
                 self._check(context)
+                requests = (_parsed("ModelInferRequest", content) async for content in contents)
                 async for response in call(requests, context):
                     yield response
                 status = "OK"
@@ -153,6 +155,13 @@ class _Door:
         shown = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         if not self._keys.admit(shown.get("authorization"), shown.get("x-api-key")):
             raise RequestError(Reason.UNAUTHENTICATED, "this needs an API key: metadata authorization = Bearer KEY")
+
+
+def _parsed(name: str, content: bytes) -> Any:
+    try:
+        return MESSAGES[name].FromString(content)
+    except DecodeError:
+        raise invalid("the request is no message of its type") from None
 
 
 def _log(call: str, status: str, context: Any, began: float) -> None:

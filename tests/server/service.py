@@ -39,10 +39,7 @@ def running(models: Sequence[str], **settings: Any) -> Iterator[Running]:
         up.set()
 
     async def main() -> bool:
-        try:
-            return await serve(parse_specs(models), chosen, started=announce, stop=stop)
-        finally:
-            up.set()
+        return await serve(parse_specs(models), chosen, started=announce, stop=stop)
 
     failures: list[BaseException] = []
 
@@ -51,6 +48,7 @@ def running(models: Sequence[str], **settings: Any) -> Iterator[Running]:
             loop.run_until_complete(main())
         except BaseException as error:
             failures.append(error)
+        finally:
             up.set()
 
     thread = threading.Thread(target=target)

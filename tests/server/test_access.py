@@ -1,0 +1,152 @@
+"""Who may come in: API keys and TLS at both doors."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+import urllib3
+
+from dibr_deploy.errors import DibrError
+from dibr_deploy.runtime.server import repository
+from dibr_deploy.runtime.server.auth import Keys
+from dibr_deploy.runtime.server.messages import SERVICE
+from dibr_deploy.runtime.server.settings import settings_of
+from server.gated import GatedSession
+from server.service import Running, running
+
+KEY = "correct horse battery staple"
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(repository, "Session", GatedSession)
+    monkeypatch.setattr(repository, "_predictor", lambda session: None)
+    (tmp_path / "gated.onnx").touch()
+    return f"gated={tmp_path / 'gated.onnx'}"
+
+
+@pytest.fixture
+def service(model: str) -> Iterator[Running]:
+    with running([model], api_keys=("another key of somebody", KEY)) as service:
+        yield service
+
+
+def get(service: Running, path: str, **headers: str) -> int:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return urllib3.request("GET", f"http://{service.http}{path}", headers=named).status
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/models/gated", "/v2/models/nothing", "/metrics"])
+def test_http_asks_for_a_key(service: Running, path: str) -> None:
+    expected = 404 if path.endswith("nothing") else 200
+    assert get(service, path) == 401
+    assert get(service, path, authorization="Bearer wrong key, wrong key") == 401
+    assert get(service, path, authorization=f"Basic {KEY}") == 401
+    assert get(service, path, authorization=f"Bearer {KEY}") == expected
+    assert get(service, path, x_api_key=KEY) == expected
+
+
+def test_probes_need_no_key(service: Running) -> None:
+    assert get(service, "/v2/health/live") == get(service, "/v2/health/ready") == 200
+    client = tritonclient.grpc.InferenceServerClient(service.grpc)
+    assert client.is_server_live() and client.is_server_ready()
+
+
+@pytest.mark.parametrize("call", ["ServerMetadata", "ModelMetadata", "ModelInfer", "RepositoryIndex", "ModelReady"])
+def test_grpc_asks_for_a_key(service: Running, call: str) -> None:
+    channel = grpc.insecure_channel(service.grpc)
+    method = channel.unary_unary(f"/{SERVICE}/{call}")
+
+    def status(*metadata: tuple[str, str]) -> str:
+        try:
+            method(b"", metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code().name
+        return "OK"
+
+    assert status() == "UNAUTHENTICATED"
+    assert status(("authorization", "Bearer wrong key, wrong key")) == "UNAUTHENTICATED"
+    assert status(("authorization", f"Bearer {KEY}")) in ("OK", "NOT_FOUND")
+
+
+def test_a_grpc_stream_asks_for_a_key(service: Running) -> None:
+    stream = grpc.insecure_channel(service.grpc).stream_stream(f"/{SERVICE}/ModelStreamInfer")
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stream(iter([b""])))
+    assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    "shown", [None, "", "Bearer", "Bearer ", "Bearer \udcff", f"Bearer {KEY}x", f"bearer {KEY[:-1]}"]
+)
+def test_keys_that_do_not_fit(shown: str | None) -> None:
+    assert not Keys([KEY]).admit(shown, None)
+    assert Keys([]).admit(shown, None)
+
+
+def test_short_keys_are_refused() -> None:
+    with pytest.raises(DibrError, match=r"api_keys: .*at least 16"):
+        settings_of(api_keys=("short",))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
+
+
+def test_tls_at_both_doors(model: str, certificate: tuple[Path, Path]) -> None:
+    public, private = certificate
+    with running([model], tls_certificate=public, tls_key=private) as service:
+        secure = urllib3.PoolManager(ca_certs=str(public), retries=False)
+        assert secure.request("GET", f"https://{service.http}/v2/models/gated").status == 200
+        with pytest.raises(urllib3.exceptions.HTTPError):
+            urllib3.PoolManager(retries=False).request("GET", f"https://{service.http}/v2")  # nobody vouches for it
+        client = tritonclient.grpc.InferenceServerClient(service.grpc, ssl=True, root_certificates=str(public))
+        assert client.is_model_ready("gated")
+        with pytest.raises(urllib3.exceptions.HTTPError):
+            urllib3.PoolManager(retries=False).request("GET", f"http://{service.http}/v2")
+
+
+def test_a_key_that_is_not_the_certificates(model: str, certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    subprocess.run(["openssl", "genrsa", "-out", other, "2048"], check=True, capture_output=True)
+    with (
+        pytest.raises(DibrError, match="the TLS certificate or key cannot be used"),
+        running([model], tls_certificate=certificate[0], tls_key=other),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"tls_certificate": "none.pem"}, "belong together"),
+        ({"tls_certificate": "none.pem", "tls_key": "none.pem"}, "none.pem does not exist"),
+        ({"http_port": 70000}, "http_port: "),
+        ({"queue_limit": 0}, "queue_limit: "),
+        ({"timeout": 0}, "timeout: "),
+        ({"colour": "red"}, "colour: Extra inputs"),
+    ],
+)
+def test_settings_that_cannot_be(values: dict, sentence: str) -> None:
+    with pytest.raises(DibrError, match=sentence):
+        settings_of(**values)
+
+
+def test_a_port_that_is_taken(model: str, service: Running) -> None:
+    for values in ({"http_port": service.ports.http}, {"grpc_port": service.ports.grpc}):
+        with pytest.raises(DibrError, match=r"cannot listen at 127\.0\.0\.1"), running([model], **values):
+            pass

@@ -1,0 +1,469 @@
+"""What goes wrong while a service runs: it says so with the right status, and goes on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import urllib3
+
+from dibr_deploy.runtime.server import repository
+from dibr_deploy.runtime.server.messages import MESSAGES, SERVICE
+from server.gated import POISON, GatedSession
+from server.service import Running, running
+
+MALFORMED = max(int(os.environ.get("DIBR_HOSTILE_ITERATIONS", "50000")) // 1000, 50)
+"""Of each kind: 1,000 at full length."""
+LIMIT = 1 << 20
+
+
+class Http:
+    """Plain requests, so that nothing of a client's own stands between the test and the service."""
+
+    def __init__(self, service: Running) -> None:
+        self.pool = urllib3.PoolManager(retries=False, maxsize=32)
+        self.base = f"http://{service.http}"
+
+    def post(self, path: str, body: bytes, **headers: str) -> urllib3.BaseHTTPResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.pool.request("POST", self.base + path, body=body, headers=named)
+
+    def get(self, path: str) -> urllib3.BaseHTTPResponse:
+        return self.pool.request("GET", self.base + path)
+
+    def infer(self, *values: float, **parameters: Any) -> urllib3.BaseHTTPResponse:
+        return self.post("/v2/models/gated/infer", request_of(*values, **parameters))
+
+
+class Grpc:
+    def __init__(self, service: Running) -> None:
+        self.channel = grpc.insecure_channel(service.grpc)
+
+    def infer(self, *values: float, timeout: float | None = None, microseconds: int | None = None) -> Any:
+        """timeout: gRPC's deadline, seconds; microseconds: the protocol's parameter."""
+        return self.call("ModelInfer", message(*values, microseconds=microseconds), timeout)
+
+    def status(self, name: str, content: bytes) -> tuple[str, Any]:
+        """Name of the status, and the answer."""
+        try:
+            return "OK", self.call(name, content, 60.0)
+        except grpc.RpcError as error:
+            return error.code().name, None
+
+    def call(self, name: str, content: bytes, timeout: float | None = None, **options: Any) -> Any:
+        """Bytes in, a parsed message out."""
+        parse = MESSAGES[f"{name}Response"].FromString
+        call = self.channel.unary_unary(f"/{SERVICE}/{name}", None, parse)
+        return call(content, timeout=timeout, **options)
+
+
+def message(*values: float, microseconds: int | None = None) -> bytes:
+    request = MESSAGES["ModelInferRequest"](model_name="gated")
+    request.inputs.add(name="x", datatype="FP32", shape=[len(values), 2])
+    request.raw_input_contents.append(np.array([[v, -v] for v in values], np.float32).tobytes())
+    if microseconds is not None:
+        request.parameters["timeout"].int64_param = microseconds
+    return request.SerializeToString()
+
+
+def request_of(*values: float, **parameters: Any) -> bytes:
+    data = [[value, -value] for value in values]
+    tensor = {"name": "x", "datatype": "FP32", "shape": [len(values), 2], "data": data}
+    return json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+
+
+def first(response: urllib3.BaseHTTPResponse) -> float:
+    assert response.status == 200, response.data
+    return response.json()["outputs"][0]["data"][0]
+
+
+@pytest.fixture(autouse=True)
+def gated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "Session", GatedSession)
+    monkeypatch.setattr(repository, "_predictor", lambda session: None)
+
+
+@pytest.fixture
+def model(tmp_path: Any) -> str:
+    (tmp_path / "gated.onnx").touch()
+    return f"gated={tmp_path / 'gated.onnx'}"
+
+
+@pytest.fixture
+def service(gated: None, model: str) -> Iterator[Running]:
+    with running([model], queue_limit=4, max_batch=4, max_request=LIMIT, upload_timeout=30.0) as service:
+        yield service
+        GatedSession.latest.gate.set()
+        assert first(Http(service).infer(21.0)) == 42, "the service is no longer what it was"
+
+
+def test_a_model_that_fails(service: Running) -> None:
+    response = Http(service).infer(POISON)
+    assert (response.status, response.json()) == (500, {"error": "the model could not be run: poison"})
+    with pytest.raises(grpc.RpcError) as raised:
+        Grpc(service).infer(POISON)
+    assert raised.value.code() is grpc.StatusCode.INTERNAL
+
+
+def occupy(service: Running, waiting: int) -> list[threading.Thread]:
+    """Threads whose requests run or wait while the gate is closed: one, and as many in the queue."""
+    session = GatedSession.latest
+    session.gate.clear()
+    threads = []
+    for number in range(1 + waiting):
+        threads.append(threading.Thread(target=lambda n=number: Http(service).infer(float(n))))
+        threads[-1].start()
+        if number == 0:
+            assert session.begun.acquire(timeout=60)
+        else:
+            while f'waiting{{model="gated",version="1"}} {number}.0' not in metrics(service):
+                time.sleep(0.005)
+    return threads
+
+
+def metrics(service: Running) -> str:
+    return Http(service).get("/metrics").data.decode()
+
+
+def test_a_full_queue_refuses_with_the_right_status(service: Running) -> None:
+    threads = occupy(service, 4)
+    response = Http(service).infer(1.0)
+    assert response.status == 429 and "waiting already" in response.json()["error"]
+    assert response.headers["retry-after"] == "1"
+    with pytest.raises(grpc.RpcError) as raised:
+        Grpc(service).infer(1.0)
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    GatedSession.latest.gate.set()
+    for thread in threads:
+        thread.join()
+    assert 'failures_total{model="gated",protocol="http",reason="queue_full",version="1"} 1.0' in metrics(service)
+
+
+def test_deadlines(service: Running) -> None:
+    """A request's own parameter, in microseconds, at both doors, and gRPC's deadline."""
+    threads = occupy(service, 0)
+    assert Http(service).infer(1.0, timeout=20_000).status == 504
+    for options in ({"timeout": 0.2}, {"microseconds": 20_000}):
+        with pytest.raises(grpc.RpcError) as raised:
+            Grpc(service).infer(1.0, **options)
+        assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    GatedSession.latest.gate.set()
+    threads[0].join()
+    assert GatedSession.latest.batches == [1]  # nothing ran for those who no longer waited
+
+
+def test_a_client_that_goes_away_while_it_waits_frees_its_place(service: Running) -> None:
+    threads = occupy(service, 3)
+    gone = raw_request(service, request_of(5.0))
+    while 'waiting{model="gated",version="1"} 4.0' not in metrics(service):
+        time.sleep(0.005)
+    gone.close()
+    while 'reason="cancelled"' not in metrics(service):
+        time.sleep(0.005)
+    threads.append(threading.Thread(target=lambda: answers.append(first(Http(service).infer(6.0)))))
+    answers: list[float] = []
+    threads[-1].start()
+    while 'waiting{model="gated",version="1"} 4.0' not in metrics(service):
+        time.sleep(0.005)
+    GatedSession.latest.gate.set()
+    for thread in threads:
+        thread.join()
+    assert answers == [12]
+    assert sum(GatedSession.latest.batches) == 5
+
+
+def raw_request(service: Running, body: bytes, length: int | None = None) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", service.ports.http))
+    head = f"POST /v2/models/gated/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {length or len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def test_a_client_that_is_killed_while_it_sends(service: Running) -> None:
+    for number in range(20):
+        connection = raw_request(service, bytes(1 + 1000 * number), length=500_000)
+        if number % 2:  # a reset rather than a polite end
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    while 'reason="cancelled",version="1"} 20.0' not in metrics(service):
+        time.sleep(0.005)
+    assert GatedSession.latest.batches == []
+
+
+def test_an_upload_that_does_not_come(model: str) -> None:
+    with running([model], upload_timeout=0.1) as service:
+        connection = raw_request(service, b"{", length=100)
+        answer = connection.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"did not come in time" in answer
+
+
+def test_requests_that_are_too_large(service: Running) -> None:
+    http = Http(service)
+    assert http.post("/v2/models/gated/infer", bytes(LIMIT + 1)).status == 413
+    assert http.pool.request(
+        "POST", http.base + "/v2/models/gated/infer", body=iter([bytes(LIMIT // 2)] * 3), chunked=True
+    ).status == 413  # fmt: skip
+    with pytest.raises(grpc.RpcError) as raised:
+        Grpc(service).call("ModelInfer", bytes(3 * LIMIT))
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def resident() -> int:
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
+
+
+def test_bodies_that_unpack_to_too_much(service: Running) -> None:
+    """256 MiB of zeros in 256 KiB, and one bomb inside of another: refused, without the memory for it."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
+    assert len(bomb) < LIMIT
+    before = resident()
+    http = Http(service)
+    inside_another = gzip.compress(bomb)  # unpacked once, as the header says, it is no JSON
+    for coding, body, status in (
+        ("gzip", bomb, 413),
+        ("gzip", inside_another, 400),
+        ("deflate", zlib.compress(bytes(LIMIT + 1)), 413),
+    ):
+        assert http.post("/v2/models/gated/infer", body, content_encoding=coding).status == status
+    with pytest.raises(grpc.RpcError) as raised:
+        Grpc(service).call("ModelInfer", bytes(32 * LIMIT), compression=grpc.Compression.Gzip)
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert resident() - before < 150 << 20  # twice what the gRPC client itself packs
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status"),
+    [
+        ("gzip", b"not packed", 400),
+        ("gzip", gzip.compress(b"{}" * 1000)[:-9], 400),
+        ("gzip", gzip.compress(b"{}") + b"more", 400),
+        ("br", b"x", 415),
+        ("gzip, gzip", b"x", 415),
+    ],
+)
+def test_bodies_that_are_not_packed_as_they_say(service: Running, coding: str, body: bytes, status: int) -> None:
+    assert Http(service).post("/v2/models/gated/infer", body, content_encoding=coding).status == status
+
+
+TENSOR: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"shape": [1, 3]}, "takes 3 values, got 2"),
+        ({"shape": [2, 1]}, "input x must have shape [batch, 2] with batch = 2, got [2, 1]"),
+        ({"shape": [2]}, "must have shape [batch, 2]"),
+        ({"shape": [-1, 2]}, "a shape that is no shape"),
+        ({"shape": [1 << 40, 1 << 40]}, "takes 1208925819614629174706176 values, got 2"),
+        ({"shape": [1] * 9}, "a shape that is no shape"),
+        ({"shape": [1, 2.0]}, "shape"),
+        ({"shape": "12"}, "shape"),
+        ({"datatype": "INT32"}, "must be float32, got int32"),
+        ({"datatype": "FLOAT"}, "which must be one of BOOL, UINT8"),
+        ({"datatype": 7}, "datatype"),
+        ({"data": ["1", "2"]}, "no values of FP32"),
+        ({"data": [[1], [2, 3]]}, "no regular array of numbers"),
+        ({"data": [None, 1]}, "no values of FP32"),
+        ({"data": [1e39, 1]}, "no values of FP32"),
+        ({"data": {"a": 1}}, "takes 2 values, got 1"),
+        ({"data": None}, "takes 2 values, got 1"),
+        ({"datatype": "UINT8", "data": [256, 0]}, "no values of UINT8"),
+        ({"datatype": "BOOL", "data": [1, 0]}, "no values of BOOL"),
+        ({"name": "z"}, "the model has no input z, its inputs are x"),
+        ({"name": ""}, "name"),
+        ({"parameters": {"binary_data_size": 8}}, "both data and binary_data_size"),
+        ({"data": None, "parameters": {"binary_data_size": 8}}, "binary_data_size that is not in the body"),
+        ({"data": None, "parameters": {"binary_data_size": -8}}, "binary_data_size that is not in the body"),
+        ({"parameters": {"shared_memory_region": "r"}}, "shared memory is not offered"),
+    ],
+)
+def test_tensors_in_json_that_are_wrong(service: Running, changes: dict[str, Any], sentence: str) -> None:
+    body = json.dumps({"inputs": [{**TENSOR, **changes}]}).encode()
+    response = Http(service).post("/v2/models/gated/infer", body)
+    assert response.status == 400
+    assert sentence in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b'{"inputs": 3}', b"\xff\xfe", b"[" * 100_000, b'{"inputs": [' + b"{}," * 100 + b"{}]}",
+     b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [NaN, 1]}]}',
+     b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [' + b"9" * 5000 + b', 1]}]}',
+     request_of(1.0, timeout="soon"), request_of(1.0, timeout=-1), request_of(1.0, sequence_id=3),
+     request_of(*range(5)), request_of(1.0, binary_data_output=3)],
+)  # fmt: skip
+def test_bodies_that_are_no_requests(service: Running, body: bytes) -> None:
+    response = Http(service).post("/v2/models/gated/infer", body)
+    assert response.status == 400 and response.json()["error"]
+
+
+def binary(shape: list[int], content: bytes, size: int | None = None, datatype: str = "FP32") -> tuple[bytes, str]:
+    tensor = {"name": "x", "datatype": datatype, "shape": shape}
+    tensor["parameters"] = {"binary_data_size": len(content) if size is None else size}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    return head + content, str(len(head))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "sentence"),
+    [
+        (binary([1, 2], bytes(7)), 400, "takes 8 bytes, got 7"),
+        (binary([1, 2], bytes(9)), 400, "takes 8 bytes, got 9"),
+        (binary([1, 2], bytes(9), 8), 400, "1 bytes follow the inputs"),
+        (binary([1, 2], bytes(8), 9), 400, "binary_data_size that is not in the body"),
+        (binary([1 << 47, 1 << 47], bytes(8)), 400, "bytes, got 8"),
+        (binary([1, 2], bytes(8), datatype="BYTES"), 400, "which must be one of"),
+        (binary([1, 2], b"\x02\x00", datatype="BOOL"), 400, "neither 0 nor 1"),
+        (binary([1, 2], bytes(4), datatype="FP16"), 400, "must be float32, got float16"),
+        ((binary([1, 2], bytes(8))[0], "1000000"), 400, "Inference-Header-Content-Length"),
+        ((binary([1, 2], bytes(8))[0], "-1"), 400, "Inference-Header-Content-Length"),
+        ((binary([1, 2], bytes(8))[0], "9" * 5000), 400, "Inference-Header-Content-Length"),
+    ],
+)
+def test_raw_tensors_that_are_wrong(service: Running, body: tuple[bytes, str], status: int, sentence: str) -> None:
+    content, length = body
+    response = Http(service).post("/v2/models/gated/infer", content, inference_header_content_length=length)
+    assert response.status == status and sentence in response.json()["error"]
+
+
+def test_nan_goes_through_as_raw_values_but_not_as_json(service: Running) -> None:
+    values = np.array([[np.nan, np.inf]], np.float32)
+    body, length = binary([1, 2], values.tobytes())
+    response = Http(service).post("/v2/models/gated/infer", body, inference_header_content_length=length)
+    assert response.status == 200
+    assert values.tobytes() in response.data  # doubled, NaN and infinity are what they were
+    body = body.replace(b'"binary_data_output": true', b'"binary_data_output":false')
+    response = Http(service).post("/v2/models/gated/infer", body, inference_header_content_length=length)
+    assert response.status == 400 and "JSON cannot hold" in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 404), ("/v3", 404), ("/v2/models", 404), ("/v2/models/..%2F..%2Fetc%2Fpasswd", 404),
+        ("/v2/models/gated/versions/1/../../x", 404), ("/v2/models/gated/versions/0", 404),
+        ("/v2/models/" + "x" * 5000, 404), ("/v2/models/gated/infer", 405), ("/v2/models/%00", 404),
+    ],
+)  # fmt: skip
+def test_paths_that_are_not_there(service: Running, path: str, status: int) -> None:
+    if path == "/" and Http(service).get("/").status == 200:
+        return  # the page is there
+    response = Http(service).get(path)
+    assert response.status == status and "error" in response.json()
+
+
+@pytest.mark.long
+def test_malformed_http_requests(service: Running, record_property: Any) -> None:
+    """Random damage to good requests, JSON and binary: an answer with a 4xx, or a good answer where it stayed good."""
+    rng = random.Random(5)
+    sound = [(request_of(1.0, 2.0), None), binary([2, 2], np.arange(4, dtype=np.float32).tobytes())]
+    http, counts = Http(service), Counter[str]()
+    for _ in range(MALFORMED):
+        body, length = rng.choice(sound)
+        content = bytearray(body)
+        for _ in range(rng.choice([1, 1, 2, 5])):
+            place = rng.randrange(len(content))
+            match rng.randrange(4):
+                case 0:
+                    content[place] = rng.randrange(256)
+                case 1:
+                    del content[place : place + rng.choice([1, 1, 10, 100])]
+                case 2:
+                    content[place:place] = bytes(rng.randrange(256) for _ in range(rng.choice([1, 4, 50])))
+                case 3:
+                    content[place:place] = rng.choice([b"-", b"1e99", b"[", b'"', b"null", b"99999999999", b"{", b"\0"])
+            if not content:
+                break
+        headers = {} if length is None else {"inference_header_content_length": length}
+        response = http.post("/v2/models/gated/infer", bytes(content), **headers)
+        assert response.status in (200, 400), (response.status, response.data, bytes(content))
+        counts["accepted" if response.status == 200 else "refused"] += 1
+    for name, count in counts.items():
+        record_property(name, count)
+    assert counts["refused"] > MALFORMED // 4
+
+
+@pytest.mark.long
+def test_malformed_grpc_requests(service: Running, record_property: Any) -> None:
+    rng = random.Random(6)
+    client, counts = Grpc(service), Counter[str]()
+    request = MESSAGES["ModelInferRequest"](model_name="gated", id="7")
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+    request.raw_input_contents.append(bytes(8))
+    typed = MESSAGES["ModelInferRequest"](model_name="gated")
+    typed.inputs.add(name="x", datatype="FP32", shape=[1, 2]).contents.fp32_contents.extend([1.0, 2.0])
+    sound = [request.SerializeToString(), typed.SerializeToString()]
+    expected = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "DEADLINE_EXCEEDED"}  # what is damaged may become a timeout
+    for _ in range(MALFORMED):
+        content = bytearray(rng.choice(sound))
+        for _ in range(rng.choice([1, 1, 2, 5])):
+            place = rng.randrange(len(content))
+            if rng.random() < 0.6:
+                content[place] = rng.randrange(256)
+            else:
+                content[place : place + 1] = bytes(rng.randrange(256) for _ in range(rng.choice([0, 2, 9])))
+        status, _ = client.status("ModelInfer", bytes(content))
+        assert status in expected
+        counts["accepted" if status == "OK" else "refused"] += 1
+    for name, count in counts.items():
+        record_property(name, count)
+    assert counts["refused"] > MALFORMED // 4
+
+
+def test_every_request_is_answered_once_under_overload(service: Running) -> None:
+    """Unique payloads through both doors: each gets its own answer or a refusal, and the counters agree."""
+    http, client = Http(service), Grpc(service)
+
+    def request(number: int) -> str:
+        if number % 2:
+            response = http.infer(float(number))
+            if response.status == 200:
+                assert first(response) == 2.0 * number
+                return "answered"
+            assert response.status == 429
+            return "refused"
+        status, answer = client.status("ModelInfer", message(float(number)))
+        if status != "OK":
+            assert status == "RESOURCE_EXHAUSTED"
+            return "refused"
+        assert np.frombuffer(answer.raw_output_contents[0], np.float32)[0] == 2.0 * number
+        return "answered"
+
+    with ThreadPoolExecutor(24) as pool:
+        counts = Counter(pool.map(request, range(600)))
+    assert sum(counts.values()) == 600 and counts["answered"] > 0
+    totals = Counter[str]()
+    for line in metrics(service).splitlines():
+        for name in ("requests_total", "request_failures_total"):
+            if line.startswith(f"dibr_{name}{{"):
+                totals[name] += int(float(line.rsplit(" ", 1)[1]))
+    assert totals["requests_total"] == counts["answered"]
+    assert totals["request_failures_total"] == counts["refused"]
+    assert sum(GatedSession.latest.batches) == counts["answered"]
+
+
+def test_metrics_tell_what_happened(service: Running) -> None:
+    Http(service).infer(1.0, 2.0)
+    text = metrics(service)
+    assert 'dibr_requests_total{model="gated",protocol="http",version="1"} 1.0' in text
+    assert 'dibr_batch_size_sum{model="gated",version="1"} 2.0' in text
+    for name in ("queue", "compute"):
+        assert f'dibr_{name}_seconds_count{{model="gated",version="1"}} 1.0' in text
+    assert "dibr_ready 1.0" in text

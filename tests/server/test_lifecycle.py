@@ -1,0 +1,274 @@
+"""`dibr serve` as a process: its start, signals, replaced bundles, its end, and what it must not load."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http
+import urllib3
+from onnxruntime_door import modules
+
+from dibr_deploy.errors import DibrError
+from dibr_deploy.export import to_bundle
+from dibr_deploy.runtime import Session
+from dibr_deploy.runtime.server.repository import parse_specs
+
+END = {"message": "the end of the log"}
+
+
+class Process:
+    """`dibr serve`, with what it logs."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "dibr_deploy.cli", "serve", "--http-port", "0", "--grpc-port", "0"]
+        self.process = subprocess.Popen([*command, "--threads", "1", *arguments], stderr=subprocess.PIPE, text=True)
+        self.log: list[dict[str, Any]] = []
+        self.changed = threading.Condition()
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self.changed:
+                self.log.append(json.loads(line))  # every line is JSON
+                self.changed.notify_all()
+        with self.changed:
+            self.log.append(END)
+            self.changed.notify_all()
+
+    def wait_for(self, text: str, count: int = 1) -> dict[str, Any]:
+        """The line of the log whose message has the text."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in self.log if text in line["message"]]
+
+        with self.changed:
+            assert self.changed.wait_for(
+                lambda: len(found()) >= count or self.log[-1:] == [{"message": "the end"}], 120
+            )
+        assert len(found()) >= count, self.log
+        return found()[count - 1]
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def finish(self) -> int:
+        code = self.process.wait(60)
+        self.reader.join()
+        return code
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[Process, str]]:
+    process = Process(*arguments)
+    try:
+        yield process, f"127.0.0.1:{process.wait_for('started')['http']}"
+    finally:
+        process.process.kill()
+        process.finish()
+
+
+def inputs_of(arrays: dict[str, np.ndarray]) -> list[tritonclient.http.InferInput]:
+    tensors = []
+    for name, array in arrays.items():
+        tensors.append(tritonclient.http.InferInput(name, array.shape, "FP32"))
+        tensors[-1].set_data_from_numpy(array)
+    return tensors
+
+
+def hammer(
+    address: str, arrays: dict, answers: list, done: threading.Event, threads: int = 4
+) -> list[threading.Thread]:
+    """Threads that ask, one request after another, until they are told to stop or the service no longer answers."""
+
+    def ask() -> None:
+        client = tritonclient.http.InferenceServerClient(address)
+        while not done.is_set():
+            try:
+                answers.append(client.infer("sphere", inputs_of(arrays)).as_numpy("image").tobytes())
+            except Exception as error:
+                answers.append(error)
+                return
+
+    started = [threading.Thread(target=ask) for _ in range(threads)]
+    for thread in started:
+        thread.start()
+    return started
+
+
+def test_sigterm_under_load(bundle: Path, session: Session, arrays: dict) -> None:
+    """What was accepted is answered, and right; then the service ends by itself with exit code 0."""
+    with serving(f"sphere={bundle}") as (process, address):
+        answers: list[Any] = []
+        done = threading.Event()
+        threads = hammer(address, arrays, answers, done)
+        while len(answers) < 20:
+            done.wait(0.01)
+        process.signal(signal.SIGTERM)
+        code = process.finish()
+        done.set()
+        for thread in threads:
+            thread.join()
+    expected = session.run(**arrays)["image"].tobytes()
+    assert code == 0
+    assert process.wait_for("stopped")["all_answered"] is True
+    kinds = Counter("right" if answer == expected else type(answer).__name__ for answer in answers)
+    assert kinds["right"] >= 20 and sum(kinds.values()) - kinds["right"] == len(threads), kinds
+    served = [line for line in process.log if line.get("path", "").endswith("/infer") and line["status"] == 200]
+    assert len(served) == kinds["right"], "an accepted request was answered, and its client has no answer"
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """The same model with another texture."""
+    module = modules.SphereRenderer()
+    module.texture.data = 1 - module.texture.data
+    return to_bundle(module, modules.inputs(1), tmp_path / "other.zip")
+
+
+def test_a_bundle_is_replaced_while_it_is_served(
+    bundle: Path, other: Path, session: Session, arrays: dict, tmp_path: Path
+) -> None:
+    """SIGHUP opens it again. Every answer is one of the old or one of the new, and a damaged bundle changes nothing."""
+    served = tmp_path / "served.zip"
+    served.write_bytes(bundle.read_bytes())
+    old = session.run(**arrays)["image"].tobytes()
+    new = Session(other, "cpu", threads=1).run(**arrays)["image"].tobytes()
+    assert old != new
+    with serving(f"sphere={served}", "--log-level", "info") as (process, address):
+        answers: list[Any] = []
+        done = threading.Event()
+        threads = hammer(address, arrays, answers, done, threads=2)
+        damaged = tmp_path / "damaged.zip"
+        damaged.write_bytes(other.read_bytes()[:-100])
+        os.replace(damaged, served)
+        process.signal(signal.SIGHUP)
+        assert process.wait_for("model stays as it was")["level"] == "error"
+        before = len(answers)
+        os.replace(other, served)
+        process.signal(signal.SIGHUP)
+        process.wait_for("model reloaded")
+        after = len(answers) + len(threads)
+        while len(answers) < after + 5:
+            done.wait(0.01)
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert set(answers) <= {old, new}
+    assert set(answers[:before]) <= {old} and set(answers[after:]) == {new}
+
+
+def test_the_service_needs_no_torch(bundle: Path, arrays: dict) -> None:
+    code = (
+        "import asyncio, sys, numpy as np\n"
+        "from dibr_deploy.runtime.server.lifecycle import serve\n"
+        "from dibr_deploy.runtime.server.repository import parse_specs\n"
+        "from dibr_deploy.runtime.server.settings import settings_of\n"
+        "stop = asyncio.Event()\n"
+        f"specs = parse_specs([{str(bundle)!r}])\n"
+        "settings = settings_of(http_port=0, grpc_port=0, threads=1)\n"
+        "assert asyncio.run(serve(specs, settings, started=lambda ports: stop.set(), stop=stop))\n"
+        "loaded = {'torch', 'onnx', 'onnxscript', 'pickle5'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_models_are_named_on_the_command_line(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    for name in ("a/1.onnx", "a/12.zip", "b.zip", ".hidden/1.onnx", "c/notes.txt"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).touch()
+    (repository / "d" / "3").mkdir(parents=True)
+    (repository / "d" / "3" / "manifest.json").touch()
+    single = repository / "b.zip"
+    assert [spec[:2] for spec in parse_specs([str(repository)])] == [("a", "1"), ("a", "12"), ("b", "1"), ("d", "3")]
+    assert [spec[:2] for spec in parse_specs([str(single), f"x={single}", f"x:7={single}"])] == [
+        ("b", "1"), ("x", "1"), ("x", "7"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("none.zip", "model none.zip does not exist"),
+        ("x=none.zip", "model none.zip does not exist"),
+        ("a b={file}", "model name 'a b' must be letters"),
+        ("../x={file}", "model name '../x' must be letters"),
+        ("x:0={file}", "version '0' of model x must be a positive number"),
+        ("x:latest={file}", "version 'latest' of model x"),
+        ("x={folder}", "is a folder without manifest.json"),
+        ("{folder}", "there is no model to serve"),
+    ],
+)
+def test_models_that_cannot_be_named_so(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "m.onnx").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises((DibrError, FileNotFoundError), match=sentence):
+        parse_specs([text.format(file=tmp_path / "m.onnx", folder=tmp_path / "empty")])
+
+
+def test_the_newest_version_answers_where_none_is_asked_for(
+    bundle: Path, other: Path, session: Session, arrays: dict
+) -> None:
+    from server.service import running
+
+    new = Session(other, "cpu", threads=1).run(**arrays)["image"].tobytes()
+    with running([f"sphere:2={bundle}", f"sphere:10={other}"]) as service:
+        client = tritonclient.http.InferenceServerClient(service.http)
+        assert client.get_model_metadata("sphere")["versions"] == ["2", "10"]
+        assert client.infer("sphere", inputs_of(arrays)).as_numpy("image").tobytes() == new
+        answer = client.infer("sphere", inputs_of(arrays), model_version="2")
+        assert answer.as_numpy("image").tobytes() == session.run(**arrays)["image"].tobytes()
+
+
+def test_a_model_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    command = [sys.executable, "-m", "dibr_deploy.cli", "serve", str(tmp_path / "m.onnx"), "--http-port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "is not an ONNX file" in done.stderr and "Traceback" not in done.stderr
+
+
+LONG = max(int(os.environ.get("DIBR_HOSTILE_ITERATIONS", "50000")) // 50, 1000)
+"""20,000 requests at full length."""
+
+
+def resident(pid: int) -> int:
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmRSS"))
+
+
+@pytest.mark.long
+def test_memory_stays_flat(bundle: Path, arrays: dict, record_property: Any) -> None:
+    """Over thousands of requests, good and bad ones, whose answers are a hundred times what may be left behind."""
+    with serving(f"sphere={bundle}") as (process, address):
+        client = tritonclient.http.InferenceServerClient(address)
+        pool = urllib3.PoolManager()
+        tensors = inputs_of(arrays)
+
+        def ask(count: int) -> None:
+            for number in range(count):
+                client.infer("sphere", tensors)
+                if number % 10 == 0:
+                    assert pool.request("POST", f"http://{address}/v2/models/sphere/infer", body=b"{").status == 400
+
+        ask(300)
+        before = resident(process.process.pid)
+        ask(LONG)
+        grown = resident(process.process.pid) - before
+    record_property("requests", LONG)
+    assert grown < 8 << 20, f"{grown} bytes over {LONG} requests"
