@@ -21,6 +21,7 @@ from selenium.webdriver.common.keys import Keys
 from server.service import Running, running
 
 from dibr_deploy.runtime import Session
+from dibr_deploy.runtime.bundle import Bundle, entries, write_bundle
 from dibr_deploy.runtime.images import read_pixels
 from dibr_deploy.runtime.render import Predictor, turntable
 from dibr_deploy.runtime.server import page as served_page
@@ -139,6 +140,19 @@ def test_light_sliders(page: Browser, photos: Path) -> None:
     page["predicted-light"].click()
     page.wait(lambda: np.array_equal(page.picture(), before), "the predicted light does not come back")
     assert {name: page[name].get_attribute("value") for name in values} == values
+
+
+def test_a_light_that_cannot_be_changed(browser: Browser, bundle: Path, photos: Path, tmp_path: Path) -> None:
+    """A bundle without a renderer of its own: the sliders are off, the page says why, and views still change."""
+    whole = Bundle(bundle)
+    files = {name: whole.read(name) for name in whole.manifest.files if name != whole.manifest.renderer}
+    manifest = whole.manifest.model_copy(update={"files": entries(files), "renderer": None})
+    with running([f"lump={write_bundle(tmp_path / 'lump.zip', manifest, files)}"]) as service:
+        browser.open(f"http://{service.http}/")
+        browser.give(photos / "first.png")
+        assert browser["light-missing"].text == "This model draws with its predicted light alone."
+        assert not any(browser[name].is_enabled() for name in (*SLIDERS[3:], "predicted-light"))
+        browser.change("azimuth", [Keys.ARROW_RIGHT])
 
 
 def test_another_image_replaces_the_first(page: Browser, session: Session, photos: Path) -> None:

@@ -1,4 +1,5 @@
-"""A small image-to-mesh model as a bundle and as a repository: pictures for every item, and a template for all."""
+"""A small image-to-mesh model that takes photos as bytes, as a bundle and as a repository: pictures for every item, and
+a template for all."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = noise(2, SIZE)
     example = (torch.zeros(1, 3, SIZE, SIZE), torch.eye(4).unsqueeze(0))
     path = tmp_path_factory.mktemp("bundle") / "shape.zip"
-    return to_bundle(model, example, path, sample_args=(photos, cameras(model, photos)))
+    return to_bundle(model, example, path, sample_args=(photos, cameras(model, photos)), photo_input="image")
 
 
 @pytest.fixture(scope="session")

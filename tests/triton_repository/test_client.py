@@ -13,7 +13,7 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 from server.service import running
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from dibr_deploy.export.triton import to_triton
 from dibr_deploy.runtime import Session
@@ -34,7 +34,7 @@ class Served(NamedTuple):
     def infer(self, feed: dict[str, np.ndarray], outputs: list[str] | None = None, **options: Any) -> Any:
         inputs = []
         for name, array in feed.items():
-            inputs.append(self.protocol.InferInput(name, array.shape, "FP32"))
+            inputs.append(self.protocol.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))
             inputs[-1].set_data_from_numpy(array)
         wanted = None if outputs is None else [self.protocol.InferRequestedOutput(name) for name in outputs]
         return self.client.infer(self.model, inputs, outputs=wanted, **options)
@@ -94,12 +94,12 @@ def test_it_is_ready(served: Served) -> None:
 def test_metadata(served: Served, session: Session) -> None:
     options = {"as_json": True} if served.protocol is tritonclient.grpc else {}
     metadata = served.client.get_model_metadata(served.model, **options)
-    types = {"float32": "FP32", "int32": "INT32"}
+    types = {"float32": "FP32", "int32": "INT32", "uint8": "UINT8"}
     for described, infos in ((metadata["inputs"], session.inputs), (metadata["outputs"], session.outputs)):
         assert [(one["name"], one["datatype"]) for one in described] == [
             (one.name, types[one.dtype.name]) for one in infos
         ]
-    assert [int(size) for size in metadata["inputs"][0]["shape"]] == [-1, 3, 32, 32]
+    assert [int(size) for size in metadata["inputs"][0]["shape"]] == [-1, 32, 32, 3]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
@@ -120,7 +120,7 @@ def test_many_at_once(served: Served, session: Session, sample: dict[str, np.nda
     """Whatever the server batches, every client gets what is its own."""
     feeds = [{name: array[[index % 2]] for name, array in sample.items()} for index in range(24)]
     for index, feed in enumerate(feeds):
-        feed["input_image"] = np.roll(feed["input_image"], index, axis=-1)
+        feed["input_image"] = np.roll(feed["input_image"], index, axis=2)
     expected = [session.run(**feed) for feed in feeds]
 
     def ask(feed: dict[str, np.ndarray]) -> Any:
@@ -135,12 +135,13 @@ def test_many_at_once(served: Served, session: Session, sample: dict[str, np.nda
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"input_image": np.zeros((1, 3, 32, 31), np.float32)}, "shape"),
-        ({"input_image": np.zeros((1, 3, 32), np.float32)}, "shape"),
+        ({"input_image": np.zeros((1, 32, 31, 3), np.uint8)}, "shape"),
+        ({"input_image": np.zeros((1, 32, 3), np.uint8)}, "shape"),
         ({"no_such_input": np.zeros((1, 4), np.float32)}, "no_such_input"),
         ({"world_to_clip": np.zeros((2, 4, 4), np.float32)}, "batch"),
+        ({"input_image": np.zeros((1, 32, 32, 3), np.float32)}, "FP32|float32"),
     ],
-    ids=["size", "rank", "name", "batch"],
+    ids=["size", "rank", "name", "batch", "type"],
 )
 def test_what_does_not_fit_is_refused(
     served: Served, session: Session, sample: dict[str, np.ndarray], change: dict[str, np.ndarray], words: str

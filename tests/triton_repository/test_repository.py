@@ -54,11 +54,15 @@ def test_configuration(bundle: Path, repository: Path, backend: str) -> None:
     config = config_of(model)
     manifest = Bundle(bundle).manifest
     assert (config.name, config.backend, config.max_batch_size) == (model.name, backend, 4)
-    types = {"float32": model_config_pb2.TYPE_FP32, "int32": model_config_pb2.TYPE_INT32}
+    types = {
+        "float32": model_config_pb2.TYPE_FP32,
+        "int32": model_config_pb2.TYPE_INT32,
+        "uint8": model_config_pb2.TYPE_UINT8,
+    }
     for described, tensors in ((config.input, manifest.inputs), (config.output, manifest.outputs)):
         assert [(one.name, one.data_type) for one in described] == [(one.name, types[one.dtype]) for one in tensors]
     shapes = {one.name: list(one.dims) for one in (*config.input, *config.output)}
-    assert (shapes["input_image"], shapes["image"], shapes["faces"]) == ([3, 32, 32], [24, 20, 3], [80, 3])
+    assert (shapes["input_image"], shapes["image"], shapes["faces"]) == ([32, 32, 3], [24, 20, 3], [80, 3])
     assert config.dynamic_batching.max_queue_delay_microseconds > 0
     assert config.dynamic_batching.default_queue_policy.max_queue_size > 0
     assert [group.count for group in config.instance_group] == [1]
@@ -74,7 +78,8 @@ def test_warm_up_is_the_sample(bundle: Path, repository: Path) -> None:
     assert [one.batch_size for one in config.model_warmup] == [1, 4]
     for warm_up in config.model_warmup:
         for name, value in warm_up.inputs.items():
-            content = np.fromfile(repository / "shape_python" / "warmup" / value.input_data_file, np.float32)
+            file = repository / "shape_python" / "warmup" / value.input_data_file
+            content = np.fromfile(file, inputs[name].dtype)
             assert np.array_equal(content.reshape(*value.dims), inputs[name][0])
 
 
@@ -136,7 +141,7 @@ def test_without_a_sample_zeros_warm_up(tmp_path: Path) -> None:
 
 
 PROFILE = {
-    "input_image": Profile(min=(1, 3, 32, 32), opt=(2, 3, 32, 32), max=(6, 3, 32, 32)),
+    "input_image": Profile(min=(1, 32, 32, 3), opt=(2, 32, 32, 3), max=(6, 32, 32, 3)),
     "world_to_clip": Profile(min=(1, 4, 4), opt=(2, 4, 4), max=(6, 4, 4)),
 }
 
@@ -175,7 +180,7 @@ def test_an_engine(bundle: Path, model: Path, plugin: Path, tmp_path: Path) -> N
     assert (written.name, written.max_batch) == ("shape_tensorrt", 0)
     config = config_of(written.folder)
     assert (config.backend, config.max_batch_size) == ("tensorrt", 0)
-    assert list(config.input[0].dims) == [-1, 3, 32, 32]
+    assert list(config.input[0].dims) == [-1, 32, 32, 3]
     [group] = config.instance_group
     assert (group.kind, list(group.profile)) == (model_config_pb2.ModelInstanceGroup.KIND_GPU, ["0"])
     assert (written.folder / "1" / "model.plan").read_bytes() == b"an engine"
