@@ -307,19 +307,24 @@ PACKAGES = {
 
 
 def fetched(name: str) -> Path:
-    """Include folder of a package under third_party/, fetched when it is not there. A broken fetch leaves nothing."""
+    """Folder of a package's files under third_party/, fetched when it is not there. A broken fetch leaves nothing."""
     headers = PACKAGES[name]
     target = THIRD_PARTY / name
-    stamp = target / STAMP
-    if not (stamp.is_file() and stamp.read_text().strip() == headers.sha256):
+    if not is_fetched(target, headers):
         THIRD_PARTY.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=THIRD_PARTY) as scratch:
             ready = Path(scratch) / "ready"
             shutil.copytree(headers.fetch(Path(scratch)), ready / "include")
             (ready / STAMP).write_text(headers.sha256 + "\n")
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(ready, target)
+            if not is_fetched(target, headers):  # by someone else meanwhile, who may be reading it
+                shutil.rmtree(target, ignore_errors=True)
+                os.replace(ready, target)
     return target / "include"
+
+
+def is_fetched(target: Path, headers: Headers) -> bool:
+    stamp = target / STAMP
+    return stamp.is_file() and stamp.read_text().strip() == headers.sha256
 
 
 def main() -> int:
