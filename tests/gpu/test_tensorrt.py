@@ -97,12 +97,13 @@ def drawn(half: bool, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def network(half: bool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `dibr export` writes it: photos are uint8."""
     torch.manual_seed(0)
     model = ImageToMeshRenderer(ImageToMesh(ModelConfig(image_size=64)), 64, 64)
     camera = cameras.perspective(0.7) @ cameras.orbit(0.3, 0.2, 3.0)
     example = torch.rand(4, 3, 64, 64), camera.expand(4, 4, 4).contiguous()
     path = tmp_path_factory.mktemp("network") / "bundle.zip"
-    return to_bundle(model, example, path, fp16=half, tensorrt={"sizes": BATCHES})
+    return to_bundle(model, example, path, fp16=half, photo_input="image", tensorrt={"sizes": BATCHES})
 
 
 @pytest.fixture(scope="module")

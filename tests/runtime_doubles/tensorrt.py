@@ -27,6 +27,7 @@ _TYPES = {
     "tensor(float16)": ("HALF", np.float16),
     "tensor(int32)": ("INT32", np.int32),
     "tensor(int64)": ("INT64", np.int64),
+    "tensor(uint8)": ("UINT8", np.uint8),
 }
 
 
@@ -62,6 +63,7 @@ class DataType(enum.Enum):
     FLOAT = 0
     HALF = 1
     INT32 = 3
+    UINT8 = 5
     INT64 = 8
 
 
