@@ -1,0 +1,111 @@
+"""Several replicas of a model behind Ray Serve: placement, scaling and restarts are Ray's, the model is a Session.
+
+    pip install 'ray[serve]' 'dibr_deploy[onnxruntime]'
+    python examples/ray_serve.py model.zip --replicas 2
+
+Each replica is a process with a session of its own, so that one model uses several machines or devices. What waits for
+a replica is batched by Ray. With --measure it compares one replica with several, and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import numpy as np
+import ray
+from ray import serve
+
+from dibr_deploy.runtime import Session
+
+MAX_BATCH = 8
+
+
+@serve.deployment(ray_actor_options={"num_cpus": 1}, max_ongoing_requests=2 * MAX_BATCH)
+class Model:
+    """A replica: arrays in by name, each with a batch of one; arrays out by name."""
+
+    def __init__(self, path: str) -> None:
+        self.session = Session(path, threads=1)
+        self.session.warm_up()
+
+    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.0)
+    async def __call__(self, feeds: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+        outputs = await asyncio.to_thread(self.session.run, **joined)
+        # Outputs without the batch axis, such as the faces, are the same for all.
+        dynamic = {info.name for info in self.session.outputs if not isinstance(info.shape[0], int)}
+        return [
+            {name: array[number : number + 1] if name in dynamic else array for name, array in outputs.items()}
+            for number in range(len(feeds))
+        ]
+
+
+def start(path: Path, replicas: int) -> Any:
+    """A handle of the running replicas."""
+    return serve.run(Model.options(num_replicas=replicas).bind(str(path.resolve())), route_prefix=None)
+
+
+def example(path: Path) -> dict[str, np.ndarray]:
+    """The bundle's sample, or zeros: one of a batch."""
+    with Session(path) as session:
+        shapes = {info.name: [size if isinstance(size, int) else 1 for size in info.shape] for info in session.inputs}
+        return {info.name: np.zeros(shapes[info.name], info.dtype) for info in session.inputs}
+
+
+async def ask_many(handle: Any, feed: dict[str, np.ndarray], requests: int, at_once: int) -> list[float]:
+    """Seconds of every request, with so many at a time."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def ask() -> float:
+        async with gate:
+            began = time.monotonic()
+            await handle.remote(feed)
+            return time.monotonic() - began
+
+    return list(await asyncio.gather(*(ask() for _ in range(requests))))
+
+
+def measure(path: Path, replicas: int, requests: int) -> None:
+    feed = example(path)
+    for count in (1, replicas):
+        handle = start(path, count)
+        asyncio.run(ask_many(handle, feed, 2 * MAX_BATCH, MAX_BATCH))
+        began = time.monotonic()
+        seconds = asyncio.run(ask_many(handle, feed, requests, 2 * MAX_BATCH))
+        rate = requests / (time.monotonic() - began)
+        print(f"{count} replicas: {rate:.1f} requests/s, p50 {1e3 * statistics.median(seconds):.0f} ms")
+        serve.delete("default")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Serve a bundle with several replicas behind Ray Serve.")
+    parser.add_argument("model", type=Path, help="a bundle or an ONNX file with a dynamic batch")
+    parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--measure", type=int, metavar="REQUESTS", help="compare with one replica, and end")
+    arguments = parser.parse_args()
+    ray.init(include_dashboard=False, logging_level="warning")
+    if arguments.measure:
+        measure(arguments.model, arguments.replicas, arguments.measure)
+        return
+    handle = start(arguments.model, arguments.replicas)
+    outputs = asyncio.run(_once(handle, example(arguments.model)))
+    print({name: array.shape for name, array in outputs.items()})
+    while True:
+        time.sleep(1)
+
+
+async def _once(handle: Any, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return await handle.remote(feed)
+
+
+if __name__ == "__main__":
+    main()
