@@ -15,7 +15,8 @@
 namespace dibr {
 
 // Magnitudes that keep every product below finite in T. A coordinate beyond max_coordinate counts as non-finite; a face
-// whose clip-space determinant is at most min_determinant counts as having no area.
+// whose clip-space determinant is at most min_determinant counts as having no area. The reciprocal of
+// anything above min_length2 is finite.
 template <class T>
 struct Limits;
 template <>
@@ -23,12 +24,14 @@ struct Limits<float> {
   static constexpr float max_coordinate = 1e9f;
   static constexpr double min_determinant = 1e-27;
   static constexpr float max_depth = 1e18f;
+  static constexpr float min_length2 = 1e-37f;
 };
 template <>
 struct Limits<double> {
   static constexpr double max_coordinate = 1e50;
   static constexpr double min_determinant = 1e-240;
   static constexpr double max_depth = 1e100;
+  static constexpr double min_length2 = 1e-300;
 };
 
 // T may also be a pack of numbers, which compare to a mask: what chooses between values goes through select.

@@ -4,49 +4,66 @@
 //
 // where d_k is the distance in NDC from the pixel centre to the boundary of face k. As in the reference implementation
 // only the first knum faces take part whose bounding box, enlarged by boxlen, contains the centre.
+//
+// S below is the type of one number; N is S, or a pack of them, which compare to a mask.
 #pragma once
+
+#include <cstring>
 
 #include "core/triangle.h"
 
 namespace dibr {
 
-template <class T>
+template <class S>
 struct SoftMaskRules {
-  T sigmainv, boxlen;
+  S sigmainv, boxlen;
+  S exponent;  // p = 2^(exponent * d^2)
   int64_t knum;
+
+  DIBR_HD SoftMaskRules(double sigmainv_, double boxlen_, int64_t knum_)
+      : sigmainv(S(sigmainv_)), boxlen(S(boxlen_)), exponent(S(-1.4426950408889634 * sigmainv_)), knum(knum_) {}
 };
 
-// A face in NDC with its enlarged, half-open box.
-template <class T>
+// A face in NDC: its vertices, the edge from each to the next, 1 / (the edge's length)^2, and its enlarged, half-open
+// box. An edge too short for that quotient has 0 there, and counts as its first vertex.
+template <class N>
 struct MaskFace {
-  T x[3], y[3];
-  T x0, x1, y0, y1;
+  N x[3], y[3];
+  N edge_x[3], edge_y[3], inverse[3];
+  N x0, x1, y0, y1;
 };
 
-// False for a face that takes no part: non-finite, a vertex with w <= 0, or one in front of the near plane.
-template <class T>
-DIBR_HD bool project_mask_face(const Triangle<T>& t, T boxlen, MaskFace<T>* out) {
-  if (!is_finite(t)) return false;
-  bool takes_part = true;
+// False for a face that takes no part: non-finite, a vertex with w <= 0, or one in front of the near plane. Then what
+// it writes is of no use.
+template <class S, class N>
+DIBR_HD auto project_mask_face(const Triangle<N>& t, S boxlen, MaskFace<N>* out) {
+  auto takes_part = N(0) < t.w[0];
   for (int k = 0; k < 3; ++k) {
-    takes_part = takes_part && t.w[k] > T(0) && t.z[k] >= -t.w[k];
     out->x[k] = t.x[k] / t.w[k];
     out->y[k] = t.y[k] / t.w[k];
-    takes_part =
-        takes_part && absolute(out->x[k]) <= Limits<T>::max_depth && absolute(out->y[k]) <= Limits<T>::max_depth;
+    const N coordinate = N(Limits<S>::max_coordinate), depth = N(Limits<S>::max_depth);
+    takes_part = takes_part & (N(0) < t.w[k]) & (-t.w[k] <= t.z[k]) & (absolute(t.x[k]) <= coordinate) &
+                 (absolute(t.y[k]) <= coordinate) & (absolute(t.z[k]) <= coordinate) & (t.w[k] <= coordinate) &
+                 (absolute(out->x[k]) <= depth) & (absolute(out->y[k]) <= depth);
   }
-  if (!takes_part) return false;
-  out->x0 = minimum(minimum(out->x[0], out->x[1]), out->x[2]) - boxlen;
-  out->x1 = maximum(maximum(out->x[0], out->x[1]), out->x[2]) + boxlen;
-  out->y0 = minimum(minimum(out->y[0], out->y[1]), out->y[2]) - boxlen;
-  out->y1 = maximum(maximum(out->y[0], out->y[1]), out->y[2]) + boxlen;
-  return true;
+  for (int k = 0; k < 3; ++k) {
+    const int next = k == 2 ? 0 : k + 1;
+    out->edge_x[k] = out->x[next] - out->x[k];
+    out->edge_y[k] = out->y[next] - out->y[k];
+    const N length2 = out->edge_x[k] * out->edge_x[k] + out->edge_y[k] * out->edge_y[k];
+    out->inverse[k] = select(N(Limits<S>::min_length2) < length2, N(1) / length2, N(0));
+  }
+  out->x0 = minimum(minimum(out->x[0], out->x[1]), out->x[2]) - N(boxlen);
+  out->x1 = maximum(maximum(out->x[0], out->x[1]), out->x[2]) + N(boxlen);
+  out->y0 = minimum(minimum(out->y[0], out->y[1]), out->y[2]) - N(boxlen);
+  out->y1 = maximum(maximum(out->y[0], out->y[1]), out->y[2]) + N(boxlen);
+  return takes_part;
 }
 
 // The pixels whose centres the enlarged box can contain.
-template <class T>
-DIBR_HD PixelBox mask_box(const Triangle<T>& t, T boxlen, int64_t width, int64_t height) {
-  MaskFace<T> face;
+template <class S>
+DIBR_HD PixelBox mask_box(const Triangle<S>& t, S boxlen, int64_t width, int64_t height) {
+  MaskFace<S> face;
   if (!project_mask_face(t, boxlen, &face)) return empty_box();
   NdcBox box;
   box.include(double(face.x0), double(face.y0));
@@ -54,44 +71,115 @@ DIBR_HD PixelBox mask_box(const Triangle<T>& t, T boxlen, int64_t width, int64_t
   return pixels_in(box, width, height);
 }
 
-// The point of a triangle's boundary that is nearest to p: (1 - t) * vertex a + t * vertex b.
-template <class T>
+// The point of a triangle's boundary that is nearest to p: on the edge from vertex 0 to 1 unless a flag names that from
+// vertex 1 to 2, or from 2 to 0, which goes before it; t along that edge, 0 <= t < 1.
+template <class N>
 struct BoundaryPoint {
-  int a, b;
-  T t;
-  T dx, dy;  // p minus the point
-  T distance2;
+  using Flag = decltype(N(0) < N(0));
+  Flag on_edge1, on_edge2;
+  N t;
+  N dx, dy;  // p minus the point
+  N distance2;
+
+  // What the vertices weigh in the point.
+  DIBR_HD void shares(N* out) const {
+    const N rest = N(1) - t, none = N(0);
+    out[0] = select(on_edge2, t, select(on_edge1, none, rest));
+    out[1] = select(on_edge2, none, select(on_edge1, rest, t));
+    out[2] = select(on_edge2, rest, select(on_edge1, t, none));
+  }
 };
 
-template <class T>
-DIBR_HD BoundaryPoint<T> nearest_boundary_point(const T* x, const T* y, T px, T py) {
-  BoundaryPoint<T> best = {};
-  for (int a = 0; a < 3; ++a) {
-    const int b = a == 2 ? 0 : a + 1;
-    const T ex = x[b] - x[a], ey = y[b] - y[a];
-    const T vx = px - x[a], vy = py - y[a];
-    const T length2 = ex * ex + ey * ey;
-    T t = length2 > T(0) ? (vx * ex + vy * ey) / length2 : T(0);
-    t = minimum(maximum(t, T(0)), T(1));
-    const T dx = t < T(1) ? vx - t * ex : px - x[b];
-    const T dy = t < T(1) ? vy - t * ey : py - y[b];
-    const T distance2 = dx * dx + dy * dy;
-    if (a == 0 || distance2 < best.distance2) best = {a, b, t, dx, dy, distance2};
+// Starts from vertex 0. The far end of an edge is left to the next edge, which starts there: p minus that vertex is
+// exact, while a point that is found from the near end of a long edge is not.
+template <class N, class S>
+DIBR_HD BoundaryPoint<N> nearest_boundary_point(const MaskFace<S>& face, N px, N py) {
+  BoundaryPoint<N> best;
+  for (int k = 0; k < 3; ++k) {
+    const N edge_x = N(face.edge_x[k]), edge_y = N(face.edge_y[k]);
+    const N vx = px - N(face.x[k]), vy = py - N(face.y[k]);
+    const N t = maximum((vx * edge_x + vy * edge_y) * N(face.inverse[k]), N(0));
+    const N dx = vx - t * edge_x, dy = vy - t * edge_y;
+    const N distance2 = dx * dx + dy * dy;
+    if (k == 0) best = {N(0) < N(0), N(0) < N(0), N(0), vx, vy, vx * vx + vy * vy};
+    const typename BoundaryPoint<N>::Flag nearer = (t < N(1)) & (distance2 < best.distance2);
+    best.t = select(nearer, t, best.t);
+    best.dx = select(nearer, dx, best.dx);
+    best.dy = select(nearer, dy, best.dy);
+    best.distance2 = select(nearer, distance2, best.distance2);
+    if (k == 1) best.on_edge1 = nearer;
+    if (k == 2) best.on_edge2 = nearer;
   }
   return best;
 }
 
-// Gradient of the mask with respect to the clip-space vertices a and b of one face. grad_distance2 is the gradient with
-// respect to d_k^2; the nearest point is stationary along its edge, so only its end points move it.
-template <class T>
-DIBR_HD void mask_vertex_gradient(const MaskFace<T>& face, const BoundaryPoint<T>& point, int vertex, T w,
-                                  T grad_distance2, T* out) {
-  const T share = vertex == point.a ? T(1) - point.t : point.t;
-  const T grad_x = T(-2) * grad_distance2 * share * point.dx / w;
-  const T grad_y = T(-2) * grad_distance2 * share * point.dy / w;
-  out[0] += grad_x;
-  out[1] += grad_y;
-  out[3] -= grad_x * face.x[vertex] + grad_y * face.y[vertex];
+// 2^f for |f| <= 1/2, and what 2^x needs besides: `rounder` + x, rounded to T, ends in the bits of (x rounded to an
+// integer) + (the exponent's bias), which a shift by the mantissa's bits makes a number of; `lowest` gives 0. The
+// polynomials, summed in pairs that do not wait for each other, have the least largest relative error with 2^0 = 1
+// (Remez): 2.1e-9 and 3.9e-18.
+template <class S>
+struct Power2;
+template <>
+struct Power2<float> {
+  static constexpr float rounder = 12582912.0f + 127.0f, lowest = -127.0f;
+  template <class N>
+  static DIBR_HD N of_fraction(N f) {
+    const N f2 = f * f;
+    const N a = N(6.93147203e-1f) + N(2.40226477e-1f) * f;
+    const N b = N(5.55033252e-2f) + N(9.61845231e-3f) * f;
+    const N c = N(1.33989038e-3f) + N(1.5350149e-4f) * f;
+    return N(1.0f) + f * (a + f2 * (b + f2 * c));
+  }
+};
+template <>
+struct Power2<double> {
+  static constexpr double rounder = 6755399441055744.0 + 1023.0, lowest = -1023.0;
+  template <class N>
+  static DIBR_HD N of_fraction(N f) {
+    const N f2 = f * f, f4 = f2 * f2;
+    const N a = N(0.6931471805599453) + N(0.24022650695910133) * f;
+    const N b = N(0.05550410866481977) + N(0.009618129107593201) * f;
+    const N c = N(0.0013333558146822844) + N(0.00015403530458161274) * f;
+    const N d = N(1.525273346057619e-05) + N(1.3215434801063136e-06) * f;
+    const N e = N(1.0178209572520673e-07) + N(7.073860173377994e-09) * f;
+    return N(1.0) + f * ((a + f2 * b) + f4 * ((c + f2 * d) + f4 * (e + f2 * N(4.4336275298970914e-10))));
+  }
+};
+
+DIBR_HD float exponent_from_low_bits(float a) {
+  uint32_t bits;
+  std::memcpy(&bits, &a, sizeof bits);
+  bits <<= 23;
+  std::memcpy(&a, &bits, sizeof bits);
+  return a;
+}
+DIBR_HD double exponent_from_low_bits(double a) {
+  uint64_t bits;
+  std::memcpy(&bits, &a, sizeof bits);
+  bits <<= 52;
+  std::memcpy(&a, &bits, sizeof bits);
+  return a;
+}
+
+// p of a face at distance d, the same bits on every backend. As a power of two it needs no reduction of its argument by
+// a multiple of ln 2: that is off by at most (1 + |ln p|) * 2 units in the last place. Below the least normal number it
+// is 0.
+template <class S, class N>
+DIBR_HD N mask_probability(const SoftMaskRules<S>& rules, N distance2) {
+  const N x = maximum(distance2 * N(rules.exponent), N(Power2<S>::lowest));
+  const N rounded = x + N(Power2<S>::rounder);
+  const N f = x - (rounded - N(Power2<S>::rounder));
+  return Power2<S>::of_fraction(f) * exponent_from_low_bits(rounded);
+}
+
+// The gradient of d^2 with respect to the NDC position of vertex k is -2 * (its share) * (dx, dy): the nearest point is
+// stationary along its edge, so only the end points move it. grad_x, grad_y is the gradient of the mask with respect to
+// that position, (x, y); this adds to the gradient with respect to the vertex in clip space.
+template <class S>
+DIBR_HD void mask_vertex_gradient(S grad_x, S grad_y, S x, S y, S w, S* out) {
+  out[0] += grad_x / w;
+  out[1] += grad_y / w;
+  out[3] -= (grad_x * x + grad_y * y) / w;
 }
 
 }  // namespace dibr

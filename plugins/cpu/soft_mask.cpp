@@ -1,158 +1,168 @@
-// SoftMask on the CPU: faces are binned to tiles by their enlarged boxes; a pixel looks at the faces of its tile's row
-// in index order until it has knum of them. The backward finds them again instead of storing them.
+// SoftMask on the CPU, in three steps: note which blocks of pixels have some that nothing covers, choose the faces near
+// those, and look at each tile with its faces. The backward finds them again instead of storing them.
 #include "core/soft_mask.h"
 
 #include "abi/backend.h"
 #include "abi/dispatch.h"
-#include "cpu/scatter.h"
+#include "cpu/soft_mask_faces.h"
 #include "cpu/soft_mask_tile.h"
+#include "cpu/sparse_scatter.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 namespace {
 
-template <class T, class P>
-struct Scene {
-  const P& p;
-  SoftMaskRules<T> rules;
+// The images of a launch cut into tiles.
+struct Tiles {
+  int64_t height, width, columns, rows;
 
-  explicit Scene(const P& params) : p(params), rules{T(params.sigmainv), T(params.boxlen), params.knum} {}
+  template <class P>
+  explicit Tiles(const P& p)
+      : height(p.height),
+        width(p.width),
+        columns((p.width + kTile - 1) / kTile),
+        rows((p.height + kTile - 1) / kTile) {}
 
-  Triangle<T> triangle(int64_t image, int64_t face) const {
-    return gather_triangle(static_cast<const T*>(p.positions) + image * p.vertices * 4, p.face_indices + 3 * face);
-  }
-  MaskImage<T> image(int64_t i) const {
-    return {static_cast<const T*>(p.positions) + i * p.vertices * 4, p.face_indices, p.height, p.width, rules};
-  }
-  void bin(Bins& bins, const dibr_launch& launch) const {
-    bins.build(
-        launch, [&](int64_t image) { return faces_of(p, image); },
-        [&](int64_t image, int64_t face) {
-          const PixelBox box = mask_box(triangle(image, face), rules.boxlen, p.width, p.height);
-          return is_empty(box) ? kEmptyBox : pack_box(box, 1);
-        });
+  int64_t count() const { return columns * rows; }
+  TileArea area(int64_t tile) const {
+    const int64_t x = tile % columns * kTile, y = tile / columns * kTile;
+    return {x, y, std::min(x + kTile, width), std::min(y + kTile, height)};
   }
 };
 
-// One face's part in one pixel's mask.
-template <class T>
-struct Candidate {
-  int32_t slot;  // into the tile's faces
-  T probability;
-  T product_before;  // of (1 - p) over the candidates before this one
-  BoundaryPoint<T> point;
-};
-
-// Indices of the faces near a tile, ascending. The vector is the thread's own.
 template <class T, class P>
-const std::vector<int32_t>& faces_near(const Scene<T, P>& scene, const Bins& bins, int64_t image, int64_t tile) {
-  static thread_local std::vector<int32_t> faces;
-  faces.clear();
-  bins.for_each_face(image, tile, faces_of(scene.p, image), [&](int32_t face) {
-    faces.push_back(face);
-    return true;
-  });
-  return faces;
+MaskImage<T> image_of(const P& p, int64_t image) {
+  return {static_cast<const T*>(p.positions) + image * p.vertices * 4, p.face_indices, p.height, p.width,
+          SoftMaskRules<T>(p.sigmainv, p.boxlen, p.knum)};
 }
 
-template <class T>
-void mask_tile_of(const Scene<T, dibr_soft_mask_params>& scene, const Bins& bins, int64_t image, int64_t tile) {
-  const dibr_soft_mask_params& p = scene.p;
-  const TileArea area = bins.area(tile);
-  const int64_t first = (image * p.height + area.y0) * p.width + area.x0;
-  const std::vector<int32_t>& faces = faces_near(scene, bins, image, tile);
-  const MaskPixels<T, int32_t> pixels = {area, p.face_index + first, p.width, static_cast<T*>(p.mask) + first, p.width};
-  mask_tile(scene.image(image), pixels, faces.data(), int64_t(faces.size()));
+template <class P>
+MaskFaces faces_near(const P& p, Arena& arena) {
+  return MaskFaces(p.batch, p.vertices, p.faces, p.height, p.width, arena);
+}
+
+// Looks at one band of rows: checks face_index, and notes which cells have an uncovered pixel.
+template <class P, class UseRow>
+void scan_band(const P& p, const MaskFaces& near, int64_t image, int64_t band, LowestFault& fault,
+               const UseRow& use_row) {
+  static thread_local std::vector<int32_t> covering_of_thread;
+  std::vector<int32_t>& covering = covering_of_thread;
+  covering.assign(size_t(p.width), 0);
+  const int64_t y0 = band * MaskFaces::kCell, y1 = std::min(y0 + MaskFaces::kCell, p.height);
+  const int64_t first = (image * p.height + y0) * p.width;
+  // i is in [-1, faces) where neither i + 1 nor faces - 1 - i has its sign set.
+  const uint32_t last = uint32_t(p.faces - 1);
+  uint32_t signs = 0;
+  for (int64_t y = y0; y < y1; ++y) {
+    const int64_t pixel = (image * p.height + y) * p.width;
+    const int32_t* face_index = p.face_index + pixel;
+    int32_t* __restrict out = covering.data();
+    for (int64_t x = 0; x < p.width; ++x) {
+      const uint32_t i = uint32_t(face_index[x]);
+      signs |= (i + 1u) | (last - i);
+      out[x] |= face_index[x];
+    }
+    use_row(face_index, pixel);
+  }
+  if (int32_t(signs) < 0) fault.report(first);
+  near.note_uncovered(image, band, covering.data());
+}
+
+// Chooses the faces. use_row(face_index, pixel) sees every row of pixels besides, from its first one.
+template <class T, class P, class UseRow>
+dibr_status prepare(const char* op, const P& p, const dibr_launch& launch, const MaskFaces& near,
+                    const UseRow& use_row) {
+  if (const dibr_status status = check_face_ranges(op, p)) return status;
+  LowestFault bad_pixel, bad_vertex;
+  constexpr int64_t kBands = 4, kVertices = 4096;
+  const int64_t tasks = (near.bands() + kBands - 1) / kBands;
+  const int64_t vertices = p.batch * p.vertices, vertex_tasks = (vertices + kVertices - 1) / kVertices;
+  parallel_for(launch, p.batch * tasks + vertex_tasks, [&](int64_t i) {
+    if (i < p.batch * tasks) {
+      const int64_t begin = i % tasks * kBands, end = std::min(begin + kBands, near.bands());
+      for (int64_t band = begin; band < end; ++band) scan_band(p, near, i / tasks, band, bad_pixel, use_row);
+    } else {
+      const int64_t begin = (i - p.batch * tasks) * kVertices;
+      near.note_reach(static_cast<const T*>(p.positions), T(p.boxlen), begin, std::min(begin + kVertices, vertices));
+    }
+  });
+  near.choose(launch, p.face_indices, [&](int64_t image) { return faces_of(p, image); }, bad_vertex);
+  if (bad_vertex.found()) return check_faces(op, p, launch);
+  if (bad_pixel.found()) return check_face_index(op, p, launch);
+  return DIBR_OK;
 }
 
 template <class T>
 dibr_status forward(const dibr_soft_mask_params& p, const dibr_launch& launch) {
-  if (const dibr_status status = check_faces("soft_mask", p, launch)) return status;
-  if (const dibr_status status = check_face_ranges("soft_mask", p)) return status;
-  if (const dibr_status status = check_face_index("soft_mask", p, launch)) return status;
-  const Scene<T, dibr_soft_mask_params> scene(p);
   Arena arena(launch.workspace);
-  Bins bins(p.batch, p.faces, p.height, p.width, arena);
-  scene.bin(bins, launch);
-  parallel_for(launch, p.batch * bins.tiles(),
-               [&](int64_t i) { mask_tile_of<T>(scene, bins, i / bins.tiles(), i % bins.tiles()); });
+  const MaskFaces near = faces_near(p, arena);
+  T* mask = static_cast<T*>(p.mask);
+  const dibr_status status = prepare<T>("soft_mask", p, launch, near, [&](const int32_t* face_index, int64_t pixel) {
+    T* __restrict row = mask + pixel;
+    for (int64_t x = 0; x < p.width; ++x) row[x] = face_index[x] < 0 ? T(0) : T(1);
+  });
+  if (status != DIBR_OK) return status;
+  const Tiles tiles(p);
+  parallel_for(launch, p.batch * tiles.count(), [&](int64_t i) {
+    const int64_t image = i / tiles.count();
+    const TileArea area = tiles.area(i % tiles.count());
+    static thread_local FacesOfTile faces;
+    if (!near.of_tile(image, area, &faces)) return;
+    const int64_t first = (image * p.height + area.y0) * p.width + area.x0;
+    const MaskPixels<T, int32_t> pixels = {area, p.face_index + first, p.width, mask + first, p.width};
+    mask_tile(image_of<T>(p, image), pixels, faces.faces.data(), int64_t(faces.faces.size()), faces.cells);
+  });
   return DIBR_OK;
 }
 
-// Adds one pixel's gradient. With m = 1 - prod_j (1 - p_j):
-//     dm / d(d_k^2) = -sigmainv * p_k * prod_{j != k} (1 - p_j)
-// and the product without k is the one before it times the one after it: no division, so p_k = 1 is safe.
+// The pixels of a tile through which a gradient comes.
 template <class T>
-void add_pixel_gradient(const Scene<T, dibr_soft_mask_backward_params>& scene, const TileFaces<T>& faces, int64_t image,
-                        T px, T py, T grad_mask, std::vector<Candidate<T>>& candidates, T* sum) {
-  candidates.clear();
-  T product = T(1);
-  faces.for_each_candidate(px, py, scene.rules, [&](int32_t slot, T probability, const BoundaryPoint<T>& point) {
-    candidates.push_back({slot, probability, product, point});
-    product *= T(1) - probability;
-  });
-  const T* positions = static_cast<const T*>(scene.p.positions) + image * scene.p.vertices * 4;
-  T product_after = T(1);
-  for (auto c = candidates.rbegin(); c != candidates.rend(); ++c) {
-    const T grad_distance2 = -scene.rules.sigmainv * c->probability * (c->product_before * product_after) * grad_mask;
-    product_after *= T(1) - c->probability;
-    for (const int k : {c->point.a, c->point.b}) {
-      const int64_t vertex = scene.p.face_indices[3 * int64_t(faces.index(c->slot)) + k];
-      mask_vertex_gradient(faces.face(c->slot), c->point, k, positions[4 * vertex + 3], grad_distance2,
-                           sum + 4 * vertex);
+OpenPixels pulled_pixels(const dibr_soft_mask_backward_params& p, const TileArea& area, int64_t first) {
+  const T* grad_mask = static_cast<const T*>(p.grad_mask) + first;
+  OpenPixels open;
+  for (int64_t y = 0; y < area.y1 - area.y0; ++y) {
+    uint32_t bits = 0;
+    for (int64_t x = 0; x < area.x1 - area.x0; ++x) {
+      const int64_t i = y * p.width + x;
+      bits |= uint32_t((p.face_index[first + i] < 0) & (grad_mask[i] != T(0))) << x;
     }
+    open.rows[y] = bits;
   }
+  return open;
 }
 
 template <class T>
-void tile_gradient(const Scene<T, dibr_soft_mask_backward_params>& scene, const Bins& bins, int64_t image, int64_t tile,
-                   T* sum) {
-  static thread_local TileFaces<T> faces;
-  static thread_local std::vector<Candidate<T>> candidates;
-  const dibr_soft_mask_backward_params& p = scene.p;
-  const TileArea area = bins.area(tile);
-  bool loaded = false;
-  for (int64_t y = area.y0; y < area.y1; ++y) {
-    bool selected = false;
-    for (int64_t x = area.x0; x < area.x1; ++x) {
-      const int64_t pixel = (image * p.height + y) * p.width + x;
-      const T grad = static_cast<const T*>(p.grad_mask)[pixel];
-      if (p.face_index[pixel] >= 0 || grad == T(0)) continue;
-      if (!loaded) {
-        const std::vector<int32_t>& near = faces_near(scene, bins, image, tile);
-        faces.load(scene.image(image), near.data(), int64_t(near.size()));
-      }
-      if (faces.empty()) return;
-      if (!selected) faces.select_row(pixel_y<T>(y, p.height));
-      loaded = selected = true;
-      add_pixel_gradient(scene, faces, image, pixel_x<T>(x, p.width), pixel_y<T>(y, p.height), grad, candidates, sum);
-    }
-  }
-}
-
-template <class T>
-Scatter<T> position_scatter(const dibr_soft_mask_backward_params& p, const Bins& bins, Arena& arena) {
-  return Scatter<T>(p.batch, p.vertices * 4, bins.tiles(), p.batch * p.height * p.width * 4, arena);
+SparseScatter<T> position_scatter(const dibr_soft_mask_backward_params& p, Arena& arena) {
+  return SparseScatter<T>(p.batch, p.vertices, Tiles(p).count(), arena);
 }
 
 template <class T>
 dibr_status backward(const dibr_soft_mask_backward_params& p, const dibr_launch& launch) {
-  if (const dibr_status status = check_faces("soft_mask_backward", p, launch)) return status;
-  if (const dibr_status status = check_face_ranges("soft_mask_backward", p)) return status;
-  if (const dibr_status status = check_face_index("soft_mask_backward", p, launch)) return status;
-  const Scene<T, dibr_soft_mask_backward_params> scene(p);
   Arena arena(launch.workspace);
-  Bins bins(p.batch, p.faces, p.height, p.width, arena);
-  const Scatter<T> scatter = position_scatter<T>(p, bins, arena);
-  scene.bin(bins, launch);
+  const MaskFaces near = faces_near(p, arena);
+  const SparseScatter<T> scatter = position_scatter<T>(p, arena);
+  const dibr_status status = prepare<T>("soft_mask_backward", p, launch, near, [](const int32_t*, int64_t) {});
+  if (status != DIBR_OK) return status;
+  const Tiles tiles(p);
   scatter.run(launch, static_cast<T*>(p.grad_positions),
-              [&](int64_t image, int64_t tile, T* sum) { tile_gradient<T>(scene, bins, image, tile, sum); });
+              [&](int64_t image, int64_t tile, const TouchedVectors<T>& sums) {
+                static thread_local TileGradient<T> gradient_of_thread;
+                const TileArea area = tiles.area(tile);
+                static thread_local FacesOfTile faces;
+                if (!near.of_tile(image, area, &faces)) return;
+                const int64_t first = (image * p.height + area.y0) * p.width + area.x0;
+                OpenPixels open = pulled_pixels<T>(p, area, first);
+                open.keep(faces.cells);
+                if (!open.any()) return;
+                gradient_of_thread.add(image_of<T>(p, image), area, open, static_cast<const T*>(p.grad_mask) + first,
+                                       p.width, faces.faces.data(), int64_t(faces.faces.size()), sums);
+              });
   return DIBR_OK;
 }
 
 }  // namespace
 
 dibr_status soft_mask_workspace(const dibr_soft_mask_params& p, Arena& arena) {
-  Bins(p.batch, p.faces, p.height, p.width, arena);
+  faces_near(p, arena);
   return DIBR_OK;
 }
 dibr_status soft_mask(const dibr_soft_mask_params& p, const dibr_launch& launch) {
@@ -160,8 +170,8 @@ dibr_status soft_mask(const dibr_soft_mask_params& p, const dibr_launch& launch)
 }
 
 dibr_status soft_mask_backward_workspace(const dibr_soft_mask_backward_params& p, Arena& arena) {
-  const Bins bins(p.batch, p.faces, p.height, p.width, arena);
-  dispatch(p.dtype, [&](auto t) { position_scatter<decltype(t)>(p, bins, arena); });
+  faces_near(p, arena);
+  dispatch(p.dtype, [&](auto t) { position_scatter<decltype(t)>(p, arena); });
   return DIBR_OK;
 }
 dibr_status soft_mask_backward(const dibr_soft_mask_backward_params& p, const dibr_launch& launch) {

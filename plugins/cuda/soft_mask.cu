@@ -86,14 +86,15 @@ __device__ void for_each_staged(const P& p, const Bins& bins, const Tile& tile, 
 template <class T>
 __global__ void __launch_bounds__(kTilePixels) soft_mask_kernel(Bins bins, dibr_soft_mask_params p) {
   __shared__ StagedFace<T> staged[kStaged];
+  const SoftMaskRules<T> rules(p.sigmainv, p.boxlen, p.knum);
   for (int64_t index = blockIdx.x; index < bins.batch * bins.tiles(); index += gridDim.x) {
     const Tile tile = tile_at(bins, p, index);
     const MaskPixel<T> pixel(p, tile);
     T product = T(1);
     for_each_staged(p, bins, tile, pixel, staged, [&](const StagedFace<T>& s, bool takes) {
       if (!takes) return;
-      const T distance2 = nearest_boundary_point(s.face.x, s.face.y, pixel.px, pixel.py).distance2;
-      product *= T(1) - std::exp(-T(p.sigmainv) * distance2);
+      const T distance2 = nearest_boundary_point(s.face, pixel.px, pixel.py).distance2;
+      product *= T(1) - mask_probability(rules, distance2);
     });
     if (pixel.inside) static_cast<T*>(p.mask)[pixel.index] = pixel.open ? T(1) - product : T(1);
   }
@@ -123,6 +124,7 @@ template <class T, class Sink>
 __global__ void __launch_bounds__(kTilePixels)
     soft_mask_backward_kernel(Bins bins, dibr_soft_mask_backward_params p, Sink sink) {
   __shared__ StagedFace<T> staged[kStaged];
+  const SoftMaskRules<T> rules(p.sigmainv, p.boxlen, p.knum);
   for (int64_t index = blockIdx.x; index < bins.batch * bins.tiles(); index += gridDim.x) {
     const Tile tile = tile_at(bins, p, index);
     MaskPixel<T> pixel(p, tile);
@@ -131,19 +133,21 @@ __global__ void __launch_bounds__(kTilePixels)
     ProductWithout<T> product;
     for_each_staged(p, bins, tile, pixel, staged, [&](const StagedFace<T>& s, bool takes) {
       if (!takes) return;
-      const T distance2 = nearest_boundary_point(s.face.x, s.face.y, pixel.px, pixel.py).distance2;
-      product.include(T(1) - std::exp(-T(p.sigmainv) * distance2));
+      const T distance2 = nearest_boundary_point(s.face, pixel.px, pixel.py).distance2;
+      product.include(T(1) - mask_probability(rules, distance2));
     });
     for_each_staged(p, bins, tile, pixel, staged, [&](const StagedFace<T>& s, bool takes) {
       if (__ballot_sync(kFullWarp, takes) == 0) return;
       T gradient[3][4] = {};
       if (takes) {
-        const BoundaryPoint<T> point = nearest_boundary_point(s.face.x, s.face.y, pixel.px, pixel.py);
-        const T probability = std::exp(-T(p.sigmainv) * point.distance2);
-        const T grad_distance2 = -T(p.sigmainv) * probability * product(T(1) - probability) * grad_mask;
+        const BoundaryPoint<T> point = nearest_boundary_point(s.face, pixel.px, pixel.py);
+        const T probability = mask_probability(rules, point.distance2);
+        const T pull = T(2) * rules.sigmainv * probability * product(T(1) - probability) * grad_mask;
+        T shares[3];
+        point.shares(shares);
         for (int k = 0; k < 3; ++k) {
-          if (k != point.a && k != point.b) continue;
-          mask_vertex_gradient(s.face, point, k, s.w[k], grad_distance2, gradient[k]);
+          mask_vertex_gradient(pull * point.dx * shares[k], pull * point.dy * shares[k], s.face.x[k], s.face.y[k],
+                               s.w[k], gradient[k]);
         }
       }
       for (int k = 0; k < 3; ++k) {

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -369,6 +373,113 @@ def test_same_bits_in_every_run_and_for_every_number_of_threads(name, dtype):
     kernel.assert_same_bits_for_every_number_of_threads(run)
 
 
+def blobs(seed: int, height: int, width: int, dtype: type) -> tuple[Scene, np.ndarray, dict]:
+    """Faces from a pixel to the whole image, some beside it or behind the camera, and discs of a coverage that has
+    nothing to do with them; with face_index and options."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(40, 90))
+    centres = rng.uniform(-1.3, 1.3, (count, 1, 3)) * [1, 1, 0.5]
+    corners = centres + rng.normal(size=(count, 3, 3)) * 10.0 ** rng.uniform(-3, 0.3, (count, 1, 1))
+    positions = homogeneous(corners.reshape(1, -1, 3))
+    positions[..., 3] = np.where(rng.random(3 * count) < 0.02, -1.0, 1.0)
+    positions[..., :3] *= positions[..., 3:] * rng.choice([0.5, 1.0, 2.0], (1, 3 * count, 1))
+    positions[..., 3] *= rng.choice([0.5, 1.0, 2.0])
+    scene = Scene("blobs", positions, np.arange(3 * count, dtype=np.int32).reshape(-1, 3), height, width)
+    y, x = np.mgrid[:height, :width]
+    covered = np.zeros((height, width), bool)
+    for _ in range(int(rng.integers(0, 6))):
+        covered |= (x - rng.uniform(0, width)) ** 2 + (y - rng.uniform(0, height)) ** 2 < rng.uniform(0, width) ** 2 / 4
+    covered ^= rng.random((height, width)) < rng.choice([0.0, 0.01])
+    face_index = np.where(covered, 0, -1).astype(np.int32)[None]
+    options = {"sigmainv": float(rng.choice([30.0, 400.0])), "boxlen": float(rng.choice([0.0, 0.02, 0.2]))}
+    return scene.rounded_to(dtype), face_index, options | {"knum": int(rng.choice([2, 7, 30]))}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (3, 200), (31, 33), (32, 32), (64, 96), (65, 37), (100, 7), (70, 131)]
+)
+def test_any_coverage_and_size_of_image_and_faces(height, width, dtype):
+    """Crosses the borders of what the search for faces is divided into, whatever that is, also with the knum cut."""
+    for seed in range(3):
+        scene, face_index, options = blobs(100 * height + width + seed, height, width, dtype)
+        wide = tensor(scene.positions.astype(np.float64)).requires_grad_()
+        expected = oracle_mask(scene, face_index, wide, BORDER_TOLERANCE[np.dtype(dtype)], **options)
+        positions = tensor(scene.positions).requires_grad_()
+        actual = kernel.soft_mask(scene, tensor(face_index), positions=positions, **options)
+        error = np.abs(actual.detach().numpy() - expected.mask.detach().numpy())[~expected.ambiguous].max(initial=0.0)
+        assert error <= compare.VALUE_TOLERANCE[np.dtype(dtype)]
+        left_out = expected.ambiguous | expected.creased
+        assert left_out.mean() <= 2e-2
+        weights = np.random.default_rng(seed).uniform(0.5, 1.5, face_index.shape) * ~left_out
+        reference = np.nan_to_num(torch.autograd.grad(expected.mask, wide, tensor(weights))[0].numpy(), nan=0.0)
+        gradient = torch.autograd.grad(actual, positions, tensor(weights.astype(dtype)))[0].numpy()
+        # Of a face much smaller than its distance, float32 does not always know which edge is nearest.
+        allowed = {np.float32: 1e-3, np.float64: compare.VALUE_TOLERANCE[np.dtype(np.float64)]}[dtype]
+        assert np.abs(gradient - reference).max() <= allowed * max(np.abs(reference).max(), 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_probability_is_that_of_the_exponential_function_over_its_whole_range(dtype):
+    """A thousand images of one pixel, each with an edge at another distance: the gradient is 2 s p d without loss where
+    the mask itself, 1 - (1 - p), has lost p. Rounding of s d^2 weighs as much as the exponent; below the least normal
+    number p is 0."""
+    least = torch.finfo(dtype).tiny
+    distances = torch.linspace(0, (1.02 * -np.log(least)) ** 0.5, 1000, dtype=dtype)
+    positions = torch.zeros(len(distances), 3, 4, dtype=dtype)
+    positions[:, :, 0] = distances[:, None] + torch.tensor([0.0, 5.0, 0.0], dtype=dtype)
+    positions[:, :, 1] = torch.tensor([-50.0, 0.0, 50.0], dtype=dtype)
+    positions[:, :, 3] = 1
+    positions.requires_grad_()
+    background = torch.full((len(distances), 1, 1), -1, dtype=torch.int32)
+    mask = ops.soft_mask(positions, torch.tensor([[0, 1, 2]]), background, sigmainv=1.0, boxlen=100.0)
+    (gradient,) = torch.autograd.grad(mask.sum(), positions)
+    actual = -gradient[:, :, 0].sum(1).double().numpy()
+    wide = distances.double().numpy()
+    expected = 2 * wide * np.exp(-(wide**2))
+    normal = expected >= 4 * least * wide
+    allowed = (8 + 4 * wide**2) * torch.finfo(dtype).eps * expected
+    assert (np.abs(actual - expected) <= allowed)[normal].all()
+    assert (np.abs(actual[~normal]) <= 8 * least * wide[~normal]).all()
+    assert (actual[wide**2 > -np.log(least / 2)] == 0).all()
+    assert normal.sum() > 900
+    torch.testing.assert_close(mask.detach().double().flatten(), tensor(np.exp(-(wide**2))), rtol=0, atol=2e-7)
+
+
+def print_bits() -> None:
+    """A hash of masks and gradients in both dtypes."""
+    total = hashlib.sha256()
+    for dtype in DTYPES:
+        for seed in range(4):
+            scene, face_index, options = blobs(seed, 65, 77, dtype)
+            positions = tensor(scene.positions).requires_grad_()
+            mask = kernel.soft_mask(scene, tensor(face_index), positions=positions, **options)
+            for output in (mask.detach(), torch.autograd.grad(mask.square().sum(), positions)[0]):
+                total.update(output.numpy().tobytes())
+    print(total.hexdigest())
+
+
+def test_every_instruction_set_gives_the_same_bits():
+    """Those that this machine has; `baseline` and another one on any x86 of the last ten years."""
+    path = os.pathsep.join(path for path in sys.path if path)
+    hashes = {}
+    for level in ("baseline", "avx2", "avx512"):
+        done = subprocess.run(
+            [sys.executable, __file__],
+            env=dict(os.environ, DIBR_CPU_LEVEL=level, PYTHONPATH=path, OMP_NUM_THREADS="1"),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        if done.returncode != 0:
+            assert "and on this machine" in done.stderr, done.stderr
+            continue
+        hashes[level] = done.stdout
+    assert "baseline" in hashes
+    assert len(set(hashes.values())) == 1, hashes
+
+
 def test_a_second_derivative_is_refused_by_name():
     mask, positions = mask_of([[0.5, -2, 0], [3, 0, 0], [0.5, 2, 0]], sigmainv=1.0, boxlen=1.0)
     (gradient,) = torch.autograd.grad(mask.square().sum(), positions, create_graph=True)
@@ -382,3 +493,7 @@ def test_memory_grows_neither_with_pixels_times_faces_nor_with_pixels_times_knum
     megabytes = memory.peak_of("soft_mask", faces=20480, size=256, knum=4096, boxlen=0.15)
     print(f"soft_mask forward and backward, 20,480 faces at 256x256, knum 4096: {megabytes:.0f} MiB above the inputs")
     assert megabytes < 32
+
+
+if __name__ == "__main__":
+    print_bits()

@@ -74,6 +74,7 @@ struct Limits<counting::Counted> {
   static constexpr counting::Counted max_coordinate{Limits<float>::max_coordinate};
   static constexpr double min_determinant = Limits<float>::min_determinant;
   static constexpr counting::Counted max_depth{Limits<float>::max_depth};
+  static constexpr counting::Counted min_length2{Limits<float>::min_length2};
 };
 template <>
 struct ComputeOf<counting::Counted> {
