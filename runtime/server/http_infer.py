@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .batching import Arrays
 from .http_body import IN_THREAD
 from .service import InferRequest, timeout_of
-from .tensors import datatype_of, from_bytes, from_numbers, invalid, quoted, to_bytes, to_numbers
+from .tensors import datatype_of, from_bytes, from_numbers, invalid, quoted, to_numbers, view_of
 
 HEADER_LENGTH = "inference-header-content-length"
 _MOST_TENSORS = 64
@@ -142,13 +142,14 @@ def _flag(parameters: Mapping[str, Any], name: str) -> bool:
 
 def answer(asked: HttpInfer, name: str, version: str, outputs: Arrays) -> tuple[bytes, int | None]:
     """The body, and the length of its JSON where raw tensors follow it."""
-    described, raw = [], []
+    described: list[dict[str, Any]] = []
+    raw: list[memoryview] = []
     for output, array in outputs.items():
         tensor: dict[str, Any] = {
             "name": output, "datatype": datatype_of(array.dtype), "shape": list(array.shape),
         }  # fmt: skip
         if asked.binary.get(output, asked.all_binary):
-            raw.append(to_bytes(array))
+            raw.append(view_of(array))
             tensor["parameters"] = {"binary_data_size": len(raw[-1])}
         else:
             tensor["data"] = to_numbers(output, array)

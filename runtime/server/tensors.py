@@ -104,9 +104,9 @@ def _holds(dtype: np.dtype, values: np.ndarray) -> bool:
     return bool((~np.isfinite(values) | (np.abs(values.astype(np.float64)) <= np.finfo(dtype).max)).all())
 
 
-def to_bytes(array: np.ndarray) -> bytes:
-    """Little-endian, C order."""
-    return np.ascontiguousarray(array).tobytes()
+def view_of(array: np.ndarray) -> memoryview:
+    """Its bytes, little-endian, in C order."""
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def to_numbers(name: str, array: np.ndarray) -> list[Any]:
