@@ -249,9 +249,9 @@ def load(bundle: Path, requests: int) -> list[str]:
         lines.append(f"| {name} | {throughput:.2f} | {p50:.1f} | {p99:.1f} |")
     lines += [
         "",
-        f"The mean latency is {CLIENTS} divided by the throughput, whatever the service does. On a CPU and with one thread, a "
-        "batch of 8 takes as long as eight images, so that batching gains nothing here: it is for devices that are not "
-        "full with one image. Clients and service share this machine's cores.",
+        f"The mean latency is {CLIENTS} divided by the throughput, whatever the service does. On a CPU and with one "
+        "thread, a batch of 8 takes as long as eight images, so that batching gains nothing here: it is for devices "
+        "that are not full with one image. Clients and service share this machine's cores.",
         "",
     ]
     return lines
@@ -295,7 +295,8 @@ def start(bundle: Path) -> list[str]:
     return [
         "### Cold start and size",
         "",
-        f"`dibr serve`, with a model of 60 MB, answers {statistics.median(seconds):.1f} s after its start (of three).",
+        f"`dibr serve`, with a model of 60 MB, answers {statistics.median(seconds):.1f} s after its start (median of three "
+        "starts).",
         "",
     ]
 

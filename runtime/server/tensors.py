@@ -106,7 +106,7 @@ def _holds(dtype: np.dtype, values: np.ndarray) -> bool:
 
 def view_of(array: np.ndarray) -> memoryview:
     """Its bytes, little-endian, in C order."""
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def to_numbers(name: str, array: np.ndarray) -> list[Any]:
