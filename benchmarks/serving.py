@@ -295,8 +295,8 @@ def start(bundle: Path) -> list[str]:
     return [
         "### Cold start and size",
         "",
-        f"`dibr serve`, with a model of 60 MB, answers {statistics.median(seconds):.1f} s after its start (median of three "
-        "starts).",
+        f"`dibr serve`, with a model of 60 MB, answers {statistics.median(seconds):.1f} s after its start (median of "
+        "three starts).",
         "",
     ]
 
