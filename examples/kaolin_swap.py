@@ -3,8 +3,8 @@
     python examples/kaolin_swap.py
     python examples/kaolin_swap.py --kaolin    # where NVIDIA Kaolin and a GPU are installed
 
-Below the import everything is written for ``kaolin.render.mesh``: a sphere's vertices and texture are fitted to views of
-an ellipsoid, as kaolin's DIB-R tutorial does it. It prints the losses before and after.
+Below the import everything is written for ``kaolin.render.mesh``: a sphere's vertices and texture are fitted to views
+of an ellipsoid, as kaolin's DIB-R tutorial does it. It prints the losses before and after.
 """
 
 from __future__ import annotations
