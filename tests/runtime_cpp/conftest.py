@@ -55,9 +55,19 @@ def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def image_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained image-to-mesh network, as `dibr export --checkpoint` packs a trained one, in a zip file."""
+    """An untrained image-to-mesh network that takes photos as numbers, in a zip file."""
     torch.manual_seed(0)
     network = ImageToMesh(ModelConfig(image_size=SIZE, subdivisions=2, texture_size=32, channels=8, features=16))
     example = (torch.rand(1, 3, SIZE, SIZE), torch.eye(4).unsqueeze(0))
     path = tmp_path_factory.mktemp("image_bundle") / "bundle.zip"
     return to_bundle(ImageToMeshRenderer(network, 48, 64), example, path)
+
+
+@pytest.fixture(scope="session")
+def photo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network as `dibr export --checkpoint` packs it: photos as bytes, and the graph that makes them fit."""
+    torch.manual_seed(0)
+    network = ImageToMesh(ModelConfig(image_size=SIZE, subdivisions=2, texture_size=32, channels=8, features=16))
+    example = (torch.rand(1, 3, SIZE, SIZE), torch.eye(4).unsqueeze(0))
+    path = tmp_path_factory.mktemp("photo_bundle") / "bundle"
+    return to_bundle(ImageToMeshRenderer(network, 48, 64), example, path, photo_input="image")

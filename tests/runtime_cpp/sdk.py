@@ -64,7 +64,7 @@ def programs(prefix: Path) -> Path:
     folder = ROOT / "build" / "sdk-programs"
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
-        for source in (HERE / "run_bundle.cpp", HERE / "read_image.cpp"):
+        for source in (HERE / name for name in ("preprocess.cpp", "read_image.cpp", "run_bundle.cpp")):
             program = folder / source.stem
             newest = max(path.stat().st_mtime for path in (source, *(prefix / "include" / "dibr").iterdir()))
             if not program.exists() or program.stat().st_mtime < newest:

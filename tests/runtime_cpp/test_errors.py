@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from runtime_bundles import manifest_of, tensors
 
 from dibr_deploy.errors import DibrError
@@ -84,6 +85,7 @@ BUNDLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a path": (edited(lambda m: m["files"].update({"../x": m["files"][MODEL_FILE]})), "files"),
     "a model that is not listed": (edited(lambda m: m.update(model="other.onnx")), "files does not list other.onnx"),
     "no such type": (edited(lambda m: m["inputs"][0].update(dtype="float128")), "inputs.0.dtype"),
+    "an unlisted preprocess": (edited(lambda m: m.update(preprocess="x.onnx")), "files does not list x.onnx"),
     "a short hash": (edited(lambda m: m["files"][MODEL_FILE].update(sha256="0" * 63)), f"files.{MODEL_FILE}.sha256"),
     "another input": (edited(rename_input), "are not those that its manifest names"),
     "another size": (edited(lambda m: m["outputs"][0]["shape"].append(1)), "are not those that its manifest names"),
@@ -179,6 +181,14 @@ def test_a_model_with_newer_ops_inside(model: Path, programs: Path, tmp_path: Pa
     status, said = refusal(programs, bundle)
     assert status == REFUSED
     assert "uses version 7 of the ai.dibr ops" in said
+
+
+def test_a_model_that_does_not_preprocess(model: Path, programs: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (3, 4)).save(tmp_path / "image.png")
+    command = [programs / "preprocess", model, tmp_path / "image.png", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, env=sdk.with_onnxruntime(), timeout=300)
+    assert done.returncode == 3
+    assert done.stdout.startswith(f"{ABSENT} model {model} is no bundle that says how pictures become its input")
 
 
 def test_nothing_is_there(programs: Path) -> None:

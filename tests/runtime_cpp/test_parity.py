@@ -13,7 +13,7 @@ from PIL import Image
 from runtime_bundles import write_model_bundle
 
 from dibr_deploy.runtime import Session, images, mesh_file
-from dibr_deploy.runtime.render import turntable
+from dibr_deploy.runtime.render import Predictor, turntable
 from runtime_cpp import sdk
 
 
@@ -138,8 +138,23 @@ def test_images(size: int, programs: Path, tmp_path: Path) -> None:
     assert not different
 
 
-def test_render_image(image_bundle: Path, examples: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["rgb.png", "rgba.png", "grey.png", "transparent_palette.png", "turned_6.jpg"])
+def test_preprocessing(name: str, photo_bundle: Path, programs: Path, tmp_path: Path) -> None:
+    """The bundle's own graph makes the same input of an image file here and there."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    [path] = [path for path in pictures(folder) if path.name == name]
+    printed = sdk.run([programs / "preprocess", photo_bundle, path, tmp_path / "out"], sdk.with_onnxruntime())
+    with Session(photo_bundle, "cpu") as session:
+        [(input_name, expected)] = session.preprocess(images.read_pixels(path)).items()
+    assert printed.split() == ["1", input_name, str(expected.dtype), *map(str, expected.shape)]
+    assert (tmp_path / "out").read_bytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["image_bundle", "photo_bundle"])
+def test_render_image(kind: str, request: pytest.FixtureRequest, examples: Path, tmp_path: Path) -> None:
     """The example writes what `dibr render` writes of the same photo and model."""
+    image_bundle = request.getfixturevalue(kind)
     photo = tmp_path / "photo.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (91, 40, 3), np.uint8)).save(photo)
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
@@ -148,12 +163,12 @@ def test_render_image(image_bundle: Path, examples: Path, tmp_path: Path) -> Non
     sdk.run([examples / "render_image", image_bundle, photo, ours, "cpu"], sdk.with_onnxruntime())
     assert sorted(path.name for path in ours.iterdir()) == ["input.png", "mask.png", "mesh.glb", "prediction.png"]
 
-    session = Session(image_bundle, "cpu")
-    image = images.load_square(photo, 32)[None]
-    prediction = session.run(image, np.eye(4, dtype=np.float32)[None])
+    predictor = Predictor(Session(image_bundle, "cpu"))
+    image = predictor.photo(images.read_pixels(photo))
+    prediction = predictor.session.run(**predictor.feed(image, np.eye(4)))
     [view] = turntable(prediction["vertices"][0], (48, 64), 1, 0.0, 0.35, 0.7)
-    seen = session.run(image, view[None])
-    images.write_png(theirs / "input.png", image[0].transpose(1, 2, 0))
+    seen = predictor.session.run(**predictor.feed(image, view))
+    images.write_png(theirs / "input.png", predictor.shown(image))
     images.write_png(theirs / "prediction.png", seen["image"][0])
     images.write_png(theirs / "mask.png", seen["mask"][0])
     assert np.array_equal(pixels(ours / "input.png"), pixels(theirs / "input.png"))

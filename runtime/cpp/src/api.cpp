@@ -115,6 +115,31 @@ dibr_runtime_status dibr_session_run(const dibr_session* session, const dibr_ten
   });
 }
 
+int32_t dibr_session_can_preprocess(const dibr_session* session) {
+  return session != nullptr && session->can_preprocess() ? 1 : 0;
+}
+
+dibr_runtime_status dibr_session_preprocess(const dibr_session* session, const uint8_t* pixels, int64_t height,
+                                            int64_t width, int64_t channels, dibr_result** result) {
+  return guarded([&] {
+    Backend& preprocessor = expect_given(session, "session").preprocessor();
+    dibr_result*& target = expect_given(result, "result");
+    expect_given(pixels, "pixels");
+    if (height < 1 || width < 1 || (channels != 3 && channels != 4)) {
+      fail(DIBR_RUNTIME_INVALID_ARGUMENT, "pixels must be [height, width, 3] or [height, width, 4], got [", height,
+           ", ", width, ", ", channels, "]");
+    }
+    const int64_t shape[] = {height, width, channels};
+    dibr_tensor tensor{};
+    tensor.element = DIBR_ELEMENT_UINT8;
+    tensor.rank = 3;
+    tensor.shape = shape;
+    tensor.data = pixels;
+    tensor.bytes = tensor_bytes("pixels", *element_type(DIBR_ELEMENT_UINT8), shape, 3);
+    target = preprocessor.run(checked_inputs(preprocessor.inputs, &tensor, 1)).release();
+  });
+}
+
 size_t dibr_result_count(const dibr_result* result) { return result != nullptr ? result->tensors.size() : 0; }
 
 dibr_runtime_status dibr_result_tensor(const dibr_result* result, size_t index, dibr_tensor* tensor) {
@@ -134,6 +159,25 @@ dibr_runtime_status dibr_bundle_check(const char* path) {
   return guarded([&] {
     const Bundle bundle(path_of(path));
     for (const auto& [name, entry] : bundle.manifest().files) bundle.read(name);
+  });
+}
+
+dibr_runtime_status dibr_image_read(const char* path, dibr_result** result) {
+  return guarded([&] {
+    const std::string file = path_of(path);
+    dibr_result*& target = expect_given(result, "result");
+    const std::string what = "image " + file;
+    Picture picture = decode_image(InputFile(file, what).read_all(), what);
+    if (!picture.has_transparency) {
+      const std::size_t count = picture.pixels.size() / 4;
+      for (std::size_t i = 0; i < count; ++i) std::memmove(&picture.pixels[3 * i], &picture.pixels[4 * i], 3);
+      picture.pixels.resize(3 * count);
+      picture.channels = 3;
+    }
+    auto read = std::make_unique<HostResult>();
+    read->add("pixels", DIBR_ELEMENT_UINT8, {picture.height, picture.width, picture.channels},
+              std::move(picture.pixels));
+    target = read.release();
   });
 }
 

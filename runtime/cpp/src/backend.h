@@ -1,6 +1,7 @@
 // What every way to run a model offers: dibr_session checks the inputs and hands them to one of these.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,6 +16,19 @@ struct dibr_result {
 };
 
 namespace dibr::runtime {
+
+// A result with memory of its own.
+struct HostResult : dibr_result {
+  void add(const std::string& name, dibr_element element, std::vector<std::int64_t> shape, Bytes content);
+
+ private:
+  struct Tensor {
+    std::string name;
+    std::vector<std::int64_t> shape;
+    Bytes content;
+  };
+  std::deque<Tensor> owned_;
+};
 
 // An opened model. Several threads may run it at the same time; nobody destroys it while it runs.
 class Backend {

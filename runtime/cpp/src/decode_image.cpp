@@ -106,6 +106,8 @@ void decode_png(PngReader& reader) {
     decoded.picture.width = width;
     decoded.picture.height = height;
     decoded.picture.channels = 4;
+    const bool has_alpha = (png_get_color_type(png, info) & PNG_COLOR_MASK_ALPHA) != 0;
+    decoded.picture.has_transparency = has_alpha || png_get_valid(png, info, PNG_INFO_tRNS) != 0;
     png_set_expand(png);    // palettes, 1 to 4 bits, and a transparent colour as alpha
     png_set_strip_16(png);  // the higher byte
     png_set_gray_to_rgb(png);
@@ -209,7 +211,7 @@ Picture upright(Picture picture, int orientation) {
   if (orientation == 1) return picture;
   const bool swaps = orientation >= 5;
   const std::int64_t height = swaps ? picture.width : picture.height, width = swaps ? picture.height : picture.width;
-  Picture turned{height, width, 4, Bytes(picture.pixels.size())};
+  Picture turned{height, width, 4, Bytes(picture.pixels.size()), picture.has_transparency};
   for (std::int64_t row = 0; row < height; ++row) {
     for (std::int64_t column = 0; column < width; ++column) {
       // Where EXIF's rows and columns begin, seen from the upright picture.

@@ -12,6 +12,7 @@ namespace dibr::runtime {
 struct Picture {
   std::int64_t height = 0, width = 0, channels = 0;
   Bytes pixels;  // [height, width, channels]
+  bool has_transparency = false;
 };
 
 // A PNG or JPEG as RGBA, turned upright as its EXIF data says. what: names the file in errors.

@@ -227,7 +227,7 @@ Engine engine(const Json& value, const std::string& place) {
 Manifest manifest(const Json& value) {
   const Object object(value, "",
                       {"format_version", "schema_version", "opset", "onnxruntime_api", "producer", "model", "inputs",
-                       "outputs", "files", "engines", "sample"});
+                       "outputs", "files", "engines", "sample", "preprocess", "renderer"});
   if (object.has("format_version")) {
     integer(object.member("format_version"), "format_version", format_version, format_version);
   }
@@ -255,15 +255,21 @@ Manifest manifest(const Json& value) {
     for_each(object.member("engines"), "engines", largest_manifest,
              [&](const Json& element, const std::string& at) { result.engines.push_back(engine(element, at)); });
   }
-  if (object.has("sample") && !object.member("sample").is_null()) {
-    result.sample = file_name(object.member("sample"), "sample");
-  }
+  const auto optional_file = [&](const char* field) -> std::optional<std::string> {
+    if (!object.has(field) || object.member(field).is_null()) return std::nullopt;
+    return file_name(object.member(field), field);
+  };
+  result.sample = optional_file("sample");
+  result.preprocess = optional_file("preprocess");
+  result.renderer = optional_file("renderer");
   const auto expect_listed = [&](const std::string& file) {
     if (result.files.count(file) == 0) refuse("", "files does not list " + file);
   };
   expect_listed(result.model);
   for (const Engine& entry : result.engines) expect_listed(entry.file);
-  if (result.sample) expect_listed(*result.sample);
+  for (const auto& file : {result.sample, result.preprocess, result.renderer}) {
+    if (file) expect_listed(*file);
+  }
   if (result.files.count(manifest_file) > 0) refuse("", sentence("files lists ", manifest_file, " itself"));
   return result;
 }

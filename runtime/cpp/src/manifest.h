@@ -42,6 +42,10 @@ struct Manifest {
   std::map<std::string, FileEntry> files;
   std::vector<Engine> engines;
   std::optional<std::string> sample;
+  // ONNX graph from pixels, uint8 [height, width, 3 or 4] of any size, to an input of the model.
+  std::optional<std::string> preprocess;
+  // ONNX graph that renders a prediction.
+  std::optional<std::string> renderer;
 };
 
 // what: names the bundle in errors. Fails with REFUSED where it is too large, of another format version, no JSON, or a

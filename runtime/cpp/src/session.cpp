@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "failure.h"
@@ -86,7 +87,8 @@ struct Opening {
 }  // namespace
 }  // namespace dibr::runtime
 
-dibr_session::dibr_session(const std::string& path, const dibr::runtime::Options& options) {
+dibr_session::dibr_session(const std::string& path, const dibr::runtime::Options& options)
+    : path_(path), options_(options) {
   namespace runtime = dibr::runtime;
   runtime::Opening opening{path, options, std::nullopt, std::nullopt};
   if (runtime::is_bundle(path)) opening.bundle.emplace(path);
@@ -108,6 +110,34 @@ dibr_session::dibr_session(const std::string& path, const dibr::runtime::Options
     provider = options.provider == "auto" ? "cpu" : options.provider;
     backend = opening.open(provider);
   }
+  if (opening.bundle && opening.bundle->manifest().preprocess) {
+    const std::string& file = *opening.bundle->manifest().preprocess;
+    runtime::OnnxModel& graph = preprocess_model_.emplace();
+    graph.path = path + "/" + file;
+    graph.content = opening.bundle->read(file);
+  }
   input_axes = runtime::axes_of(backend->inputs);
   output_axes = runtime::axes_of(backend->outputs);
+}
+
+dibr::runtime::Backend& dibr_session::preprocessor() const {
+  namespace runtime = dibr::runtime;
+  if (!preprocess_model_) {
+    runtime::fail(DIBR_RUNTIME_ABSENT, "model ", path_,
+                  " is no bundle that says how pictures become its input: give it its inputs themselves");
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (preprocessor_ == nullptr) {
+    std::unique_ptr<runtime::Backend> opened = runtime::open_onnxruntime(*preprocess_model_, "cpu", options_);
+    const auto is_input = [&](const runtime::TensorSpec& spec) { return spec.name == opened->outputs[0].name; };
+    const bool fits = opened->inputs.size() == 1 && opened->inputs[0].type->element == DIBR_ELEMENT_UINT8 &&
+                      opened->inputs[0].shape.size() == 3 && opened->outputs.size() == 1 &&
+                      std::any_of(backend->inputs.begin(), backend->inputs.end(), is_input);
+    if (!fits) {
+      runtime::fail(DIBR_RUNTIME_REFUSED, "model ", preprocess_model_->path,
+                    " is no graph from uint8 pixels [height, width, channels] to an input of the bundle's model");
+    }
+    preprocessor_ = std::move(opened);
+  }
+  return *preprocessor_;
 }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,17 @@ struct dibr_session {
 
   std::string provider, notes;
   std::unique_ptr<dibr::runtime::Backend> backend;
+  bool can_preprocess() const { return preprocess_model_.has_value(); }
+  // The bundle's graph from pixels to an input, opened at the first call. Fails with ABSENT where it has none.
+  dibr::runtime::Backend& preprocessor() const;
+
   // Pointers into backend->inputs and outputs, for dibr_tensor_info.
   std::vector<std::vector<const char*>> input_axes, output_axes;
+
+ private:
+  std::string path_;
+  dibr::runtime::Options options_;
+  std::optional<dibr::runtime::OnnxModel> preprocess_model_;
+  mutable std::mutex mutex_;
+  mutable std::unique_ptr<dibr::runtime::Backend> preprocessor_;
 };

@@ -247,10 +247,10 @@ struct EngineTensor {
   bool on_host = false;             // TensorRT reads or writes its values in host memory: it is a shape
 };
 
-struct HostResult : dibr_result {
-  std::vector<std::string> names;
-  std::vector<std::vector<std::int64_t>> shapes;
-  std::vector<Bytes> contents;
+// An output as it is computed.
+struct Output {
+  std::vector<std::int64_t> shape;
+  Bytes content;
 };
 
 // An execution context with a stream and buffers of its own.
@@ -406,11 +406,9 @@ class TensorRtBackend : public Backend {
       if (!execution.setTensorAddress(input.name.c_str(), address)) Listener::fail_to("take input " + input.name);
     }
     if (execution.inferShapes(0, nullptr) != 0) Listener::fail_to("take the inputs' shapes");
-    auto result = std::make_unique<HostResult>();
-    place_outputs(context, *result);
+    std::vector<Output> computed = place_outputs(context);
     if (!execution.enqueueV3(context.stream)) Listener::fail_to("run the engine");
-    take_outputs(context, *result);
-    return result;
+    return take_outputs(context, computed);
   }
 
   template <class TensorOf>
@@ -436,7 +434,8 @@ class TensorRtBackend : public Backend {
     }
   }
 
-  void place_outputs(Context& context, HostResult& result) {
+  std::vector<Output> place_outputs(Context& context) {
+    std::vector<Output> placed;
     for (std::size_t i = 0; i < engine_outputs_.size(); ++i) {
       const EngineTensor& output = engine_outputs_[i];
       const std::vector<std::int64_t> shape = sizes_of(context.execution->getTensorShape(output.name.c_str()));
@@ -456,15 +455,15 @@ class TensorRtBackend : public Backend {
       if (!context.execution->setTensorAddress(output.name.c_str(), address)) {
         Listener::fail_to("take output " + output.name);
       }
-      result.shapes.push_back(shape);
-      result.contents.emplace_back(bytes);
+      placed.push_back({shape, Bytes(bytes)});
     }
+    return placed;
   }
 
   // Copies the outputs to the host and orders them as the model has them.
-  void take_outputs(Context& context, HostResult& result) {
+  std::unique_ptr<dibr_result> take_outputs(Context& context, std::vector<Output>& computed) {
     for (std::size_t i = 0; i < engine_outputs_.size(); ++i) {
-      Bytes& content = result.contents[i];
+      Bytes& content = computed[i].content;
       if (!engine_outputs_[i].on_host && !content.empty()) {
         const CUdeviceptr memory = context.outputs[i].at_least(content.size());
         device_.copy_to_host(content.data(), memory, content.size(), context.stream);
@@ -472,25 +471,19 @@ class TensorRtBackend : public Backend {
     }
     device_.synchronize(context.stream);
     for (std::size_t i = 0; i < engine_outputs_.size(); ++i) {
-      Bytes& content = result.contents[i];
+      Bytes& content = computed[i].content;
       if (engine_outputs_[i].on_host && !content.empty()) {
         std::memcpy(content.data(), context.host_values[engine_inputs_.size() + i].data(), content.size());
       }
     }
-    for (const TensorSpec& spec : outputs) result.names.push_back(spec.name);
-    for (std::size_t place = 0; place < outputs.size(); ++place) {
+    auto result = std::make_unique<HostResult>();
+    for (const TensorSpec& spec : outputs) {
       const auto found = std::find_if(engine_outputs_.begin(), engine_outputs_.end(),
-                                      [&](const EngineTensor& output) { return output.name == outputs[place].name; });
-      const auto i = static_cast<std::size_t>(found - engine_outputs_.begin());
-      dibr_tensor tensor{};
-      tensor.name = result.names[place].c_str();
-      tensor.element = found->type->element;
-      tensor.rank = static_cast<std::int32_t>(result.shapes[i].size());
-      tensor.shape = result.shapes[i].data();
-      tensor.data = result.contents[i].data();
-      tensor.bytes = result.contents[i].size();
-      result.tensors.push_back(tensor);
+                                      [&](const EngineTensor& output) { return output.name == spec.name; });
+      Output& output = computed[static_cast<std::size_t>(found - engine_outputs_.begin())];
+      result->add(spec.name, spec.type->element, std::move(output.shape), std::move(output.content));
     }
+    return result;
   }
 
   CudaDevice device_;

@@ -3,6 +3,7 @@
 #include <limits>
 #include <map>
 
+#include "backend.h"
 #include "failure.h"
 
 namespace dibr::runtime {
@@ -126,6 +127,18 @@ std::size_t tensor_bytes(const std::string& what, const ElementType& type, const
     bytes *= size;
   }
   return is_empty ? 0 : static_cast<std::size_t>(bytes);
+}
+
+void HostResult::add(const std::string& name, dibr_element element, std::vector<std::int64_t> shape, Bytes content) {
+  const Tensor& kept = owned_.emplace_back(Tensor{name, std::move(shape), std::move(content)});
+  dibr_tensor tensor{};
+  tensor.name = kept.name.c_str();
+  tensor.element = element;
+  tensor.rank = static_cast<std::int32_t>(kept.shape.size());
+  tensor.shape = kept.shape.data();
+  tensor.data = kept.content.data();
+  tensor.bytes = kept.content.size();
+  tensors.push_back(tensor);
 }
 
 }  // namespace dibr::runtime

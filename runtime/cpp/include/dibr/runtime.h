@@ -132,6 +132,15 @@ typedef struct dibr_tensor {
 DIBR_RUNTIME_API dibr_runtime_status dibr_session_run(const dibr_session* session, const dibr_tensor* inputs,
                                                       size_t count, dibr_result** result);
 
+/* Whether the model is a bundle that says how pictures become its input: 1 or 0. */
+DIBR_RUNTIME_API int32_t dibr_session_can_preprocess(const dibr_session* session);
+/* A picture of any size as the model's input, by the bundle's own graph: the same bytes in every language. The result
+ * has that one input, by its name, with a batch of one. pixels: uint8 [height, width, channels], row 0 at the top;
+ * channels is 3 (RGB) or 4 (with transparency that is not premultiplied). */
+DIBR_RUNTIME_API dibr_runtime_status dibr_session_preprocess(const dibr_session* session, const uint8_t* pixels,
+                                                             int64_t height, int64_t width, int64_t channels,
+                                                             dibr_result** result);
+
 /* The outputs of a run, in the model's order. */
 DIBR_RUNTIME_API size_t dibr_result_count(const dibr_result* result);
 /* An output; the result owns what it points to. */
@@ -143,6 +152,10 @@ DIBR_RUNTIME_API void dibr_result_free(dibr_result* result);
 DIBR_RUNTIME_API dibr_runtime_status dibr_bundle_check(const char* path);
 
 /* --- Files: what is written appears whole or not at all --- */
+
+/* Reads a PNG or JPEG, turned as its EXIF data says. The result has one tensor, pixels: uint8 [H, W, 3], RGB, or
+ * [H, W, 4] where the file has transparency; row 0 at the top. */
+DIBR_RUNTIME_API dibr_runtime_status dibr_image_read(const char* path, dibr_result** result);
 
 /* Reads a PNG or JPEG of any size as `dibr render` gives it to a network: turned as its EXIF data says, fitted into a
  * square by a Lanczos filter and centred on white. pixels: out uint8 [size, size, 3], RGB, row 0 at the top.

@@ -189,6 +189,19 @@ class Session {
   const std::vector<TensorInfo>& inputs() const { return inputs_; }
   const std::vector<TensorInfo>& outputs() const { return outputs_; }
 
+  // Whether the model is a bundle that says how pictures become its input.
+  bool can_preprocess() const { return dibr_session_can_preprocess(session_.get()) != 0; }
+  // A picture of any size, uint8 [H, W, 3 or 4] as read_image gives it, as the model's input by its name:
+  // session.run({prepared.tensors()[0], ...}).
+  Result preprocess(const TensorView& pixels) const {
+    const Span<const std::uint8_t> values = pixels.values<std::uint8_t>();
+    const auto& shape = pixels.shape();
+    if (shape.size() != 3) throw Error("preprocess: pixels must be [H, W, 3] or [H, W, 4]");
+    dibr_result* result = nullptr;
+    check(dibr_session_preprocess(session_.get(), values.data(), shape[0], shape[1], shape[2], &result));
+    return Result(result);
+  }
+
   // Runs the model once. Inputs without a name come first, in the model's order.
   Result run(const std::vector<TensorView>& inputs) const {
     std::vector<dibr_tensor> tensors;
@@ -224,6 +237,13 @@ class Session {
 
 // Reads all files of a bundle and checks them against its manifest. Throws RuntimeError.
 inline void check_bundle(const std::string& path) { check(dibr_bundle_check(path.c_str())); }
+
+// A PNG or JPEG as a result with one tensor, pixels: uint8 [H, W, 3], or [H, W, 4] where it has transparency.
+inline Result read_image(const std::string& path) {
+  dibr_result* result = nullptr;
+  check(dibr_image_read(path.c_str(), &result));
+  return Result(result);
+}
 
 // A PNG or JPEG of any size as `dibr render` gives it to a network: uint8 [size, size, 3], RGB, row 0 at the top.
 inline std::vector<std::uint8_t> read_square(const std::string& path, std::int64_t size) {
