@@ -103,13 +103,14 @@ format: $(VENV)/.requirements
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(cxx_sources)
 
-# libdibr under address and undefined-behaviour, then thread sanitizer, driven through its C ABI.
+# libdibr and the C++ SDK under address and undefined-behaviour, then thread sanitizer, driven through their C ABIs.
+# tests/runtime_cpp/test_sanitizers.py runs more of the same build, on bundles.
 sanitize: $(VENV)/.requirements
 	for sanitizers in "address;undefined" thread; do \
 		folder="build/sanitize-$${sanitizers%%;*}"; \
 		$(BIN)/cmake -S . -B "$$folder" -G Ninja --log-level=WARNING \
 			-DCMAKE_BUILD_TYPE=RelWithDebInfo -DDIBR_SANITIZE="$$sanitizers" -DDIBR_TESTS=ON -DDIBR_TORCH=OFF \
-			-DDIBR_ORT=OFF -DDIBR_WERROR=$(WERROR); \
+			-DDIBR_ORT=ON -DDIBR_RUNTIME=ON -DDIBR_WERROR=$(WERROR); \
 		$(BIN)/cmake --build "$$folder" -- --quiet; \
 		$(BIN)/ctest --test-dir "$$folder" --output-on-failure --no-tests=error; \
 	done

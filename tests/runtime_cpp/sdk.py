@@ -37,6 +37,7 @@ def sanitized(sanitizers: str) -> Path:
     """The program drive_runtime with these sanitizers. `make sanitize` has the same build."""
     name = f"sanitize-{sanitizers.split(';')[0]}"
     options = {"CMAKE_BUILD_TYPE": "RelWithDebInfo", "DIBR_SANITIZE": sanitizers, "DIBR_TESTS": "ON"}
+    options["DIBR_WERROR"] = "ON" if os.environ.get("CI") else "OFF"  # as in the Makefile
     return build(name, "all", **OPTIONS, **options) / "tests" / "runtime_cpp" / "drive_runtime"
 
 
