@@ -151,6 +151,29 @@ def test_there_is_no_line_of_coarse_texels_at_a_seam() -> None:
     assert middle.min() > 1
 
 
+@pytest.mark.parametrize("perspective_correct", [True, False])
+def test_the_renderer_takes_the_levels_of_its_own_interpolation(perspective_correct: bool) -> None:
+    """A quad that leans away: its levels differ between the two ways to interpolate."""
+    vertices = torch.tensor([[[-1.0, -1, 2], [1, -1, 2], [2, 2, -6], [-2, 2, -6]]])
+    faces, texture = torch.tensor([[0, 1, 2], [0, 2, 3]]), torch.rand(1, 3, 128, 128)
+    uvs = torch.tensor([[0.0, 1], [1, 1], [1, 0], [0, 0]])
+    camera = (perspective(0.9) @ look_at((0.0, 0.0, 5.0)))[None]
+    option = {"perspective_correct": perspective_correct}
+    image = MeshRenderer(HEIGHT, WIDTH, filter="trilinear", **option)(
+        vertices, faces, camera, texture=texture, uvs=uvs
+    ).image
+    found, raster = footprint(project(vertices, camera), faces, uvs, perspective_correct)
+    other, _ = footprint(project(vertices, camera), faces, uvs, not perspective_correct)
+    level, other_level = (shading.mip_level(value, 128, 128) for value in (found, other))
+    uv = shading.pixel_uvs(uvs, faces, raster)
+    expected, wrong = (
+        ops.texture(texture, uv, filter="trilinear", wrap="repeat", mip_level=value) for value in (level, other_level)
+    )
+    seen = raster.face_index >= 0
+    assert torch.equal(image[seen], expected[seen])
+    assert not torch.equal(wrong[seen], expected[seen])
+
+
 def test_vertices_that_are_not_finite_leave_the_gradient_finite() -> None:
     """The face of such a vertex is not drawn, and the others must not notice."""
     sphere = icosphere(1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from dibr_deploy.cameras import orbit, perspective
+from dibr_deploy import ops
+from dibr_deploy.cameras import orbit, perspective, project
 from dibr_deploy.errors import DibrError
 from dibr_deploy.lighting import DirectionalLight, Phong, make_light
 from dibr_deploy.mesh import icosphere, vertex_face_table
@@ -230,3 +233,36 @@ def test_a_light_of_another_shape_is_named(shape: tuple[int, ...]) -> None:
 def test_a_choice_that_does_not_exist_is_refused_at_once(option: dict[str, str]) -> None:
     with pytest.raises(DibrError, match=f"{next(iter(option))} must be one of"):
         MeshRenderer(8, 8, **option)
+
+
+@pytest.mark.parametrize("wrap", ["clamp", "repeat", "mirror"])
+@pytest.mark.parametrize("filter", ["nearest", "bilinear", "trilinear"])
+def test_filter_and_wrap_reach_the_texture(filter: str, wrap: str) -> None:
+    """A square of the image's size whose uvs run from -1 to 2: the picture is the sampled texture."""
+    corners = torch.tensor([[-1.0, 1, 0], [-1, -1, 0], [1, -1, 0], [1, 1, 0]])
+    uvs = torch.tensor([[-1.0, -1], [-1, 2], [2, 2], [2, -1]])
+    faces, texture, size = torch.tensor([[0, 1, 2], [0, 2, 3]]), torch.rand(1, 3, 9, 9), 12
+    image = MeshRenderer(size, size, filter=filter, wrap=wrap)(
+        corners[None], faces, torch.eye(4)[None], texture=texture, uvs=uvs
+    ).image
+    at = -1 + 3 * (torch.arange(size) + 0.5) / size
+    uv = torch.stack(torch.meshgrid(at, at, indexing="xy"), dim=-1)[None]
+    level = torch.full((1, size, size), math.log2(27 / size)) if filter == "trilinear" else None
+    expected = ops.texture(texture, uv, filter=filter, wrap=wrap, mip_level=level)
+    torch.testing.assert_close(image, expected, rtol=0, atol=1e-5)
+
+
+def test_antialias_blends_the_outline_of_the_finished_image() -> None:
+    sphere, camera = icosphere(2), (perspective(0.7) @ orbit(0.3, 0.2, 4.0))[None]
+    given = {"vertex_colors": torch.rand(1, len(sphere.vertices), 3), "light": torch.tensor([[0.2, 0.3, 0.4, 0.5]])}
+    hard, blended = (
+        MeshRenderer(24, 24, background=(1.0, 0.5, 0.0), antialias=antialias)(
+            sphere.vertices[None], sphere.faces, camera, **given
+        ).image
+        for antialias in (False, True)
+    )
+    clip = project(sphere.vertices[None], camera)
+    raster = ops.rasterize(clip, sphere.faces, 24, 24)
+    expected = ops.antialias(hard, clip, sphere.faces, raster.face_index, raster.barycentrics)
+    assert torch.equal(blended, expected)
+    assert (blended != hard).any()
