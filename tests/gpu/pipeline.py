@@ -38,7 +38,9 @@ def render(mesh: Mesh, height: int = HEIGHT, width: int = WIDTH) -> list[Tensor]
     raster = ops.rasterize(mesh.positions, mesh.faces, height, width)
     mask = ops.soft_mask(mesh.positions, mesh.faces, raster.face_index, sigmainv=700.0)
     uv = ops.interpolate(mesh.uvs, mesh.faces, raster.face_index, raster.barycentrics)
-    return [*raster, mask, ops.texture(mesh.texture, uv, wrap="repeat")]
+    levels = 5 * raster.barycentrics[..., 0] - 0.5
+    mipped = ops.texture(mesh.texture, uv, filter="trilinear", wrap="repeat", mip_level=levels)
+    return [*raster, mask, ops.texture(mesh.texture, uv, wrap="repeat") + mipped]
 
 
 def gradients(mesh: Mesh, outputs: list[Tensor]) -> list[Tensor]:

@@ -22,6 +22,7 @@ from cuda_backend.test_kernels import (  # noqa: F401
     test_soft_mask_gradient,
     test_soft_mask_gradient_is_finite_where_a_centre_lies_on_two_edges,
     test_texture,
+    test_trilinear_texture,
 )
 
 pytestmark = pytest.mark.gpu
