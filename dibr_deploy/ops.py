@@ -403,7 +403,7 @@ def _(positions, faces, face_ranges, face_valid, height, width, perspective_corr
 
 
 @torch.library.register_fake("dibr::rasterize_backward")
-def _(positions, faces, face_index, grad_barycentrics, grad_depth, perspective_correct, deterministic=False):
+def _(positions, faces, face_index, barycentrics, grad_barycentrics, grad_depth, perspective_correct, *_):
     return positions.new_empty(positions.shape)
 
 
@@ -455,7 +455,7 @@ def _deterministic() -> bool:
 
 def _rasterize_context(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(inputs[0], inputs[1], output[0])
+    ctx.save_for_backward(inputs[0], inputs[1], output[0], output[1])
     ctx.perspective_correct = inputs[6]
 
 

@@ -156,6 +156,7 @@ void check_pointers(Checker& c, const dibr_rasterize_backward_params& p) {
   c.pointer("positions", p.positions, p.batch * p.vertices);
   c.pointer("faces", p.face_indices, p.faces, 4);
   c.pointer("face_index", p.face_index, pixels(p), 4);
+  c.optional("barycentrics", p.barycentrics);
   c.optional("grad_barycentrics", p.grad_barycentrics);
   c.optional("grad_depth", p.grad_depth);
   c.pointer("grad_positions", p.grad_positions, p.batch * p.vertices);

@@ -160,4 +160,60 @@ DIBR_HD void accumulate_raster_gradient(const Triangle<T>& t, T px, T py, bool p
   }
 }
 
+// What a face's gradient follows from: sums over the pixels that show it, with g the gradient with respect to the
+// barycentrics b and d that with respect to depth.
+template <class T>
+struct RasterSums {
+  T weight[3][3];  // [k][m]: sum of (g_k - g_0 b_0 - g_1 b_1 - g_2 b_2) b_m
+  T depth[3];      // perspective-correct: sum of d b_m / (b_0 w_0 + b_1 w_1 + b_2 w_2), else of d b_m
+};
+
+// The same gradient as the sum of accumulate_raster_gradient over the pixels. With P the matrix whose columns are the
+// vertices' (x, y, w), and u = P^-1 (p_x, p_y, 1), b is u / (u_0 + u_1 + u_2), in screen space b_k = w_k u_k, and depth
+// is z_0 u_0 + z_1 u_1 + z_2 u_2. Since du = -P^-1 dP u, the gradient with respect to P is -P^-T A, where A_km is the
+// sum of h_k u_m and h the gradient with respect to u; the pixels' positions are not needed.
+// In screen space every w must be above 0. (px, py) is a point near the face: with the vertices moved so that it is the
+// origin a small face keeps its digits.
+template <class T>
+DIBR_HD TriangleGradient<T> raster_gradient(const Triangle<T>& t, T px, T py, bool perspective_correct,
+                                            const RasterSums<T>& sums) {
+  TriangleGradient<T> out = {};
+  double x[3], y[3], w[3];
+  for (int k = 0; k < 3; ++k) {
+    w[k] = t.w[k];
+    x[k] = double(t.x[k]) - double(px) * w[k];
+    y[k] = double(t.y[k]) - double(py) * w[k];
+  }
+  // The rows of P's adjugate, and of its columns' cross products.
+  double row_x[3], row_y[3], row_w[3];
+  for (int k = 0; k < 3; ++k) {
+    const int i = k == 2 ? 0 : k + 1, j = k == 0 ? 2 : k - 1;
+    row_x[k] = y[i] * w[j] - w[i] * y[j];
+    row_y[k] = w[i] * x[j] - x[i] * w[j];
+    row_w[k] = x[i] * y[j] - y[i] * x[j];
+  }
+  const double determinant = row_w[0] * w[0] + row_w[1] * w[1] + row_w[2] * w[2];
+  if (!(absolute(determinant) > Limits<T>::min_determinant)) return out;
+  const double scale = -1.0 / determinant;
+  double a[3][3], share[3];  // A_km, and the vertices' part in depth
+  for (int m = 0; m < 3; ++m) share[m] = perspective_correct ? double(sums.depth[m]) : sums.depth[m] / w[m];
+  for (int k = 0; k < 3; ++k) {
+    for (int m = 0; m < 3; ++m) {
+      const double weight = sums.weight[k][m];
+      a[k][m] = (perspective_correct ? weight : weight * w[k] / w[m]) + t.z[k] * share[m];
+    }
+  }
+  for (int m = 0; m < 3; ++m) {
+    const double of_x = scale * (a[0][m] * row_x[0] + a[1][m] * row_x[1] + a[2][m] * row_x[2]);
+    const double of_y = scale * (a[0][m] * row_y[0] + a[1][m] * row_y[1] + a[2][m] * row_y[2]);
+    const double of_w = scale * (a[0][m] * row_w[0] + a[1][m] * row_w[1] + a[2][m] * row_w[2]);
+    const double of_screen = perspective_correct ? 0.0 : sums.weight[m][m] / w[m];
+    out.v[m][0] = T(of_x);
+    out.v[m][1] = T(of_y);
+    out.v[m][2] = T(share[m]);
+    out.v[m][3] = T(of_w - px * of_x - py * of_y + of_screen);
+  }
+  return out;
+}
+
 }  // namespace dibr

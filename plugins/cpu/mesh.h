@@ -55,14 +55,20 @@ dibr_status check_face_ranges(const char* op, const P& p) {
   return DIBR_OK;
 }
 
+// The error for the lowest pixel whose face_index is out of range, if there is one.
 template <class P>
-dibr_status check_face_index(const char* op, const P& p, const dibr_launch& launch) {
-  LowestFault fault;
-  find_fault(launch, p.face_index, p.batch * p.height * p.width, -1, p.faces - 1, fault);
+dibr_status face_index_status(const char* op, const P& p, const LowestFault& fault) {
   if (!fault.found()) return DIBR_OK;
   const long long i = fault.position(), w = p.width, h = p.height;
   return fail(DIBR_INVALID_ARGUMENT, "%s: face_index[%lld, %lld, %lld] = %d is out of range for %lld faces", op,
               i / (w * h), i / w % h, i % w, p.face_index[i], static_cast<long long>(p.faces));
+}
+
+template <class P>
+dibr_status check_face_index(const char* op, const P& p, const dibr_launch& launch) {
+  LowestFault fault;
+  find_fault(launch, p.face_index, p.batch * p.height * p.width, -1, p.faces - 1, fault);
+  return face_index_status(op, p, fault);
 }
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

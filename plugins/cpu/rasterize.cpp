@@ -5,7 +5,6 @@
 #include "abi/backend.h"
 #include "abi/dispatch.h"
 #include "cpu/raster_tile.h"
-#include "cpu/scatter.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 namespace {
@@ -60,66 +59,6 @@ dibr_status forward(const dibr_rasterize_params& p, const dibr_launch& launch) {
   return DIBR_OK;
 }
 
-// Neighbouring pixels mostly show the same face: its gradient is summed before it is spread to the vertices.
-template <class T>
-class FaceAccumulator {
- public:
-  FaceAccumulator(const dibr_rasterize_backward_params& p, T* sum) : p_(p), sum_(sum) {}
-  ~FaceAccumulator() { flush(); }
-
-  void add(const T* positions, int32_t face, T px, T py, const T* grad_b, T grad_depth) {
-    if (face != face_) {
-      flush();
-      face_ = face;
-      triangle_ = gather_triangle(positions, p_.face_indices + 3 * int64_t(face));
-      gradient_ = {};
-    }
-    accumulate_raster_gradient(triangle_, px, py, p_.perspective_correct != 0, grad_b, grad_depth, &gradient_);
-  }
-
- private:
-  void flush() {
-    if (face_ < 0) return;
-    for (int k = 0; k < 3; ++k) {
-      T* target = sum_ + 4 * int64_t(p_.face_indices[3 * int64_t(face_) + k]);
-      for (int c = 0; c < 4; ++c) target[c] += gradient_.v[k][c];
-    }
-  }
-
-  const dibr_rasterize_backward_params& p_;
-  T* sum_;
-  int32_t face_ = -1;
-  Triangle<T> triangle_ = {};
-  TriangleGradient<T> gradient_ = {};
-};
-
-template <class T>
-Scatter<T> position_scatter(const dibr_rasterize_backward_params& p, Arena& arena) {
-  return Scatter<T>(p.batch, p.vertices * 4, p.height, p.batch * p.height * p.width * 4, arena);
-}
-
-template <class T>
-dibr_status backward(const dibr_rasterize_backward_params& p, const dibr_launch& launch) {
-  if (const dibr_status status = check_faces("rasterize_backward", p, launch)) return status;
-  if (const dibr_status status = check_face_index("rasterize_backward", p, launch)) return status;
-  const T* grad_barycentrics = static_cast<const T*>(p.grad_barycentrics);
-  const T* grad_depth = static_cast<const T*>(p.grad_depth);
-  const T none[3] = {};
-  Arena arena(launch.workspace);
-  position_scatter<T>(p, arena).run(launch, static_cast<T*>(p.grad_positions), [&](int64_t image, int64_t y, T* sum) {
-    const T* positions = static_cast<const T*>(p.positions) + image * p.vertices * 4;
-    FaceAccumulator<T> accumulator(p, sum);
-    for (int64_t x = 0; x < p.width; ++x) {
-      const int64_t pixel = (image * p.height + y) * p.width + x;
-      if (p.face_index[pixel] < 0) continue;
-      accumulator.add(positions, p.face_index[pixel], pixel_x<T>(x, p.width), pixel_y<T>(y, p.height),
-                      grad_barycentrics != nullptr ? grad_barycentrics + 3 * pixel : none,
-                      grad_depth != nullptr ? grad_depth[pixel] : T(0));
-    }
-  });
-  return DIBR_OK;
-}
-
 }  // namespace
 
 dibr_status rasterize_workspace(const dibr_rasterize_params& p, Arena& arena) {
@@ -128,14 +67,6 @@ dibr_status rasterize_workspace(const dibr_rasterize_params& p, Arena& arena) {
 }
 dibr_status rasterize(const dibr_rasterize_params& p, const dibr_launch& launch) {
   return dispatch(p.dtype, [&](auto t) { return forward<decltype(t)>(p, launch); });
-}
-
-dibr_status rasterize_backward_workspace(const dibr_rasterize_backward_params& p, Arena& arena) {
-  dispatch(p.dtype, [&](auto t) { position_scatter<decltype(t)>(p, arena); });
-  return DIBR_OK;
-}
-dibr_status rasterize_backward(const dibr_rasterize_backward_params& p, const dibr_launch& launch) {
-  return dispatch(p.dtype, [&](auto t) { return backward<decltype(t)>(p, launch); });
 }
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

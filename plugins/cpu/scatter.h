@@ -13,31 +13,41 @@ namespace dibr::cpu::DIBR_CPU_LEVEL {
 template <class T>
 class Scatter {
  public:
-  // `groups` outputs of `elements` each; `units` units of work feed each. Private arrays stay below about
-  // `budget` elements in all.
+  // `groups` outputs of `elements` each; `units` units of work feed each. Private arrays are as many as it takes to keep
+  // threads busy, few where they would have more than `budget` elements in all, since they must be cleared and added up,
+  // and none where one alone has.
   Scatter(int64_t groups, int64_t elements, int64_t units, int64_t budget, Arena& arena)
       : groups_(groups), elements_(elements), units_(units) {
     const int64_t wanted = (kRuns + groups - 1) / std::max<int64_t>(groups, 1);
     const int64_t affordable = budget / std::max<int64_t>(groups * elements, 1);
-    runs_ = std::clamp<int64_t>(std::min(wanted, affordable), 1, std::max<int64_t>(units, 1));
+    const int64_t least = affordable >= 1 ? (kFewRuns + groups - 1) / std::max<int64_t>(groups, 1) : 1;
+    runs_ = std::clamp<int64_t>(std::min(wanted, std::max(affordable, least)), 1, std::max<int64_t>(units, 1));
     if (runs_ > 1) private_ = arena.take<T>(groups * runs_ * elements);
   }
 
   // body(group, unit, sum) adds unit's share to sum[elements]. Overwrites out [groups, elements].
   template <class Body>
   void run(const dibr_launch& launch, T* out, const Body& body) const {
+    run_parts(launch, out, [&](int64_t group, int64_t begin, int64_t end, T* sum) {
+      for (int64_t unit = begin; unit < end; ++unit) body(group, unit, sum);
+    });
+  }
+
+  // body(group, begin, end, sum) adds the shares of the units from begin to end, which are one thread's.
+  template <class Body>
+  void run_parts(const dibr_launch& launch, T* out, const Body& body) const {
     T* sums = runs_ > 1 ? private_ : out;
     parallel_for(launch, groups_ * runs_, [&](int64_t i) {
       T* sum = sums + i * elements_;
       if (elements_ > 0) std::memset(sum, 0, size_t(elements_) * sizeof(T));
       const Range part = part_of(units_, runs_, i % runs_);
-      for (int64_t unit = part.begin; unit < part.end; ++unit) body(i / runs_, unit, sum);
+      body(i / runs_, part.begin, part.end, sum);
     });
     if (runs_ > 1) reduce(launch, out);
   }
 
  private:
-  static constexpr int64_t kRuns = 16;
+  static constexpr int64_t kRuns = 16, kFewRuns = 4;
   static constexpr int64_t kBlock = 4096;
 
   void reduce(const dibr_launch& launch, T* out) const {

@@ -86,19 +86,22 @@ struct Pack {
   friend DIBR_HD Pack operator-(Pack a, Pack b) { return Pack(a.v - b.v); }
   friend DIBR_HD Pack operator*(Pack a, Pack b) { return Pack(a.v * b.v); }
   friend DIBR_HD Pack operator/(Pack a, Pack b) { return Pack(a.v / b.v); }
+  friend DIBR_HD Mask<T> operator==(Pack a, Pack b) { return Mask<T>::equal(a, b); }
   friend DIBR_HD Mask<T> operator<(Pack a, Pack b) { return Mask<T>::less(a, b); }
   friend DIBR_HD Mask<T> operator>(Pack a, Pack b) { return Mask<T>::less(b, a); }
   friend DIBR_HD Mask<T> operator<=(Pack a, Pack b) { return Mask<T>::less_equal(a, b); }
   friend DIBR_HD Mask<T> operator>=(Pack a, Pack b) { return Mask<T>::less_equal(b, a); }
 };
 
-// One truth value per lane. of<U>() is the same for another type of as many bits.
+// One truth value per lane; lanes() has bit i set where lane i holds. of<U>() is the same for another type of as many
+// bits.
 template <class T>
 struct Mask {
 #if defined(__AVX512F__)
   using Bits = std::conditional_t<sizeof(T) == 8, __mmask8, __mmask16>;
   Bits bits;
 
+  static DIBR_HD Mask equal(Pack<T> a, Pack<T> b) { return compare<_CMP_EQ_OQ, _MM_CMPINT_EQ>(a, b); }
   static DIBR_HD Mask less(Pack<T> a, Pack<T> b) { return compare<_CMP_LT_OQ, _MM_CMPINT_LT>(a, b); }
   static DIBR_HD Mask less_equal(Pack<T> a, Pack<T> b) { return compare<_CMP_LE_OQ, _MM_CMPINT_LE>(a, b); }
   friend DIBR_HD Mask operator&(Mask a, Mask b) { return {Bits(a.bits & b.bits)}; }
@@ -108,6 +111,7 @@ struct Mask {
     return {bits};
   }
   DIBR_HD bool any() const { return bits != 0; }
+  DIBR_HD uint32_t lanes() const { return bits; }
   DIBR_HD Pack<T> select(Pack<T> a, Pack<T> b) const {
     using Vector = typename Pack<T>::Vector;
     if constexpr (sizeof(T) == 8) return Pack<T>(Vector(_mm512_mask_blend_pd(bits, __m512d(b.v), __m512d(a.v))));
@@ -126,6 +130,7 @@ struct Mask {
   using Vector = typename VectorOf<IntegerLike<T> >::Type;
   Vector v;  // all bits of a lane, or none
 
+  static DIBR_HD Mask equal(Pack<T> a, Pack<T> b) { return {a.v == b.v}; }
   static DIBR_HD Mask less(Pack<T> a, Pack<T> b) { return {a.v < b.v}; }
   static DIBR_HD Mask less_equal(Pack<T> a, Pack<T> b) { return {a.v <= b.v}; }
   friend DIBR_HD Mask operator&(Mask a, Mask b) { return {a.v & b.v}; }
@@ -143,6 +148,17 @@ struct Mask {
     uint64_t halves[2];
     std::memcpy(halves, &v, sizeof halves);
     return (halves[0] | halves[1]) != 0;
+#endif
+  }
+  DIBR_HD uint32_t lanes() const {
+#if defined(__AVX2__)
+    return uint32_t(sizeof(T) == 8 ? _mm256_movemask_pd(__m256d(v)) : _mm256_movemask_ps(__m256(v)));
+#elif defined(__SSE2__)
+    return uint32_t(sizeof(T) == 8 ? _mm_movemask_pd(__m128d(v)) : _mm_movemask_ps(__m128(v)));
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < Pack<T>::kLanes; ++i) bits |= v[i] != 0 ? 1u << i : 0u;
+    return bits;
 #endif
   }
   DIBR_HD Pack<T> select(Pack<T> a, Pack<T> b) const { return Pack<T>(v ? a.v : b.v); }

@@ -13,8 +13,8 @@ std::tuple<Tensor, Tensor, Tensor> rasterize(const Tensor& positions, const Tens
                                              int64_t height, int64_t width, bool perspective_correct, int64_t cull,
                                              bool depth_clip);
 Tensor rasterize_backward(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
-                          const OptionalTensor& grad_barycentrics, const OptionalTensor& grad_depth,
-                          bool perspective_correct, bool deterministic);
+                          const OptionalTensor& barycentrics, const OptionalTensor& grad_barycentrics,
+                          const OptionalTensor& grad_depth, bool perspective_correct, bool deterministic);
 
 Tensor interpolate(const Tensor& attributes, const Tensor& faces, const Tensor& face_index, const Tensor& barycentrics);
 std::tuple<Tensor, Tensor> interpolate_backward(const Tensor& attributes, const Tensor& faces, const Tensor& face_index,

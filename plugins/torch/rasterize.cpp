@@ -34,8 +34,8 @@ std::tuple<Tensor, Tensor, Tensor> rasterize(const Tensor& positions, const Tens
 }
 
 Tensor rasterize_backward(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
-                          const OptionalTensor& grad_barycentrics, const OptionalTensor& grad_depth,
-                          bool perspective_correct, bool deterministic) {
+                          const OptionalTensor& barycentrics, const OptionalTensor& grad_barycentrics,
+                          const OptionalTensor& grad_depth, bool perspective_correct, bool deterministic) {
   Size B{"B"}, V{"V"}, F{"F"}, H{"H"}, W{"W"};
   Call call("rasterize_backward", "positions", positions);
   dibr_rasterize_backward_params params{};
@@ -44,6 +44,7 @@ Tensor rasterize_backward(const Tensor& positions, const Tensor& faces, const Te
   params.positions = call.real("positions", positions, {B, V, 4});
   params.face_indices = call.int32("faces", faces, {F, 3});
   params.face_index = call.int32("face_index", face_index, {B, H, W});
+  params.barycentrics = call.real("barycentrics", barycentrics, {B, H, W, 3});
   params.grad_barycentrics = call.real("grad_barycentrics", grad_barycentrics, {B, H, W, 3});
   params.grad_depth = call.real("grad_depth", grad_depth, {B, H, W});
   params.batch = B.value;

@@ -11,8 +11,8 @@ STABLE_TORCH_LIBRARY(dibr, library) {
       "SymInt width, bool perspective_correct, int cull, bool depth_clip) "
       "-> (Tensor face_index, Tensor barycentrics, Tensor depth)");
   library.def(
-      "rasterize_backward(Tensor positions, Tensor faces, Tensor face_index, Tensor? grad_barycentrics, "
-      "Tensor? grad_depth, bool perspective_correct, bool deterministic=False) -> Tensor");
+      "rasterize_backward(Tensor positions, Tensor faces, Tensor face_index, Tensor? barycentrics, "
+      "Tensor? grad_barycentrics, Tensor? grad_depth, bool perspective_correct, bool deterministic=False) -> Tensor");
   library.def("interpolate(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics) -> Tensor");
   library.def(
       "interpolate_backward(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics, "

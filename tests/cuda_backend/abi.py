@@ -39,7 +39,7 @@ PARAMS: dict[str, type[c.Structure]] = {
         (_I32, "deterministic"),
         (_I64, " ".join(_MESH)),
         (_I32, "perspective_correct"),
-        (_PTR, "positions face_indices face_index grad_barycentrics grad_depth grad_positions"),
+        (_PTR, "positions face_indices face_index barycentrics grad_barycentrics grad_depth grad_positions"),
     ),
     "interpolate": _params(
         "interpolate",

@@ -62,7 +62,7 @@ SHAPES = {
 INTEGERS = {"face_indices", "face_ranges", "face_valid", "face_index"}
 OPTIONAL = {
     "rasterize": {"face_ranges", "face_valid", "depth"},
-    "rasterize_backward": {"grad_barycentrics", "grad_depth"},
+    "rasterize_backward": {"barycentrics", "grad_barycentrics", "grad_depth"},
     "interpolate_backward": {"grad_attributes", "grad_barycentrics"},
     "soft_mask": {"face_ranges"},
     "soft_mask_backward": {"face_ranges"},

@@ -65,7 +65,7 @@ def arguments(mesh: Mesh, raster: ops.Raster) -> dict[str, tuple[Any, ...]]:
     grad_image = torch.rand(2, HEIGHT, WIDTH, 5, dtype=torch.float64)
     backward = {
         "rasterize_backward": (
-            *(mesh.positions, mesh.faces, face_index),
+            *(mesh.positions, mesh.faces, face_index, barycentrics),
             *(torch.rand_like(barycentrics), torch.rand_like(raster.depth), True),
         ),
         "interpolate_backward": (*forward["interpolate"], grad_image),

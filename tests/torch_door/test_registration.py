@@ -21,8 +21,8 @@ def test_schemas_are_those_of_the_documented_ops() -> None:
         "-> (Tensor face_index, Tensor barycentrics, Tensor depth)"
     )
     assert schemas["rasterize_backward"] == (
-        "dibr::rasterize_backward(Tensor positions, Tensor faces, Tensor face_index, Tensor? grad_barycentrics, "
-        "Tensor? grad_depth, bool perspective_correct, bool deterministic=False) -> Tensor"
+        "dibr::rasterize_backward(Tensor positions, Tensor faces, Tensor face_index, Tensor? barycentrics, "
+        "Tensor? grad_barycentrics, Tensor? grad_depth, bool perspective_correct, bool deterministic=False) -> Tensor"
     )
     assert schemas["soft_mask"].endswith("float sigmainv, float boxlen, int knum) -> Tensor")
     assert schemas["antialias"] == (
@@ -95,7 +95,7 @@ def spoilt(values: tuple, index: int, value: object) -> tuple:
         ("rasterize", 4, 0, "rasterize: height must be in .*, got 0"),
         ("rasterize", 5, 1 << 40, "rasterize: width must be in .*, got 1099511627776"),
         ("rasterize", 7, 2, r"rasterize: cull must be in \[0, 1\], got 2"),
-        ("rasterize_backward", 3, torch.zeros(2, 13, 17, 3), "grad_barycentrics must be float64, got float32"),
+        ("rasterize_backward", 4, torch.zeros(2, 13, 17, 3), "grad_barycentrics must be float64, got float32"),
         ("interpolate", 3, torch.zeros(2, 13, 16, 3).double(), "barycentrics must have shape .* W = 17, got"),
         ("interpolate", 0, torch.zeros(3, 12, 5).double(), "interpolate: attribute batch must be 1 or .* 2, got 3"),
         (

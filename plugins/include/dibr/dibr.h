@@ -89,6 +89,7 @@ typedef struct dibr_rasterize_backward_params {
   const void* positions;         /* T [B, V, 4] */
   const int32_t* face_indices;   /* [F, 3] */
   const int32_t* face_index;     /* [B, H, W] as the forward wrote it */
+  const void* barycentrics;      /* optional T [B, H, W, 3] as the forward wrote them; else they are computed again */
   const void* grad_barycentrics; /* optional T [B, H, W, 3] */
   const void* grad_depth;        /* optional T [B, H, W] */
   void* grad_positions;          /* out T [B, V, 4] */
