@@ -28,46 +28,127 @@ const T* attributes_of(const P& p, int64_t image) {
 
 constexpr int64_t kRowsAtOnce = 16;
 
+// Calls body(image, first_row, last_row) for all rows of all images, counted from the first image's.
+template <class P, class Body>
+void for_each_row_block(const P& p, const dibr_launch& launch, const Body& body) {
+  const int64_t blocks = (p.height + kRowsAtOnce - 1) / kRowsAtOnce;
+  parallel_for(launch, p.batch * blocks, [&](int64_t i) {
+    const int64_t image = i / blocks, begin = i % blocks * kRowsAtOnce;
+    body(image, image * p.height + begin, image * p.height + std::min(begin + kRowsAtOnce, p.height));
+  });
+}
+
 template <class S>
-dibr_status forward(const dibr_interpolate_params& p, const dibr_launch& launch) {
+void clear(S* out, int64_t channels, int64_t begin, int64_t end) {
+  std::memset(static_cast<void*>(out + channels * begin), 0, size_t((end - begin) * channels) * sizeof(S));
+}
+
+template <class S>
+void interpolate_each(const dibr_interpolate_params& p, int64_t image, int64_t first_row, int64_t last_row,
+                      LowestFault& fault) {
   using T = typename ComputeOf<S>::Type;
-  if (const dibr_status status = check_faces("interpolate", p, launch)) return status;
-  if (const dibr_status status = check_face_index("interpolate", p, launch)) return status;
-  parallel_for(launch, p.batch * p.height, [&](int64_t row) {
-    const S* attributes = attributes_of<S>(p, row / p.height);
-    for (int64_t pixel = row * p.width; pixel < (row + 1) * p.width; ++pixel) {
-      S* out = static_cast<S*>(p.output) + pixel * p.channels;
-      if (p.face_index[pixel] < 0) {
-        std::fill_n(out, p.channels, S{});
+  const S* attributes = attributes_of<S>(p, image);
+  for (int64_t pixel = first_row * p.width; pixel < last_row * p.width; ++pixel) {
+    const int32_t face = p.face_index[pixel];
+    S* out = static_cast<S*>(p.output) + pixel * p.channels;
+    if (face < 0 || face >= p.faces) {
+      if (face != -1) fault.report(pixel);
+      std::fill_n(out, p.channels, S{});
+      continue;
+    }
+    const T* b = static_cast<const T*>(p.barycentrics) + 3 * pixel;
+    const Corners<dibr_interpolate_params> corners(p, face);
+    for (int64_t c = 0; c < p.channels; ++c) {
+      store(interpolated(b, attributes[corners.offset[0] + c], attributes[corners.offset[1] + c],
+                         attributes[corners.offset[2] + c]),
+            out + c);
+    }
+  }
+}
+
+// The attributes of a face's three vertices, at most four each.
+template <class T>
+struct FaceAttributes {
+  T rows[3][4];
+};
+
+template <class T, int kChannels>
+void interpolate_few(const dibr_interpolate_params& p, int64_t image, int64_t first_row, int64_t last_row,
+                     LowestFault& fault) {
+  static thread_local RecentFaces<FaceAttributes<T>> recent_of_thread;
+  RecentFaces<FaceAttributes<T>>& recent = recent_of_thread;
+  const auto end = [](int32_t, const FaceAttributes<T>&) {};
+  const T *attributes = attributes_of<T>(p, image), *b = static_cast<const T*>(p.barycentrics);
+  T* out = static_cast<T*>(p.output);
+  const int64_t pixels = p.batch * p.height * p.width;
+  for_each_strip_row(p.face_index, pixels, p.width, first_row, last_row, fault, [&](const StripRow& row) {
+    if (!row.is_covered()) clear(out, kChannels, row.begin(), row.end());
+    for (int i = 0; i < row.count(); ++i) {
+      const StripRow::Run& run = row.runs()[i];
+      const int64_t pixel = row.begin() + run.offset;
+      if (run.face >= p.faces) {
+        fault.report(pixel);
         continue;
       }
-      const T* b = static_cast<const T*>(p.barycentrics) + 3 * pixel;
-      const Corners<dibr_interpolate_params> corners(p, p.face_index[pixel]);
-      for (int64_t c = 0; c < p.channels; ++c) {
-        store(interpolated(b, attributes[corners.offset[0] + c], attributes[corners.offset[1] + c],
-                           attributes[corners.offset[2] + c]),
-              out + c);
+      const auto start = [&](FaceAttributes<T>& face) {
+        const Corners<dibr_interpolate_params> corners(p, run.face);
+        for (int k = 0; k < 3; ++k) {
+          for (int c = 0; c < 4; ++c) face.rows[k][c] = c < kChannels ? attributes[corners.offset[k] + c] : T(0);
+        }
+      };
+      const FaceAttributes<T>& face = recent.of(run.face, start, end);
+      const Quads<T> row0 = Quads<T>::repeat(face.rows[0]), row1 = Quads<T>::repeat(face.rows[1]);
+      const Quads<T> row2 = Quads<T>::repeat(face.rows[2]);
+      for (int64_t four = pixel; four < pixel + run.count; four += 4) {
+        const int some = int(std::min<int64_t>(pixel + run.count - four, 4));
+        const Quads<T> weights = load_pixels<3>(b + 3 * four, some, b + 3 * pixels);
+        const Quads<T> values = weights.template spread<0>() * row0 + weights.template spread<1>() * row1 +
+                                weights.template spread<2>() * row2;
+        store_pixels<kChannels>(values, out + kChannels * four, some, row.end() - four);
       }
     }
   });
-  return DIBR_OK;
+  recent.forget_all(end);
 }
 
-template <class T>
-void clear_barycentric_gradient(const dibr_interpolate_backward_params& p, int64_t begin, int64_t end) {
-  if (p.grad_barycentrics == nullptr) return;
-  std::memset(static_cast<T*>(p.grad_barycentrics) + 3 * begin, 0, size_t(end - begin) * 3 * sizeof(T));
+template <class S>
+void interpolate_rows(const dibr_interpolate_params& p, int64_t image, int64_t first_row, int64_t last_row,
+                      LowestFault& fault) {
+  if constexpr (std::is_same_v<S, typename ComputeOf<S>::Type>) {
+    switch (p.channels) {
+      case 1:
+        return interpolate_few<S, 1>(p, image, first_row, last_row, fault);
+      case 2:
+        return interpolate_few<S, 2>(p, image, first_row, last_row, fault);
+      case 3:
+        return interpolate_few<S, 3>(p, image, first_row, last_row, fault);
+      case 4:
+        return interpolate_few<S, 4>(p, image, first_row, last_row, fault);
+      default:
+        break;
+    }
+  }
+  interpolate_each<S>(p, image, first_row, last_row, fault);
 }
 
-// Both gradients of a run of pixels with up to four channels: those of the attributes are summed over the face's
-// pixels.
+template <class S>
+dibr_status forward(const dibr_interpolate_params& p, const dibr_launch& launch) {
+  if (const dibr_status status = check_faces("interpolate", p, launch)) return status;
+  LowestFault fault;
+  for_each_row_block(p, launch, [&](int64_t image, int64_t first_row, int64_t last_row) {
+    interpolate_rows<S>(p, image, first_row, last_row, fault);
+  });
+  return face_index_status("interpolate", p, fault);
+}
+
+// Both gradients with up to four channels: those of the attributes are summed over a face's pixels.
 template <class T, int kChannels>
 struct FaceSums {
   alignas(64) T sum[kChannels][16];  // gradient * barycentrics, of four pixels each
   T attributes[kChannels][4];        // of the face's vertices
 };
 
-// The same in registers, of channel kChannels - 1 and those before.
+// The same in registers: of the last channel, and of those before.
 template <class T, int kChannels>
 struct ChannelSums {
   ChannelSums<T, kChannels - 1> before;
@@ -81,13 +162,13 @@ struct ChannelSums {
     before.add(b, g);
     sum = sum + g.template spread<kChannels - 1>() * b;
   }
-  // The gradient of the barycentrics.
   DIBR_HD Quads<T> of_barycentrics(const Quads<T>& g) const {
     const Quads<T> product = g.template spread<kChannels - 1>() * attributes;
-    if constexpr (kChannels == 1)
+    if constexpr (kChannels == 1) {
       return product;
-    else
+    } else {
       return before.of_barycentrics(g) + product;
+    }
   }
   DIBR_HD void store(T (*sums)[16]) const {
     before.store(sums);
@@ -98,7 +179,6 @@ template <class T>
 struct ChannelSums<T, 0> {
   DIBR_HD ChannelSums(const T (*)[16], const T (*)[4]) {}
   DIBR_HD void add(const Quads<T>&, const Quads<T>&) {}
-  DIBR_HD Quads<T> of_barycentrics(const Quads<T>&) const { return Quads<T>::of(T(0)); }
   DIBR_HD void store(T (*)[16]) const {}
 };
 
@@ -109,21 +189,31 @@ class FewChannels {
       : p_(p), attributes_(attributes), sum_(sum) {}
 
   void run(int64_t first_row, int64_t last_row, LowestFault& fault) {
-    static thread_local RecentFaces<FaceSums<T, kChannels>> recent_of_thread;
-    RecentFaces<FaceSums<T, kChannels>>& recent = recent_of_thread;
-    const auto flush = [&](int32_t face, const FaceSums<T, kChannels>& sums) { this->flush(face, sums); };
-    for_each_run(
-        p_.face_index, p_.faces, p_.width, first_row, last_row, fault,
-        [&](int32_t face, int64_t begin, int64_t end, int64_t limit) {
-          const auto start = [&](FaceSums<T, kChannels>& sums) { this->start(face, sums); };
-          add(recent.of(face, flush, start), begin, end, limit);
-        },
-        [&](int64_t begin, int64_t end) { clear_barycentric_gradient<T>(p_, begin, end); });
-    recent.flush_all(flush);
+    static thread_local RecentFaces<Sums> recent_of_thread;
+    RecentFaces<Sums>& recent = recent_of_thread;
+    const auto flush = [&](int32_t face, const Sums& sums) { this->flush(face, sums); };
+    for_each_strip_row(p_.face_index, pixels(), p_.width, first_row, last_row, fault, [&](const StripRow& row) {
+      if (p_.grad_barycentrics != nullptr && !row.is_covered()) {
+        clear(static_cast<T*>(p_.grad_barycentrics), 3, row.begin(), row.end());
+      }
+      for (int i = 0; i < row.count(); ++i) {
+        const StripRow::Run& run = row.runs()[i];
+        const int64_t pixel = row.begin() + run.offset;
+        if (run.face >= p_.faces) {
+          fault.report(pixel);
+          continue;
+        }
+        const auto start = [&](Sums& sums) { this->start(run.face, sums); };
+        add(recent.of(run.face, start, flush), pixel, run.count, row.end());
+      }
+    });
+    recent.forget_all(flush);
   }
 
  private:
-  void start(int32_t face, FaceSums<T, kChannels>& sums) const {
+  using Sums = FaceSums<T, kChannels>;
+
+  void start(int32_t face, Sums& sums) const {
     for (int c = 0; c < kChannels; ++c) Quads<T>::of(T(0)).store(sums.sum[c]);
     const Corners<dibr_interpolate_backward_params> corners(p_, face);
     for (int c = 0; c < kChannels; ++c) {
@@ -132,28 +222,21 @@ class FewChannels {
     }
   }
 
-  void add(FaceSums<T, kChannels>& sums, int64_t begin, int64_t end, int64_t limit) const {
-    const int64_t pixels = p_.batch * p_.height * p_.width;
-    const T *all_b = static_cast<const T*>(p_.barycentrics), *all_g = static_cast<const T*>(p_.grad_output);
+  DIBR_HD void add(Sums& sums, int64_t begin, int count, int64_t row_end) const {
+    const T *b = static_cast<const T*>(p_.barycentrics), *g = static_cast<const T*>(p_.grad_output);
     T* out = static_cast<T*>(p_.grad_barycentrics);
     ChannelSums<T, kChannels> channels(sums.sum, sums.attributes);
-    for (int64_t pixel = begin; pixel < end; pixel += 4) {
-      const int some = int(std::min<int64_t>(end - pixel, 4));
-      const Quads<T> b = load_pixels<3>(all_b + 3 * pixel, some, all_b + 3 * pixels);
-      const Quads<T> g = load_pixels<kChannels>(all_g + kChannels * pixel, some, all_g + kChannels * pixels);
-      channels.add(b, g);
+    for (int64_t pixel = begin; pixel < begin + count; pixel += 4) {
+      const int some = int(std::min<int64_t>(begin + count - pixel, 4));
+      const Quads<T> gradient = load_pixels<kChannels>(g + kChannels * pixel, some, g + kChannels * pixels());
+      channels.add(load_pixels<3>(b + 3 * pixel, some, b + 3 * pixels()), gradient);
       if (out == nullptr) continue;
-      const Quads<T> gradient = channels.of_barycentrics(g);
-      if (pixel + 4 <= limit) {
-        gradient.template store_packed<3>(out + 3 * pixel);  // beyond `end` to be written again
-      } else {
-        store_pixels<3>(gradient, out + 3 * pixel, some);
-      }
+      store_pixels<3>(channels.of_barycentrics(gradient), out + 3 * pixel, some, row_end - pixel);
     }
     channels.store(sums.sum);
   }
 
-  void flush(int32_t face, const FaceSums<T, kChannels>& sums) const {
+  void flush(int32_t face, const Sums& sums) const {
     if (sum_ == nullptr) return;
     const Corners<dibr_interpolate_backward_params> corners(p_, face);
     for (int c = 0; c < kChannels; ++c) {
@@ -162,6 +245,8 @@ class FewChannels {
       for (int k = 0; k < 3; ++k) sum_[corners.offset[k] + c] += four[k];
     }
   }
+
+  int64_t pixels() const { return p_.batch * p_.height * p_.width; }
 
   const dibr_interpolate_backward_params& p_;
   const T* attributes_;
@@ -176,13 +261,15 @@ class ManyChannels {
       : p_(p), attributes_(attributes), sum_(sum) {}
 
   void run(int64_t first_row, int64_t last_row, LowestFault& fault) {
-    for_each_run(
-        p_.face_index, p_.faces, p_.width, first_row, last_row, fault,
-        [&](int32_t face, int64_t begin, int64_t end, int64_t) {
-          const Corners<dibr_interpolate_backward_params> corners(p_, face);
-          for (int64_t pixel = begin; pixel < end; ++pixel) add(corners, pixel);
-        },
-        [&](int64_t begin, int64_t end) { clear_barycentric_gradient<T>(p_, begin, end); });
+    for (int64_t pixel = first_row * p_.width; pixel < last_row * p_.width; ++pixel) {
+      const int32_t face = p_.face_index[pixel];
+      if (face >= 0 && face < p_.faces) {
+        add(Corners<dibr_interpolate_backward_params>(p_, face), pixel);
+        continue;
+      }
+      if (face != -1) fault.report(pixel);
+      if (p_.grad_barycentrics != nullptr) clear(static_cast<T*>(p_.grad_barycentrics), 3, pixel, pixel + 1);
+    }
   }
 
  private:
@@ -241,11 +328,8 @@ dibr_status backward(const dibr_interpolate_backward_params& p, const dibr_launc
           run_rows<T>(p, group, group * p.height + begin, group * p.height + end, sum, fault);
         });
   } else {
-    const int64_t blocks = (p.height + kRowsAtOnce - 1) / kRowsAtOnce;
-    parallel_for(launch, p.batch * blocks, [&](int64_t i) {
-      const int64_t image = i / blocks, begin = i % blocks * kRowsAtOnce;
-      const int64_t end = std::min(begin + kRowsAtOnce, p.height);
-      run_rows<T>(p, image, image * p.height + begin, image * p.height + end, nullptr, fault);
+    for_each_row_block(p, launch, [&](int64_t image, int64_t first_row, int64_t last_row) {
+      run_rows<T>(p, image, first_row, last_row, nullptr, fault);
     });
   }
   return face_index_status("interpolate_backward", p, fault);

@@ -59,10 +59,10 @@ struct Quads {
     return {low.template spread<k>(), high.template spread<k>()};
   }
 
-  friend DIBR_HD Quads operator+(Quads a, Quads b) { return {a.low + b.low, a.high + b.high}; }
-  friend DIBR_HD Quads operator-(Quads a, Quads b) { return {a.low - b.low, a.high - b.high}; }
-  friend DIBR_HD Quads operator*(Quads a, Quads b) { return {a.low * b.low, a.high * b.high}; }
-  friend DIBR_HD Quads operator/(Quads a, Quads b) { return {a.low / b.low, a.high / b.high}; }
+  friend DIBR_HD Quads operator+(const Quads& a, const Quads& b) { return {a.low + b.low, a.high + b.high}; }
+  friend DIBR_HD Quads operator-(const Quads& a, const Quads& b) { return {a.low - b.low, a.high - b.high}; }
+  friend DIBR_HD Quads operator*(const Quads& a, const Quads& b) { return {a.low * b.low, a.high * b.high}; }
+  friend DIBR_HD Quads operator/(const Quads& a, const Quads& b) { return {a.low / b.low, a.high / b.high}; }
 };
 
 template <class T, int kPixels>
@@ -122,10 +122,10 @@ struct Quads<T, kPixels, true> {
     return {__builtin_shuffle(v, places)};
   }
 
-  friend DIBR_HD Quads operator+(Quads a, Quads b) { return {a.v + b.v}; }
-  friend DIBR_HD Quads operator-(Quads a, Quads b) { return {a.v - b.v}; }
-  friend DIBR_HD Quads operator*(Quads a, Quads b) { return {a.v * b.v}; }
-  friend DIBR_HD Quads operator/(Quads a, Quads b) { return {a.v / b.v}; }
+  friend DIBR_HD Quads operator+(const Quads& a, const Quads& b) { return {a.v + b.v}; }
+  friend DIBR_HD Quads operator-(const Quads& a, const Quads& b) { return {a.v - b.v}; }
+  friend DIBR_HD Quads operator*(const Quads& a, const Quads& b) { return {a.v * b.v}; }
+  friend DIBR_HD Quads operator/(const Quads& a, const Quads& b) { return {a.v / b.v}; }
 };
 
 // The first `pixels` of four pixels, each with kCount numbers, and zeros. `end` is where memory that may be read ends.
@@ -138,9 +138,14 @@ DIBR_HD Quads<T> load_pixels(const T* p, int pixels, const T* end) {
   return Quads<T>::template load_packed<kCount>(numbers).kept(keep);
 }
 
-// Writes the kCount numbers of each of the first `pixels` of four pixels.
+// Writes the kCount numbers of each of the first `pixels` of four pixels. What follows them, where `room` is beyond
+// them, may be written too: its zeros, or numbers that come later.
 template <int kCount, class T>
-DIBR_HD void store_pixels(const Quads<T>& quads, T* p, int pixels) {
+DIBR_HD void store_pixels(const Quads<T>& quads, T* p, int pixels, int64_t room) {
+  if (__builtin_expect(room >= 4, 1)) {
+    quads.kept(kKeep<T>.bits + 4 * (4 - pixels)).template store_packed<kCount>(p);
+    return;
+  }
   T numbers[16];
   quads.store(numbers);
   for (int i = 0; i < pixels; ++i) std::memcpy(p + kCount * i, numbers + 4 * i, kCount * sizeof(T));

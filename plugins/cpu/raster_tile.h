@@ -66,7 +66,29 @@ class TileBuffer {
   // elements, of which those beyond the tile's columns are left undefined.
   void resolve(int row, T* b0, T* b1, T* b2, T* depth) const {
     const int columns = int(area_.x1 - area_.x0);
-    for (int x = 0; x < columns; x += Lanes::kLanes) resolve_lanes(row * kTile + x, b0 + x, b1 + x, b2 + x, depth + x);
+    for (int x = 0; x < columns; x += Lanes::kLanes) {
+      Lanes b[3], z;
+      resolve(row, x, b, &z);
+      b[0].store(b0 + x);
+      b[1].store(b1 + x);
+      b[2].store(b2 + x);
+      z.store(depth + x);
+    }
+  }
+
+  // The same of as many columns from x on as a Pack has lanes.
+  DIBR_HD void resolve(int row, int x, Lanes* b, Lanes* depth) const {
+    const int i = row * kTile + x;
+    const Mask<T> covered = (Pack<Integer>::load(face_ + i) >= Pack<Integer>(0)).template of<T>();
+    for (int k = 0; k < 3; ++k) b[k] = T(0);
+    *depth = T(1);
+    if (!covered.any()) return;
+    const Lanes u0 = Lanes::load(weight_[0] + i), u1 = Lanes::load(weight_[1] + i), u2 = Lanes::load(weight_[2] + i);
+    const Lanes total = u0 + u1 + u2;
+    b[0] = select(covered, u0 / total, b[0]);
+    b[1] = select(covered, u1 / total, b[1]);
+    b[2] = select(covered, u2 / total, b[2]);
+    *depth = select(covered, Lanes::load(depth_ + i), *depth);
   }
 
   // For TileRasterizer.
@@ -141,16 +163,6 @@ class TileBuffer {
         select(visible, weight, Lanes::load(weight_[k] + i)).store(weight_[k] + i);
       }
     }
-  }
-
-  void resolve_lanes(int i, T* b0, T* b1, T* b2, T* depth) const {
-    const Mask<T> covered = (Pack<Integer>::load(face_ + i) >= Pack<Integer>(0)).template of<T>();
-    const Lanes u0 = Lanes::load(weight_[0] + i), u1 = Lanes::load(weight_[1] + i), u2 = Lanes::load(weight_[2] + i);
-    const Lanes total = u0 + u1 + u2;
-    select(covered, u0 / total, Lanes(T(0))).store(b0);
-    select(covered, u1 / total, Lanes(T(0))).store(b1);
-    select(covered, u2 / total, Lanes(T(0))).store(b2);
-    select(covered, Lanes::load(depth_ + i), Lanes(T(1))).store(depth);
   }
 
   // What lies beyond the last pixel lets every load be a whole Pack.

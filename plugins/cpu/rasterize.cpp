@@ -9,37 +9,112 @@
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 namespace {
 
+// Writes tiles into the outputs, past the caches where these are too small for them anyway.
 template <class T>
-void write_tile(const dibr_rasterize_params& p, int64_t image, const TileBuffer<T>& drawn) {
-  const TileArea& area = drawn.area();
-  const int columns = int(area.x1 - area.x0);
-  for (int64_t y = area.y0; y < area.y1; ++y) {
-    const int row = int(y - area.y0);
-    const int64_t pixel = (image * p.height + y) * p.width + area.x0;
-    T b[3][TileBuffer<T>::kRow], depth[TileBuffer<T>::kRow];
-    drawn.resolve(row, b[0], b[1], b[2], depth);
-    std::copy(drawn.faces(row), drawn.faces(row) + columns, p.face_index + pixel);
-    T* out = static_cast<T*>(p.barycentrics) + 3 * pixel;
-    for (int x = 0; x < columns; ++x) {
-      out[3 * x] = b[0][x];
-      out[3 * x + 1] = b[1][x];
-      out[3 * x + 2] = b[2][x];
-    }
-    if (p.depth != nullptr) std::copy(depth, depth + columns, static_cast<T*>(p.depth) + pixel);
-  }
-}
+class Writer {
+ public:
+  using Lanes = Pack<T>;
 
-// What a tile that no face touches looks like.
-template <class T>
-void write_background(const dibr_rasterize_params& p, int64_t image, const TileArea& area) {
-  const int64_t columns = area.x1 - area.x0;
-  for (int64_t y = area.y0; y < area.y1; ++y) {
-    const int64_t pixel = (image * p.height + y) * p.width + area.x0;
-    std::fill_n(p.face_index + pixel, columns, -1);
-    std::fill_n(static_cast<T*>(p.barycentrics) + 3 * pixel, 3 * columns, T(0));
-    if (p.depth != nullptr) std::fill_n(static_cast<T*>(p.depth) + pixel, columns, T(1));
+  explicit Writer(const dibr_rasterize_params& p) : p_(p) {
+    const int64_t pixel_bytes = int64_t(sizeof(int32_t) + (p.depth != nullptr ? 4 : 3) * sizeof(T));
+    streams_ = p.batch * p.height * p.width * pixel_bytes > kCachedBytes;
   }
-}
+
+  void write(int64_t image, const TileBuffer<T>& drawn) const {
+    write_rows(
+        image, drawn.area(), [&](int row, int x, Lanes* b, Lanes* depth) { drawn.resolve(row, x, b, depth); },
+        [&](int row) { return drawn.faces(row); });
+  }
+
+  // What a tile that no face touches looks like.
+  void write_background(int64_t image, const TileArea& area) const {
+    static constexpr Background kBackground = {};
+    write_rows(
+        image, area,
+        [](int, int, Lanes* b, Lanes* depth) {
+          for (int k = 0; k < 3; ++k) b[k] = T(0);
+          *depth = T(1);
+        },
+        [](int) { return kBackground.faces; });
+  }
+
+ private:
+  static constexpr int64_t kCachedBytes = 16 << 20;
+
+  struct Background {
+    IntegerLike<T> faces[TileBuffer<T>::kRow];
+    constexpr Background() : faces() {
+      for (auto& face : faces) face = -1;
+    }
+  };
+
+  template <class Resolve, class FacesOf>
+  void write_rows(int64_t image, const TileArea& area, const Resolve& resolve, const FacesOf& faces_of) const {
+    const int columns = int(area.x1 - area.x0), whole = columns / Lanes::kLanes * Lanes::kLanes;
+    for (int64_t y = area.y0; y < area.y1; ++y) {
+      const int row = int(y - area.y0);
+      const int64_t pixel = (image * p_.height + y) * p_.width + area.x0;
+      int32_t* face_index = p_.face_index + pixel;
+      T* barycentrics = static_cast<T*>(p_.barycentrics) + 3 * pixel;
+      T* depth = p_.depth != nullptr ? static_cast<T*>(p_.depth) + pixel : nullptr;
+      const bool streams = streams_ && whole == columns && is_aligned(face_index) && is_aligned(barycentrics) &&
+                           (depth == nullptr || is_aligned(depth));
+      copy_faces(faces_of(row), columns, face_index, streams);
+      for (int x = 0; x < whole; x += Lanes::kLanes) {
+        Lanes b[3], z;
+        resolve(row, x, b, &z);
+        T* out = barycentrics + 3 * x;
+        put(interleaved<0>(b[0], b[1], b[2]), streams, out);
+        put(interleaved<1>(b[0], b[1], b[2]), streams, out + Lanes::kLanes);
+        put(interleaved<2>(b[0], b[1], b[2]), streams, out + 2 * Lanes::kLanes);
+        if (depth != nullptr) put(z, streams, depth + x);
+      }
+      if (whole < columns) write_rest(resolve, row, whole, columns, barycentrics, depth);
+    }
+    if (streams_) publish_streams();
+  }
+
+  static void copy_faces(const IntegerLike<T>* faces, int columns, int32_t* out, bool streams) {
+    using Integers = Pack<int32_t>;
+    if constexpr (sizeof(T) == sizeof(int32_t)) {
+      if (streams) {
+        for (int x = 0; x < columns; x += Integers::kLanes) Integers::load(faces + x).stream(out + x);
+        return;
+      }
+    }
+    std::copy(faces, faces + columns, out);
+  }
+
+  static DIBR_HD void put(Lanes pack, bool streams, T* out) {
+    if (streams) {
+      pack.stream(out);
+    } else {
+      pack.store(out);
+    }
+  }
+
+  // The columns from x on that do not fill a Pack.
+  template <class Resolve>
+  static void write_rest(const Resolve& resolve, int row, int x, int columns, T* barycentrics, T* depth) {
+    Lanes b[3], z;
+    resolve(row, x, b, &z);
+    T numbers[4][Lanes::kLanes];
+    for (int k = 0; k < 3; ++k) b[k].store(numbers[k]);
+    z.store(numbers[3]);
+    for (int i = 0; x + i < columns; ++i) {
+      for (int k = 0; k < 3; ++k) barycentrics[3 * (x + i) + k] = numbers[k][i];
+      if (depth != nullptr) depth[x + i] = numbers[3][i];
+    }
+  }
+
+  template <class U>
+  static bool is_aligned(const U* p) {
+    return reinterpret_cast<uintptr_t>(p) % kVectorBytes == 0;
+  }
+
+  const dibr_rasterize_params& p_;
+  bool streams_;
+};
 
 template <class T>
 dibr_status forward(const dibr_rasterize_params& p, const dibr_launch& launch) {
@@ -48,12 +123,13 @@ dibr_status forward(const dibr_rasterize_params& p, const dibr_launch& launch) {
   Arena arena(launch.workspace);
   TileRasterizer<T> rasterizer(RasterScene<T>(p), arena);
   rasterizer.bin(launch);
+  const Writer<T> writer(p);
   parallel_for(launch, p.batch * rasterizer.tiles(), [&](int64_t i) {
     const int64_t image = i / rasterizer.tiles(), tile = i % rasterizer.tiles();
     if (const TileBuffer<T>* drawn = rasterizer.draw(image, tile)) {
-      write_tile(p, image, *drawn);
+      writer.write(image, *drawn);
     } else {
-      write_background<T>(p, image, rasterizer.area(tile));
+      writer.write_background(image, rasterizer.area(tile));
     }
   });
   return DIBR_OK;

@@ -32,14 +32,19 @@ class Pass {
     static thread_local RecentFaces<FaceSums<T>> recent_of_thread;
     RecentFaces<FaceSums<T>>& recent = recent_of_thread;
     const auto flush = [&](int32_t face, const FaceSums<T>& sums) { this->flush(face, sums); };
-    for_each_run(
-        p_.face_index, p_.faces, p_.width, first_row, last_row, fault,
-        [&](int32_t face, int64_t begin, int64_t end, int64_t) {
-          const auto start = [&](FaceSums<T>& sums) { this->start(face, begin, sums); };
-          add(face, recent.of(face, flush, start), begin, end);
-        },
-        [](int64_t, int64_t) {});
-    recent.flush_all(flush);
+    for_each_strip_row(p_.face_index, pixels(), p_.width, first_row, last_row, fault, [&](const StripRow& row) {
+      for (int i = 0; i < row.count(); ++i) {
+        const StripRow::Run& run = row.runs()[i];
+        const int64_t pixel = row.begin() + run.offset;
+        if (run.face >= p_.faces) {
+          fault.report(pixel);
+          continue;
+        }
+        const auto start = [&](FaceSums<T>& sums) { this->start(run.face, pixel, sums); };
+        add(run.face, recent.of(run.face, start, flush), pixel, run.count);
+      }
+    });
+    recent.forget_all(flush);
   }
 
  private:
@@ -52,40 +57,38 @@ class Pass {
     sums.whole = p_.perspective_correct != 0 || (t.w[0] > T(0) && t.w[1] > T(0) && t.w[2] > T(0));
   }
 
-  void add(int32_t face, FaceSums<T>& sums, int64_t begin, int64_t end) {
-    if (!sums.whole) return add_each(face, sums.triangle, begin, end);
-    // Barycentrics that were not kept are made again, a few pixels at a time.
-    constexpr int64_t kAtOnce = 16;
-    T again[3 * kAtOnce];
-    const int64_t step = p_.barycentrics != nullptr ? end - begin : kAtOnce;
-    for (int64_t pixel = begin; pixel < end; pixel += step) {
-      const int64_t count = std::min(step, end - pixel);
-      if (p_.barycentrics != nullptr) {
-        const T* all = static_cast<const T*>(p_.barycentrics);
-        add_pixels_of(sums, all + 3 * pixel, all + 3 * pixels(), pixel, count);
-      } else {
-        for (int64_t i = 0; i < count; ++i) make_barycentrics(sums.triangle, pixel + i, again + 3 * i);
-        add_pixels_of(sums, again, again + 3 * kAtOnce, pixel, count);
-      }
+  void add(int32_t face, FaceSums<T>& sums, int64_t pixel, int count) {
+    if (!sums.whole) return add_each(face, sums.triangle, pixel, count);
+    if (p_.barycentrics != nullptr) {
+      const T* all = static_cast<const T*>(p_.barycentrics);
+      return add(sums, all + 3 * pixel, all + 3 * pixels(), pixel, count);
+    }
+    // Made again, a few at a time.
+    constexpr int kAtOnce = 16;
+    T again[3 * kAtOnce + 16];
+    for (int done = 0; done < count; done += kAtOnce) {
+      const int some = std::min(count - done, kAtOnce);
+      for (int i = 0; i < some; ++i) make_barycentrics(sums.triangle, pixel + done + i, again + 3 * i);
+      add(sums, again, again + 3 * kAtOnce + 16, pixel + done, some);
     }
   }
 
   // b are the barycentrics of the `count` pixels from `pixel` on, and b_end is where they may be read to.
-  void add_pixels_of(FaceSums<T>& sums, const T* b, const T* b_end, int64_t pixel, int64_t count) const {
+  void add(FaceSums<T>& sums, const T* b, const T* b_end, int64_t pixel, int count) const {
     if (p_.grad_barycentrics != nullptr) add_weights(sums, b, b_end, pixel, count);
     if (p_.grad_depth != nullptr) add_depth(sums, b, pixel, count);
   }
 
-  void add_weights(FaceSums<T>& sums, const T* b, const T* b_end, int64_t pixel, int64_t count) const {
+  DIBR_HD void add_weights(FaceSums<T>& sums, const T* b, const T* b_end, int64_t pixel, int count) const {
     const T* all = static_cast<const T*>(p_.grad_barycentrics);
     const T *g = all + 3 * pixel, *g_end = all + 3 * pixels();
     Quads<T> sum0 = Quads<T>::load(sums.weight[0]);
     Quads<T> sum1 = Quads<T>::load(sums.weight[1]);
     Quads<T> sum2 = Quads<T>::load(sums.weight[2]);
-    for (int64_t i = 0; i < count; i += 4) {
-      const int some = int(std::min<int64_t>(count - i, 4));
-      const Quads<T> weights = load_pixels<3>(b + 3 * i, some, b_end),
-                     gradient = load_pixels<3>(g + 3 * i, some, g_end);
+    for (int i = 0; i < count; i += 4) {
+      const int some = std::min(count - i, 4);
+      const Quads<T> weights = load_pixels<3>(b + 3 * i, some, b_end);
+      const Quads<T> gradient = load_pixels<3>(g + 3 * i, some, g_end);
       const Quads<T> products = weights * gradient;
       const Quads<T> mean =
           products.template spread<0>() + products.template spread<1>() + products.template spread<2>();
@@ -99,19 +102,19 @@ class Pass {
     sum2.store(sums.weight[2]);
   }
 
-  void add_depth(FaceSums<T>& sums, const T* b, int64_t pixel, int64_t count) const {
+  void add_depth(FaceSums<T>& sums, const T* b, int64_t pixel, int count) const {
     const T* gradient = static_cast<const T*>(p_.grad_depth) + pixel;
     const T* w = sums.triangle.w;
-    for (int64_t i = 0; i < count; ++i, b += 3) {
+    for (int i = 0; i < count; ++i, b += 3) {
       const T share = p_.perspective_correct ? gradient[i] / (b[0] * w[0] + b[1] * w[1] + b[2] * w[2]) : gradient[i];
       for (int m = 0; m < 3; ++m) sums.depth[m] += share * b[m];
     }
   }
 
   // Without sums.
-  void add_each(int32_t face, const Triangle<T>& t, int64_t begin, int64_t end) {
+  void add_each(int32_t face, const Triangle<T>& t, int64_t begin, int count) {
     TriangleGradient<T> gradient = {};
-    for (int64_t pixel = begin; pixel < end; ++pixel) {
+    for (int64_t pixel = begin; pixel < begin + count; ++pixel) {
       const T none[3] = {};
       accumulate_raster_gradient(
           t, x_of(pixel), y_of(pixel), false,

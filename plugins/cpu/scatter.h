@@ -13,9 +13,9 @@ namespace dibr::cpu::DIBR_CPU_LEVEL {
 template <class T>
 class Scatter {
  public:
-  // `groups` outputs of `elements` each; `units` units of work feed each. Private arrays are as many as it takes to keep
-  // threads busy, few where they would have more than `budget` elements in all, since they must be cleared and added up,
-  // and none where one alone has.
+  // `groups` outputs of `elements` each; `units` units of work feed each. Private arrays are as many as it takes to
+  // keep threads busy, few where they would have more than `budget` elements in all, since they must be cleared and
+  // added up, and none where one alone has.
   Scatter(int64_t groups, int64_t elements, int64_t units, int64_t budget, Arena& arena)
       : groups_(groups), elements_(elements), units_(units) {
     const int64_t wanted = (kRuns + groups - 1) / std::max<int64_t>(groups, 1);

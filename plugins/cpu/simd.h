@@ -70,6 +70,18 @@ struct Pack {
     return out;
   }
   DIBR_HD void store(T* p) const { std::memcpy(p, &v, sizeof v); }
+  // Past the caches, where p is aligned to kVectorBytes; publish_streams must follow.
+  DIBR_HD void stream(T* p) const {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), __m512i(v));
+#elif defined(__AVX2__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), __m256i(v));
+#elif defined(__SSE2__)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p), __m128i(v));
+#else
+    store(p);
+#endif
+  }
 
   // first, first + 1, first + 2, ...
   static DIBR_HD Pack count_from(T first) {
@@ -127,7 +139,7 @@ struct Mask {
     if constexpr (std::is_same_v<T, int64_t>) return {_mm512_cmp_epi64_mask(__m512i(a.v), __m512i(b.v), kInteger)};
   }
 #else
-  using Vector = typename VectorOf<IntegerLike<T> >::Type;
+  using Vector = typename VectorOf<IntegerLike<T>>::Type;
   Vector v;  // all bits of a lane, or none
 
   static DIBR_HD Mask equal(Pack<T> a, Pack<T> b) { return {a.v == b.v}; }
@@ -169,6 +181,39 @@ struct Mask {
 template <class T>
 DIBR_HD Pack<T> select(Mask<T> mask, Pack<T> a, Pack<T> b) {
   return mask.select(a, b);
+}
+
+// Lets other threads see what this one has streamed.
+inline void publish_streams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+// Where the numbers of three Packs stand when one of each follow one another: in output i, those of the first two come
+// by first[i] and those of the third, on top of that, by second[i].
+template <class T>
+struct InterleavedPlaces {
+  static constexpr int kLanes = Pack<T>::kLanes;
+  IntegerLike<T> first[3][kLanes] = {}, second[3][kLanes] = {};
+  constexpr InterleavedPlaces() {
+    for (int i = 0; i < 3 * kLanes; ++i) {
+      const int source = i % 3, index = i / 3, lane = i % kLanes;
+      first[i / kLanes][lane] = source == 1 ? kLanes + index : index;
+      second[i / kLanes][lane] = source == 2 ? kLanes + index : lane;
+    }
+  }
+};
+template <class T>
+constexpr InterleavedPlaces<T> kInterleavedPlaces = {};
+
+// Output i of a_0, b_0, c_0, a_1, ...
+template <int i, class T>
+DIBR_HD Pack<T> interleaved(Pack<T> a, Pack<T> b, Pack<T> c) {
+  using Places = Pack<IntegerLike<T>>;
+  const auto first = Places::load(kInterleavedPlaces<T>.first[i]).v;
+  const auto second = Places::load(kInterleavedPlaces<T>.second[i]).v;
+  return Pack<T>(__builtin_shuffle(__builtin_shuffle(a.v, b.v, first), c.v, second));
 }
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

@@ -21,6 +21,7 @@ from cuda_backend.ops import Device
 from cuda_backend.test_kernels import (
     DTYPES,
     FACE_COUNTS,
+    RASTER_GRADIENT,
     ROUNDING,
     SIZES,
     assert_close,
@@ -58,7 +59,7 @@ def sweep_rasterize(devices: Devices, scene: Scene, seed: int) -> None:
     expected = devices.cpu.rasterize_backward(scene, *arguments)
     assert expected.any()
     for device in (devices.cuda, devices.deterministic):
-        assert_close(device.rasterize_backward(scene, *arguments), expected, ROUNDING)
+        assert_close(device.rasterize_backward(scene, *arguments), expected, RASTER_GRADIENT)
 
 
 def sweep_interpolate(devices: Devices, scene: Scene, seed: int) -> None:
