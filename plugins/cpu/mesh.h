@@ -21,7 +21,7 @@ FaceRange faces_of(const P& p, int64_t image) {
 inline void find_fault(const dibr_launch& launch, const int32_t* values, int64_t count, int32_t lowest, int64_t highest,
                        LowestFault& fault) {
   const int64_t span = highest - lowest;
-  parallel_for_blocks(launch, count, 1 << 16, [&](int64_t begin, int64_t end) {
+  parallel_for_blocks(launch, count, 1 << 14, [&](int64_t begin, int64_t end) {
     bool good = span >= 0;
     for (int64_t i = begin; i < end; ++i) good &= uint32_t(values[i]) - uint32_t(lowest) <= uint32_t(span);
     if (good) return;

@@ -94,6 +94,8 @@ class TileBuffer {
   // For TileRasterizer.
   void start(const RasterScene<T>& scene, const TileArea& area) {
     area_ = area;
+    large_faces_ = 0;
+    farthest_ = std::numeric_limits<T>::infinity();
     std::fill_n(depth_, kPixels, std::numeric_limits<T>::infinity());
     std::fill_n(face_, kPixels, Integer(-1));
     for (int i = 0; i < kTile; ++i) {
@@ -104,14 +106,18 @@ class TileBuffer {
 
   void draw(const RasterScene<T>& scene, int64_t image, int32_t face, const FaceBox& box) {
     const Triangle<T> t = scene.triangle(image, face);
-    const Face f = {broadcast(t), broadcast(depth_plane(t)), T(box.sign), face};
     const int x0 = std::max<int>(box.x0 - int(area_.x0), 0), x1 = std::min<int>(box.x1 + 1 - int(area_.x0), kTile);
     const int y0 = std::max<int>(box.y0 - int(area_.y0), 0), y1 = std::min<int>(box.y1 + 1 - int(area_.y0), kTile);
+    if ((x1 - x0) * (y1 - y0) >= kManyPixels) return draw_large(scene.rules, t, face, box.sign, x0, x1, y0, y1);
+    const Face f = {broadcast(t), broadcast(depth_plane(t)), T(box.sign), face};
     for (int x = x0; x < x1; x += Lanes::kLanes) draw_columns(scene.rules, t, f, x, x1, y0, y1);
   }
 
  private:
   static constexpr int kPixels = kTile * kTile;
+  // From how many pixels of its box on a face is looked at as a whole before its pixels are, and after how many such
+  // faces the farthest depth is found again.
+  static constexpr int kManyPixels = 256, kFarthestEvery = 8, kLeastLanes = 2;
 
   struct Face {
     Triangle<Lanes> triangle;
@@ -119,6 +125,77 @@ class TileBuffer {
     T sign;
     int32_t face;
   };
+
+  // A face whose box has many pixels in the tile: often it covers few of them, none, or is behind all others.
+  __attribute__((noinline)) void draw_large(const RasterRules& rules, const Triangle<T>& t, int32_t face, int sign,
+                                            int x0, int x1, int y0, int y1) {
+    if (is_hidden(t)) return;
+    int first[kTile / kLeastLanes], last[kTile / kLeastLanes];
+    bool any = false;
+    for (int x = x0, i = 0; x < x1; x += Lanes::kLanes, ++i) {
+      first[i] = y0;
+      last[i] = y1;
+      narrow(t, T(sign), px_[x], px_[std::min(x + Lanes::kLanes, x1) - 1], &first[i], &last[i]);
+      any = any || first[i] < last[i];
+    }
+    if (!any) return;
+    const Face f = {broadcast(t), broadcast(depth_plane(t)), T(sign), face};
+    for (int x = x0, i = 0; x < x1; x += Lanes::kLanes, ++i) draw_columns(rules, t, f, x, x1, first[i], last[i]);
+    if (++large_faces_ % kFarthestEvery == 0) farthest_ = farthest_depth();
+  }
+
+  // Leaves out of the rows from *first on, before *last, those where no centre between left and right can be inside of
+  // the face. An edge function is linear: where it is negative at the farther of left and right, by more than what
+  // rounding can do to it, it is so between them. A row more at each end covers the rounding of the row itself.
+  void narrow(const Triangle<T>& t, T sign, T left, T right, int* first, int* last) const {
+    const T cx = (left + right) / 2, half = (right - left) / 2, cy = py_[0], pitch = py_[0] - py_[1];
+    T x[3], y[3], reach[3];
+    for (int k = 0; k < 3; ++k) {
+      x[k] = t.x[k] - cx * t.w[k];
+      y[k] = t.y[k] - cy * t.w[k];
+      reach[k] = absolute(t.x[k]) + absolute(t.y[k]) + 2 * absolute(t.w[k]);
+    }
+    T from = T(0), to = T(kTile);
+    for (int k = 0; k < 3; ++k) {
+      const int i = k == 2 ? 0 : k + 1, j = k == 0 ? 2 : k - 1;
+      const T rounding = 32 * std::numeric_limits<T>::epsilon() * reach[i] * reach[j];
+      const T most = sign * (x[i] * y[j] - y[i] * x[j]) + half * absolute(y[i] * t.w[j] - t.w[i] * y[j]) + rounding;
+      const T down = sign * pitch * (x[i] * t.w[j] - t.w[i] * x[j]);  // from one row to the next
+      if (down > T(0)) {
+        from = maximum(from, -most / down);
+      } else if (down < T(0)) {
+        to = minimum(to, most / -down);
+      } else if (most < T(0)) {
+        to = T(-1);
+      }
+    }
+    *first = std::max(*first, int(minimum(from, T(kTile))) - 1);
+    *last = std::min(*last, int(maximum(to, T(-2))) + 2);
+  }
+
+  // Whether the whole tile shows something nearer than any point of the face, rounding included.
+  bool is_hidden(const Triangle<T>& t) const {
+    if (!(farthest_ < std::numeric_limits<T>::infinity() && t.w[0] > T(0) && t.w[1] > T(0) && t.w[2] > T(0)))
+      return false;
+    T nearest = t.z[0] / t.w[0], largest = absolute(nearest);
+    for (int k = 1; k < 3; ++k) {
+      const T depth = t.z[k] / t.w[k];
+      nearest = minimum(nearest, depth);
+      largest = maximum(largest, absolute(depth));
+    }
+    return nearest - 64 * std::numeric_limits<T>::epsilon() * largest > farthest_;
+  }
+
+  T farthest_depth() const {
+    Lanes farthest = Lanes::load(depth_);
+    for (int i = Lanes::kLanes; i < kPixels; i += Lanes::kLanes) {
+      const Lanes depth = Lanes::load(depth_ + i);
+      farthest = select(farthest < depth, depth, farthest);
+    }
+    T lanes[Lanes::kLanes];
+    farthest.store(lanes);
+    return *std::max_element(lanes, lanes + Lanes::kLanes);
+  }
 
   static Triangle<Lanes> broadcast(const Triangle<T>& t) {
     Triangle<Lanes> out;
@@ -167,6 +244,8 @@ class TileBuffer {
 
   // What lies beyond the last pixel lets every load be a whole Pack.
   TileArea area_ = {};
+  int large_faces_ = 0;
+  T farthest_ = 0;  // no pixel shows anything beyond
   T px_[kRow] = {}, py_[kTile] = {};
   T depth_[kPixels + Lanes::kLanes] = {}, weight_[3][kPixels + Lanes::kLanes] = {};
   Integer face_[kPixels + Lanes::kLanes] = {};
