@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dibr_deploy.files import write_atomically
 
-from . import suite, targets
+from . import scenes, suite, targets
 from .results import REFERENCE, Results, Spread, Timing
 from .targets import Verdict
 
@@ -51,13 +51,35 @@ def write(results: Results, plots: Iterable[Path], path: Path) -> None:
         INTRODUCTION,
         _machine(results),
         "## Aims\n\nA value meets its aim if it is at most the bound.\n\n" + verdicts(targets.judge(results)),
+        _beside_published(results),
         "## Same pictures\n\n" + _agreements(results),
         "## Times\n\n" + "\n\n".join(images) if images else "## Times",
         *(_timings(results, task, title) for task, title in TASKS.items() if results.find(task=task)),
         "## Growth\n\n" + _growth(results),
         "## Memory\n\n" + _peaks(results),
     ]
-    write_atomically(path, ("\n\n".join(part.strip() for part in parts) + "\n").encode())
+    write_atomically(path, ("\n\n".join(part.strip() for part in parts if part) + "\n").encode())
+
+
+def _beside_published(results: Results) -> str:
+    """Our times beside figures that were published for a peer which was not run here; empty where it was."""
+    if results.find(peer="PyTorch3D"):
+        return ""
+    rows = []
+    for task, faces, milliseconds in targets.PUBLISHED_PYTORCH3D:
+        scene = scenes.sphere(faces, suite.MIDDLE_SIZE).name
+        ours = results.one(scene=scene, task=task, peer="ours", threads=2)
+        if ours is not None:
+            wall = ours.wall.median * 1e3
+            rows.append([TASKS[task], scene, f"{wall:.3g}", f"{milliseconds:,}", f"{wall / milliseconds:.2g}"])
+    if not rows:
+        return ""
+    return (
+        "## Beside published figures\n\nPyTorch3D was **not** part of this run: it has no wheel for this Python and "
+        "torch. Beside our wall time with two threads stand figures of its own with two threads that were measured "
+        "earlier on another machine of this kind; the ratios compare machines too, and decide no aim.\n\n"
+        + _table(["task", "scene", "ours, ms", "PyTorch3D, quoted, ms", "ratio"], "llrrr", rows)
+    )
 
 
 def verdicts(judged: list[Verdict]) -> str:

@@ -15,6 +15,14 @@ NOT_RUN = "not part of this run"
 FACES_FROM, SIZE_FROM = 81920, 256
 """Where the fits for the aims start: below, what does not depend on faces or on pixels weighs as much."""
 
+PUBLISHED_PYTORCH3D = (
+    ("rasterize", 1280, 1044),
+    ("rasterize", 20480, 16213),
+    ("rasterize", 81920, 63511),
+    ("soft_mask_backward", 1280, 1450 + 38600),
+)
+"""Task, faces and milliseconds of wall time at 512x512 with two threads, measured earlier, not in this run."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
