@@ -40,7 +40,7 @@ def exported_models_build_in_tensorrt(request: pytest.FixtureRequest) -> Iterato
     """A test fails where TensorRT would not take a model that it has exported: its nodes, parser and builder."""
     yield
     models = WATCH.take()
-    if not models or not environment.PYTHON.exists():
+    if not models or not environment.is_there():
         return
     from tensorrt_door import exported
 

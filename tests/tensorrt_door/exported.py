@@ -2,7 +2,7 @@
 of it through the real ONNX parser and builder of TensorRT-RTX, with its dynamic axes and with fixed sizes.
 
 tests/conftest.py asks for this after every test. What was built once is remembered in build/exported_models until the
-model, the plugin library or the script that builds changes.
+model, the plugin library, TensorRT-RTX or the script that builds changes.
 """
 
 from __future__ import annotations
@@ -136,8 +136,18 @@ def engine_problems(content: bytes, ops: list[str]) -> list[str]:
         temporary = remembered.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(answer))
         temporary.replace(remembered)
-    kinds = [kind for kind in ("dynamic", "static") if answer[kind] is not None and sorted(answer[kind]) != ops]
-    return answer["errors"] + [f"the {kind} engine names {answer[kind]}, not {ops}" for kind in kinds]
+    return objections(answer, ops)
+
+
+def objections(answer: dict[str, Any], ops: list[str]) -> list[str]:
+    """What an answer of real_tensorrt.engines says against a model of these ops; an engine that is not there is one."""
+    found = list(answer["errors"])
+    for kind in ("dynamic", "static"):
+        if answer[kind] is None:
+            found.append(f"there is no {kind} engine")
+        elif sorted(answer[kind]) != ops:
+            found.append(f"the {kind} engine names {answer[kind]}, not {ops}")
+    return found
 
 
 @functools.cache
@@ -148,7 +158,8 @@ def library() -> Path:
 
 @functools.cache
 def tools_hash() -> bytes:
-    return hashlib.sha256(library().read_bytes() + SCRIPT.read_bytes()).digest()
+    """Of all that an answer depends on beside the model."""
+    return hashlib.sha256(library().read_bytes() + SCRIPT.read_bytes() + environment.VERSIONS.read_bytes()).digest()
 
 
 class Builder:

@@ -197,7 +197,7 @@ def engine(model: str, static: bool) -> dict:
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(model):
-        return {"errors": parser_errors(parser)}
+        return {"errors": parser_errors(parser) or ["the parser refuses the model and says nothing"]}
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):

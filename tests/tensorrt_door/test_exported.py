@@ -125,3 +125,29 @@ def test_the_engine_that_does_not_name_a_plugin_is_a_problem(content: bytes) -> 
     assert exported.engine_problems(content, ops) == []
     [first, second] = exported.engine_problems(content, [*ops, "Antialias"])
     assert first.startswith("the dynamic engine names") and second.startswith("the static engine names")
+
+
+def test_an_engine_that_is_not_there_is_a_problem() -> None:
+    silent = {"errors": [], "dynamic": None, "static": ["Rasterize"]}
+    assert exported.objections(silent, ["Rasterize"]) == ["there is no dynamic engine"]
+
+
+def test_another_tensorrt_is_asked_again(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = exported.tools_hash.__wrapped__()
+    (tmp_path / "TENSORRT").write_text("tensorrt-rtx-cu13-libs==9.9\n")
+    monkeypatch.setattr(environment, "VERSIONS", tmp_path / "TENSORRT")
+    assert exported.tools_hash.__wrapped__() != before
+
+
+def test_without_tensorrt_the_check_fails_in_ci_and_is_skipped_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "PYTHON", tmp_path / "python")
+    monkeypatch.delenv("CI", raising=False)
+    assert not environment.is_there()
+    with pytest.raises(pytest.skip.Exception, match="make setup-trt"):
+        environment.python()
+    monkeypatch.setenv("CI", "true")
+    for ask in (environment.is_there, environment.python):
+        with pytest.raises(pytest.fail.Exception, match="make setup-trt"):
+            ask()
