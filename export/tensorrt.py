@@ -109,10 +109,10 @@ def build_engine(
     shape_inputs = {tensor.name for tensor in tensors if tensor.is_shape_tensor}
     profiles = optimization_profiles(interface.inputs, shape_inputs, sizes)
     _add_profiles(builder, config, profiles, shape_inputs)
+    devices = tuple(compute_capabilities) if flavour == "tensorrt_rtx" else (_device_compute_capability(),)
     with _timing_cache(config, timing_cache):
         engine = _build(trt, builder, network, config, progress, listener)
     del parser  # which owns the weights that the network refers to
-    devices = tuple(compute_capabilities) if flavour == "tensorrt_rtx" else (_device_compute_capability(),)
     target = "".join(f"-sm{device.replace('.', '')}" for device in devices)
     fields = {
         "file": f"{flavour}-{trt.__version__}{target}.engine",
@@ -324,7 +324,10 @@ def _timing_cache(config: Any, path: str | Path | None) -> Iterator[None]:
 
 def _read_timing_cache(config: Any, path: Path) -> Any:
     """The cache in a file, else an empty one. One that does not fit is ignored with a warning."""
-    content = path.read_bytes() if path.exists() else b""
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise DibrError(f"timing_cache must be a file that can be read, got {path}: {error.strerror}") from error
     cache, empty = config.create_timing_cache(content), config.create_timing_cache(b"")
     # TensorRT makes an empty cache of what it cannot read.
     fits = cache is not None and (not content or bytes(cache.serialize()) != bytes(empty.serialize()))
@@ -356,7 +359,9 @@ def _build(trt: Any, builder: Any, network: Any, config: Any, progress: Any, lis
 def _interrupts() -> Iterator[threading.Event]:
     """Collects Ctrl-C instead of raising it: an exception that TensorRT's own frames meet would end the process."""
     interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # Python cannot give back a handler that is not its own, which getsignal shows by None.
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is None:
         yield interrupted
         return
     previous = signal.signal(signal.SIGINT, lambda *_: interrupted.set())

@@ -56,9 +56,14 @@ def of_tensorrt(model: str, timing_cache: str) -> dict[str, Any]:
     The bindings of TensorRT-RTX have them; only the build itself is left out.
     """
     _, trt = tensorrt._import_tensorrt("tensorrt_rtx")
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"order": []}
+
+    def device() -> str:
+        found["order"].append("ask the device")
+        return "8.9"
 
     def note(trt: Any, builder: Any, network: Any, config: Any, progress: Any, listener: Any) -> bytes:
+        found["order"].append("build")
         flags = trt.BuilderFlag.__members__
         found["flags"] = [name for name in ("VERSION_COMPATIBLE", "TF32") if config.get_flag(flags[name])]
         found["profiles"] = config.num_optimization_profiles
@@ -66,7 +71,7 @@ def of_tensorrt(model: str, timing_cache: str) -> dict[str, Any]:
         return b"engine"
 
     tensorrt._import_tensorrt = lambda flavour: ("tensorrt", trt)  # type: ignore[assignment]
-    tensorrt._device_compute_capability = lambda: "8.9"  # type: ignore[assignment]
+    tensorrt._device_compute_capability = device
     tensorrt._build = note  # type: ignore[assignment]
     _, entry = tensorrt.build_engine(
         Path(model).read_bytes(),

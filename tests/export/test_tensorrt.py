@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import signal
 import types
 import warnings
 from collections.abc import Callable
@@ -187,6 +188,7 @@ def test_options_of_tensorrt_reach_its_config_and_the_manifest(ask, tmp_path: Pa
     model = to_onnx(modules.SphereRenderer(), modules.inputs(1), tmp_path / "model.onnx")
     answer = ask("of_tensorrt", model=str(model), timing_cache=str(tmp_path / "cache"))
     entry = answer.pop("entry")
+    assert answer.pop("order") == ["ask the device", "build"], "a driver that refuses must cost no build"
     assert answer == {"flags": ["VERSION_COMPATIBLE"], "profiles": 1, "has_timing_cache": True}
     assert (entry["flavour"], entry["version_compatible"], entry["hardware_compatible"]) == (
         "tensorrt",
@@ -252,6 +254,25 @@ def test_a_failed_build_leaves_the_timing_cache(tmp_path: Path) -> None:
     with pytest.raises(DibrError, match="failed"), tensorrt._timing_cache(Config(), path):
         raise DibrError("failed")
     assert path.read_bytes() == b"cache of a build"
+
+
+def test_a_timing_cache_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DibrError, match=r"timing_cache must be a file that can be read, got .*: Is a directory"),
+        tensorrt._timing_cache(Config(), tmp_path),
+    ):
+        pass
+
+
+def test_a_signal_handler_of_c_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which Python shows as None: it could not be given back."""
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: pytest.fail("the handler is replaced"))
+    with tensorrt._interrupts() as interrupted:
+        assert not interrupted.is_set()
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_tensorrt_without_a_device(monkeypatch: pytest.MonkeyPatch, static: Path) -> None:
