@@ -30,6 +30,7 @@ BUILD = "build dibr_deploy again: pip install --no-build-isolation . -C cmake.de
 WITH_CUDA = BUILD.format("DIBR_CUDA")
 WITH_TENSORRT = f"{WITH_CUDA} -C cmake.define.DIBR_TENSORRT=ON"
 REINSTALL = "pip install --force-reinstall {}"
+REPORT = "report this as a bug"
 
 OPENS, ABSENT, BROKEN = "opens", "absent", "broken"
 TIMEOUT = 120.0
@@ -70,7 +71,8 @@ def main() -> NoReturn:
     except Problem as problem:
         answer = {"state": problem.state, "reason": str(problem), "remedy": problem.remedy}
     except Exception as error:
-        answer = {"state": BROKEN, "reason": f"{type(error).__name__}: {one_line(error)}", "remedy": ""}
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        answer = {"state": BROKEN, "reason": reason, "remedy": f"{REINSTALL.format('dibr_deploy')}; else {REPORT}"}
     print(f"\n{json.dumps(answer)}", flush=True)
     # Some libraries crash as a process ends; that is not what was asked.
     os._exit(0)
@@ -260,6 +262,7 @@ def tensorrt(flavour: str) -> Found:
     names = MODULES[flavour] + (LEAN_MODULES if flavour == "tensorrt" else ())
     module = _first_package(names)
     said = f"{module.__name__} {module.__version__}"
+    _check_tensorrt_version(said, flavour, module.__version__)
     try:
         plugins = str(_native.library_path(PLUGIN_LIBRARY))
     except FileNotFoundError as error:
@@ -275,8 +278,6 @@ def tensorrt(flavour: str) -> Found:
         creator for creator in module.get_plugin_registry().all_creators if creator.plugin_namespace == schema.OP_DOMAIN
     ]
     said += f", plugins {', '.join(sorted({creator.name for creator in creators}))}"
-    if not creators:
-        raise Broken(f"{said} none: its registry does not list those of {plugins}", WITH_TENSORRT)
     _check_schema(said, {creator.plugin_version for creator in creators})
     said += f", {_gpus(said)}"
     _cuda_kernels(said)
@@ -286,6 +287,15 @@ def tensorrt(flavour: str) -> Found:
     if runtime is None or complaints:
         raise Broken(f"{said}: TensorRT does not start: {'; '.join(complaints)}", "update the NVIDIA driver")
     return {"reason": said}
+
+
+def _check_tensorrt_version(said: str, flavour: str, version: str) -> None:
+    """The plugins know the interfaces of some versions (abi_of in plugins/tensorrt/host.cpp)."""
+    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
+    if flavour == "tensorrt" and numbers[:1] not in ((10,), (11,)):
+        raise Broken(f"{said} is not of the majors that the plugins serve, 10 and 11", "install TensorRT 10 or 11")
+    if flavour == "tensorrt_rtx" and not (1, 7) <= numbers < (2,):
+        raise Broken(f"{said} is not of those that the plugins serve, 1.7 and later 1.x", "install TensorRT-RTX 1.7")
 
 
 def _check_schema(said: str, plugin_versions: set[str]) -> None:
@@ -423,7 +433,7 @@ def _triangle() -> dict[str, np.ndarray]:
 
 def _check_picture(said: str, face_index: np.ndarray) -> None:
     if not np.array_equal(face_index, np.zeros((1, *_SIZE), np.int32)):
-        raise Broken(f"{said} draws a triangle wrong: face_index is {face_index.tolist()}", "report this as a bug")
+        raise Broken(f"{said} draws a triangle wrong: face_index is {face_index.tolist()}", REPORT)
 
 
 _IR_VERSION, _OPSET = 8, 18

@@ -1,6 +1,8 @@
 """What an exported graph says about itself: the domain of its ops and the keys of its metadata."""
 
 OP_DOMAIN = "ai.dibr"
+OPS = ("Rasterize", "Interpolate", "SoftMask", "Texture", "Antialias")
+"""Of the domain; every door has all of them."""
 
 METADATA_SCHEMA_VERSION = "dibr.schema_version"
 """Version of the op schema that the graph uses, a decimal integer."""

@@ -194,12 +194,11 @@ class Complaints:
     def take(self) -> list[str]:
         """This thread's, each once; where there are none, those of threads that TensorRT started."""
         with self._lock:
-            mine = [error for thread, error in self._errors if thread == threading.get_ident()]
+            mine = [entry for entry in self._errors if entry[0] == threading.get_ident()]
             known = {thread.ident for thread in threading.enumerate()}
-            taken = mine or [error for thread, error in self._errors if thread not in known]
-            kept = [(thread, error) for thread, error in self._errors if error not in taken]
-            self._errors = deque(kept, maxlen=self._MOST)
-        return list(dict.fromkeys(taken))
+            taken = mine or [entry for entry in self._errors if entry[0] not in known]
+            self._errors = deque((entry for entry in self._errors if entry not in taken), maxlen=self._MOST)
+        return list(dict.fromkeys(error for _, error in taken))
 
 
 class Listener(NamedTuple):
@@ -393,14 +392,25 @@ def _shapes(profile: Profile | None) -> list[tuple[int, ...]]:
 
 
 def load_plugins(trt: Any, listener: Listener) -> None:
-    """Our plugins into TensorRT's registry, once per process."""
+    """Our plugins into TensorRT's registry, once per process.
+
+    Raises:
+        DibrError: TensorRT does not load the library, or then lacks one of them.
+    """
     with _lock:
         registry = trt.get_plugin_registry()
-        if any(creator.plugin_namespace == schema.OP_DOMAIN for creator in registry.all_creators):
+        if not _missing_plugins(registry):
             return
         path = _native.library_path(PLUGIN_LIBRARY)
         if registry.load_library(str(path)) is None:
             raise listener.failure(f"load the plugins of {path}")
+        if missing := _missing_plugins(registry):
+            raise DibrError(f"TensorRT's registry does not list {', '.join(missing)} after it has loaded {path}")
+
+
+def _missing_plugins(registry: Any) -> list[str]:
+    ours = {creator.name for creator in registry.all_creators if creator.plugin_namespace == schema.OP_DOMAIN}
+    return [name for name in schema.OPS if name not in ours]
 
 
 def choose_profile(

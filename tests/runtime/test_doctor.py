@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tensorrt_door import environment
 from tensorrt_door.conftest import TENSORRT as PLUGIN_OPTIONS
 
 from dibr_deploy import cli
-from dibr_deploy.runtime import Session, doctor, probes
+from dibr_deploy.runtime import Session, doctor, probes, schema
 from dibr_deploy.runtime.bundle import Bundle
 from dibr_deploy.runtime.manifest import Engine
 
@@ -27,6 +28,7 @@ Change = Callable[[Installation], object]
 
 TORCH_CPU, TORCH_CUDA, ORT_CPU, ORT_CUDA, ORT_TENSORRT, TENSORRT, TENSORRT_RTX = [name for name, _, _ in doctor.DOORS]
 ABORTS = "#include <stdlib.h>\n__attribute__((constructor)) static void start(void) { abort(); }"
+PLUGIN_NAMES = ", ".join(sorted(schema.OPS))
 PLUGINS = "void* getCreators(int* count) { return 0; }"
 
 
@@ -159,10 +161,10 @@ CASES = [
         "broken",
         r"libonnxruntime_providers_tensorrt.so",
     ),
-    (TENSORRT, [double("tensorrt"), *TRT], "opens", r"^tensorrt 10.16.1.11, plugins Rasterize, Double of a GPU$"),
+    (TENSORRT, [double("tensorrt"), *TRT], "opens", rf"^tensorrt 10.16.1.11, plugins {PLUGIN_NAMES}, Double of a GPU$"),
     (TENSORRT, [], "absent", r"packages tensorrt, .*tensorrt_lean.* is installed -> pip install tensorrt"),
     (TENSORRT, [double("tensorrt")], "absent", r"tensorrt 10\S+, but libdibr_tensorrt.so is not in .*DIBR_TENSORRT=ON"),
-    (TENSORRT, [double("tensorrt"), TRT[-1]], "absent", r"plugins Rasterize, but there is no NVIDIA driver"),
+    (TENSORRT, [double("tensorrt"), TRT[-1]], "absent", rf"plugins {PLUGIN_NAMES}, but there is no NVIDIA driver"),
     (TENSORRT, [double("tensorrt"), gpu, TRT[-1]], "absent", r"this libdibr was built without CUDA kernels -> build"),
     (
         TENSORRT,
@@ -182,13 +184,39 @@ CASES = [
         TENSORRT,
         [double("tensorrt"), TRT[-1], mode("DIBR_TEST_TENSORRT", "no plugins")],
         "broken",
-        r"registry does not list",
+        r"registry does not list Rasterize, .* -> build dibr_deploy again: .*DIBR_TENSORRT=ON",
+    ),
+    (
+        TENSORRT,
+        [double("tensorrt"), *TRT, mode("DIBR_TEST_TENSORRT", "one missing")],
+        "broken",
+        r"registry does not list Texture after .* -> build dibr_deploy again: .*DIBR_TENSORRT=ON",
+    ),
+    *[
+        (door, [double(name), *TRT, mode("DIBR_TEST_TENSORRT", f"version {version}")], "broken", sentence)
+        for door, name, version, sentence in (
+            (TENSORRT, "tensorrt", "8.6.1", r"8\.6\.1 is not of the majors .* 10 and 11 -> install TensorRT 10 or 11"),
+            (TENSORRT, "tensorrt", "12.0.0", r"12\.0\.0 is not of the majors .* 10 and 11"),
+            (
+                TENSORRT_RTX,
+                "tensorrt_rtx",
+                "1.6.9.1",
+                r"1\.6\.9\.1 is not .* 1\.7 and later 1\.x -> install TensorRT-RTX",
+            ),
+            (TENSORRT_RTX, "tensorrt_rtx", "2.0.0", r"2\.0\.0 is not of those that the plugins serve"),
+        )
+    ],
+    (
+        TENSORRT,
+        [double("tensorrt"), *TRT, mode("DIBR_TEST_TENSORRT", "version 11.1.0")],
+        "opens",
+        r"^tensorrt 11\.1\.0",
     ),
     (
         TENSORRT,
         [double("tensorrt"), TRT[-1], mode("DIBR_TEST_TENSORRT", "old plugins")],
         "broken",
-        r"plugins Rasterize, of version 0 of the op schema, but this libdibr has version 1 -> build",
+        rf"plugins {PLUGIN_NAMES}, of version 0 of the op schema, but this libdibr has version 1 -> build",
     ),
     (
         TENSORRT,
@@ -206,7 +234,7 @@ CASES = [
         TENSORRT_RTX,
         [double("tensorrt_rtx"), *TRT],
         "opens",
-        r"^tensorrt_rtx 1.7.1.116, plugins Rasterize, Double of a GPU$",
+        rf"^tensorrt_rtx 1.7.1.116, plugins {PLUGIN_NAMES}, Double of a GPU$",
     ),
     (TENSORRT_RTX, [double("tensorrt"), *TRT], "absent", r"packages tensorrt_rtx, .* -> pip install tensorrt-rtx"),
     (TENSORRT_RTX, [package("tensorrt_rtx", "import os; os.abort()")], "broken", r"was ended by SIGABRT"),
@@ -249,6 +277,21 @@ def test_a_door_that_hangs(installation: Installation) -> None:
     answer = installation.door(TORCH_CPU, seconds=4)
     assert answer["state"] == "broken"
     assert answer["reason"] == "no answer within 4 s"
+
+
+def test_an_error_that_nobody_foresaw_has_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("what is this")
+
+    monkeypatch.setitem(probes.PROBES, "driver", fail)
+    monkeypatch.setattr(sys, "argv", ["probe", "driver"])
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    probes.main()
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["state"], answer["reason"]) == ("broken", "ZeroDivisionError: what is this")
+    assert answer["remedy"].endswith("; else report this as a bug")
 
 
 def test_noise_of_a_library_is_no_answer(installation: Installation) -> None:
@@ -330,7 +373,7 @@ def test_the_real_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = build(target="dibr_tensorrt", **PLUGIN_OPTIONS) / "plugins" / "tensorrt"
     monkeypatch.setenv("DIBR_LIBRARY_DIR", str(folder))
     done = subprocess.run([str(python), "-m", "dibr_deploy.cli", "doctor"], capture_output=True, text=True, check=True)
-    plugins = r"plugins Antialias, Interpolate, (\w+, )*Rasterize, SoftMask, Texture"
+    plugins = f"plugins {PLUGIN_NAMES}"
     assert re.search(rf"TensorRT-RTX +\w+ +tensorrt_rtx_bindings 1\.\d+\S+ {plugins}", done.stdout), done.stdout
     assert re.search(rf"TensorRT +\w+ +tensorrt_lean_bindings 10\.\d+\S+ {plugins}", done.stdout), done.stdout
     assert re.search(r"libdibr_tensorrt.so +loads +\S+/plugins/tensorrt/libdibr_tensorrt.so", done.stdout), done.stdout

@@ -35,6 +35,7 @@ from dibr_deploy.runtime import Session, dlpack
 from dibr_deploy.runtime.bundle import Bundle
 from dibr_deploy.runtime.cuda_graphs import MAX_GRAPHS
 from dibr_deploy.runtime.tensorrt_backend import TensorRtBackend
+from dibr_deploy.runtime.tensorrt_engine import Complaints
 
 NOTHING = {"allocations": 0, "bytes": 0, "streams": 0, "graphs": 0, "contexts": 0}
 
@@ -670,6 +671,25 @@ def test_what_tensorrt_reports_is_in_the_error(driver: Driver, trt: Behaviour, a
     for _ in range(4):
         assert is_right(backend.run(feed), feed)
     backend.close()
+
+
+def test_every_thread_has_the_errors_of_its_own() -> None:
+    """Two threads that fail with the same words: neither takes the other's."""
+    complaints = Complaints()
+    failed = threading.Barrier(2, timeout=30)
+
+    def fail() -> list[str]:
+        complaints.add("out of memory")
+        complaints.add("out of memory")
+        failed.wait()
+        taken = complaints.take()
+        failed.wait()  # or the one's end would make its errors anybody's
+        return taken
+
+    with ThreadPoolExecutor(2) as pool:
+        taken = [future.result(timeout=30) for future in [pool.submit(fail) for _ in range(2)]]
+    assert taken == [["out of memory"]] * 2
+    assert complaints.take() == []
 
 
 def test_work_that_fails_on_the_device(driver: Driver, trt: Behaviour, affine: Bundle) -> None:

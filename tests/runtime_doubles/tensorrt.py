@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime
 
 from dibr_deploy import _native
+from dibr_deploy.runtime import schema
 
 from .cuda_driver import ALIGNMENT, Driver
 
@@ -313,12 +314,15 @@ class IPluginRegistry:
         self._behaviour.calls.append(("IPluginRegistry", "load_library", (plugin_path,)))
         if any(creator.plugin_namespace == "ai.dibr" for creator in self._behaviour.creators):
             return None
-        self._behaviour.creators.append(Creator())
+        self._behaviour.creators += map(Creator, schema.OPS)
         return object()
 
 
 class Creator:
     plugin_namespace = "ai.dibr"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 CLASSES = (ILogger, IErrorRecorder, Runtime, ICudaEngine, IExecutionContext, IPluginRegistry)
