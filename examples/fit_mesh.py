@@ -16,20 +16,16 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from dibr_deploy.data import PosedImages, fetch_meshes, make_dataset
 from dibr_deploy.data.views import View
-from dibr_deploy.losses import flattening_loss, laplacian_loss, mask_iou_loss, masked_l1_loss
-from dibr_deploy.mesh import Mesh, edge_faces, icosphere, unique_edges, vertex_face_table, write_mesh
-from dibr_deploy.metrics import mask_iou
+from dibr_deploy.fitting import Fit, FitSettings
+from dibr_deploy.mesh import icosphere, write_mesh
 from dibr_deploy.pictures import to_bytes
-from dibr_deploy.renderer import MeshRenderer, Rendering
 
 VIEWS = 8
 BAR = 0.95
-TEXTURE_SIZE = 64
 
 
 class Views(NamedTuple):
@@ -37,67 +33,6 @@ class Views(NamedTuple):
 
     training: View
     held_out: View
-
-
-class Fit:
-    """A sphere whose vertices, texture and light are free, and the renderer that shows it."""
-
-    def __init__(self, size: int, subdivisions: int = 3) -> None:
-        self.sphere = icosphere(subdivisions, radius=0.5)
-        self.vertices = self.sphere.vertices.clone().requires_grad_()
-        self.texture_logits = torch.zeros(1, 3, TEXTURE_SIZE, TEXTURE_SIZE, requires_grad=True)
-        self.light = torch.tensor([[0.7, 0.0, 0.1, 0.0]], requires_grad=True)
-        self.renderer = MeshRenderer(size, size, background=(1.0, 1.0, 1.0))
-        self.edges, self.edge_faces = unique_edges(self.sphere.faces), edge_faces(self.sphere.faces)
-        self.vertex_faces = vertex_face_table(self.sphere.faces, len(self.vertices))
-
-    def render(self, world_to_clip: Tensor) -> Rendering:
-        return self.renderer(
-            self.vertices.unsqueeze(0),
-            self.sphere.faces,
-            world_to_clip,
-            texture=self.texture_logits.sigmoid(),
-            uvs=self.sphere.uvs,
-            uv_faces=self.sphere.uv_faces,
-            light=self.light,
-            vertex_faces=self.vertex_faces,
-        )
-
-    def loss(self, views: View) -> Tensor:
-        rendering = self.render(views.world_to_clip)
-        vertices = self.vertices.unsqueeze(0)
-        return (
-            mask_iou_loss(rendering.mask, views.mask)
-            + masked_l1_loss(rendering.image, views.image.permute(0, 2, 3, 1), views.mask)
-            + 3.0 * laplacian_loss(vertices, self.edges)
-            + 0.03 * flattening_loss(vertices, self.sphere.faces, self.edge_faces)
-        )
-
-    def optimize(self, views: View, steps: int) -> None:
-        """Adam; the mask grows sharper, since a soft one reaches beyond the outline and the mesh would shrink."""
-        optimizer = torch.optim.Adam(
-            [
-                {"params": [self.vertices], "lr": 0.01},
-                {"params": [self.texture_logits], "lr": 0.05},
-                {"params": [self.light], "lr": 0.02},
-            ]
-        )
-        for step in tqdm(range(steps), desc="fitting", unit="step"):
-            self.renderer.sigmainv = 7000.0 * 8.0 ** min(1.0, step / (0.6 * steps))
-            optimizer.zero_grad()
-            self.loss(views).backward()
-            optimizer.step()
-
-    @torch.no_grad()
-    def iou(self, views: View) -> Tensor:
-        """IoU of the covered pixels with every view's mask, [B]."""
-        covered = self.render(views.world_to_clip).face_index >= 0
-        return mask_iou(covered.float(), views.mask)
-
-    def mesh(self) -> Mesh:
-        texture = self.texture_logits[0].sigmoid()
-        sphere = self.sphere
-        return Mesh(self.vertices.detach(), sphere.faces, sphere.uvs, sphere.uv_faces, texture.detach())
 
 
 def load_views(name: str, size: int) -> Views:
@@ -127,9 +62,11 @@ def main() -> int:
     arguments = parser.parse_args()
 
     views = load_views(arguments.object, arguments.size)
-    fit = Fit(arguments.size, arguments.subdivisions)
+    sphere = icosphere(arguments.subdivisions, radius=0.5)
+    fit = Fit(views.training, sphere, FitSettings(steps=arguments.steps))
     untouched = fit.iou(views.held_out)
-    fit.optimize(views.training, arguments.steps)
+    for _ in tqdm(fit.optimize(), total=arguments.steps, desc="fitting", unit="step"):
+        pass
     fitted = fit.iou(views.held_out)
     for label, iou in (("untouched sphere", untouched), ("fitted mesh", fitted)):
         verdict = "above" if float(iou.mean()) > BAR else "below"

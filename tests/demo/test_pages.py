@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_HERE = {"cuda.md", "tensorrt.md", "performance.md", "cuda_report.md"}
 """Pages whose code needs a GPU or the vendor's software."""
+
+FRAGMENTS = {"cmake", "cpp"}
+"""Pieces of a C++ project: ``tests/runtime_cpp/consumer`` and ``runtime/cpp/examples`` are whole ones."""
 
 SMALLER = {
     "README.md": {"for step in range(200)": "for step in range(2)", "--steps 400": "--steps 2"},
@@ -47,7 +51,8 @@ def blocks(page: Path) -> list[Block]:
         assert text.count(long) == 1, f"{page.name} has no {long!r}"
         text = text.replace(long, short)
     fence = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-    return [Block(found[1], text.count("\n", 0, found.start()) + 2, found[2]) for found in fence.finditer(text)]
+    found = [Block(part[1], text.count("\n", 0, part.start()) + 2, part[2]) for part in fence.finditer(text)]
+    return [block for block in found if block.language not in FRAGMENTS]
 
 
 def command(block: Block) -> list[str | Path]:
@@ -56,6 +61,14 @@ def command(block: Block) -> list[str | Path]:
         return [sys.executable, "-c", block.code]
     if block.language == "json":
         return [sys.executable, "-c", f"import json; json.loads({block.code!r})"]
+    if block.language == "toml":
+        values = {**tomllib.loads(block.code)}
+        settings = {name: value for name, value in values.items() if name not in ("data", "output")}
+        return [
+            sys.executable,
+            "-c",
+            f"from dibr_deploy.training.config import parse_config; parse_config({settings!r})",
+        ]
     assert block.language == "bash", f"no way to run a block of {block.language}"
     code = re.sub(r"^make ", f"make -C '{ROOT}' --dry-run ", block.code, flags=re.MULTILINE)
     return ["bash", "-euo", "pipefail", "-c", code]
