@@ -181,7 +181,7 @@ const std::map<std::string, std::vector<Likely>> kLikely = {
     {"Interpolate",
      {{kHalf, {2, 5, 4}}, {kInt32, {3, 3}}, {kInt32, {2, 8, 9}}, {kFloat, {2, 8, 9, 3}}, {kHalf, {2, 8, 9, 4}}}},
     {"SoftMask", {{kFloat, {2, 5, 4}}, {kInt32, {3, 3}}, {kInt32, {2, 8, 9}}, {kInt32, {2, 2}}, {kFloat, {2, 8, 9}}}},
-    {"Texture", {{kFloat, {1, 4, 6, 7}}, {kFloat, {2, 8, 9, 2}}, {kFloat, {2, 8, 9, 4}}}},
+    {"Texture", {{kFloat, {1, 4, 6, 7}}, {kFloat, {2, 8, 9, 2}}, {kFloat, {2, 8, 9}}, {kFloat, {2, 8, 9, 4}}}},
     {"Antialias",
      {{kHalf, {2, 8, 9, 4}},
       {kFloat, {2, 5, 4}},
@@ -235,12 +235,13 @@ void attack_descs(const Plugin& plugin, Attacker* attacker, const std::string& o
 void test_hostile(const Plugins& plugins, int64_t iterations, uint64_t seed) {
   Attacker attacker(seed);
   Counts counts;
-  std::map<std::string, Plugin> targets;
-  for (const std::string& op : kOpNames) targets[op] = plugins.create(op, {});
+  std::map<std::string, std::vector<Plugin>> targets;
+  for (const std::string& op : kOpNames) targets[op].push_back(plugins.create(op, {}));
+  targets["Texture"].push_back(plugins.create("Texture", {text_field("filter", "trilinear")}));
   for (int64_t i = 0; i < iterations && failures < 20; ++i) {
     const std::string& op = attacker.any(kOpNames);
     if (attacker.once_in(4)) {
-      attack_descs(targets[op], &attacker, op, &counts);
+      attack_descs(attacker.any(targets[op]), &attacker, op, &counts);
     } else {
       attack_fields(plugins, &attacker, op, &counts);
     }

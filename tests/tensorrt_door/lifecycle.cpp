@@ -247,6 +247,9 @@ void test_lifecycle(const Plugins& plugins) {
       }
     }
   }
+  for (const char* filter : {"nearest", "bilinear"}) {  // which leave the mip level alone
+    live(plugins, {"Texture", {text_field("filter", filter)}, DataType::kFLOAT, 1});
+  }
   expect_no_run_before_shapes(plugins);
   expect_no_trilinear_without_mip_level(plugins);
   expect_partial_coverage();
