@@ -69,9 +69,13 @@ sdk-check: setup
 test-long: setup setup-trt
 	OMP_WAIT_POLICY=passive $(BIN)/python scripts/long_checks.py $(PYTEST_ARGS)
 
-# Where there is a device, with the CUDA kernels built in; elsewhere every test is listed as skipped.
+# Where there is a device, with the CUDA kernels built in and TensorRT-RTX installed; elsewhere every test is listed as
+# skipped.
 test-gpu: setup
-	if command -v nvidia-smi > /dev/null && nvidia-smi --list-gpus; then $(call install,ON); fi
+	if command -v nvidia-smi > /dev/null && nvidia-smi --list-gpus; then \
+		$(call install,ON); \
+		$(BIN)/python scripts/setup_tensorrt.py --rtx-here; \
+	fi
 	$(BIN)/python -m pytest -m gpu -rs --no-fold-skipped
 
 # Registers, shared memory, spills and occupancy of every kernel on every architecture, into docs/cuda_report.md.
