@@ -68,7 +68,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Install the TensorRT libraries that the tests use.")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("folder", type=Path, nargs="?", help="the virtual environment to make")
-    where.add_argument("--rtx-here", action="store_true", help="install TensorRT-RTX into the environment that runs this")
+    where.add_argument(
+        "--rtx-here", action="store_true", help="install TensorRT-RTX into the environment that runs this"
+    )
     arguments = parser.parse_args()
     if arguments.rtx_here:
         install_rtx(Path(sys.prefix))
