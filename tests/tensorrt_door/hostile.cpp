@@ -224,9 +224,14 @@ void attack_descs(const Plugin& plugin, Attacker* attacker, const std::string& o
   const size_t bytes = plugin.build().getWorkspaceSize(dynamic.data(), given, dynamic_out, wanted);
   expect(configured == (bytes < size_t(INT64_MAX)), op + ": what is configured has a workspace");
   for (int32_t position = -1; position <= inputs + outputs; ++position) {
-    plugin.build().supportsFormatCombination(position, dynamic.data(), given, wanted);
+    const bool supported = plugin.build().supportsFormatCombination(position, dynamic.data(), given, wanted);
+    expect(!supported || (position >= 0 && position < given + wanted), op + " supports a tensor that it has not");
   }
-  plugin.build().getOutputDataTypes(types.data() + inputs, wanted, types.data(), given);
+  const bool typed = plugin.build().getOutputDataTypes(types.data() + inputs, wanted, types.data(), given) == 0;
+  expect(typed || !changed, op + " has no output types for inputs that it takes");
+  for (int32_t i = 0; changed && i < wanted; ++i) {
+    expect(types[size_t(inputs + i)] == out[i].type, op + " takes outputs of other types than it gives");
+  }
   ++(changed ? counts->descs_taken : counts->descs_refused);
 }
 
