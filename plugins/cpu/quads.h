@@ -91,7 +91,8 @@ struct Quads<T, kPixels, true> {
     if constexpr (kPixels == 1 || kCount == 4) return out;
     Integers places = {};
     for (int i = 0; i < kNumbers; ++i) places[i] = i / 4 * kCount + std::min(i % 4, kCount - 1);
-    return {__builtin_shuffle(out.v, places)};
+    permute(out.v, places);
+    return out;
   }
   template <int kCount>
   DIBR_HD void store_packed(T* p) const {
@@ -99,7 +100,7 @@ struct Quads<T, kPixels, true> {
     if constexpr (kPixels > 1 && kCount < 4) {
       Integers places = {};
       for (int i = 0; i < kNumbers; ++i) places[i] = std::min(i / kCount, kPixels - 1) * 4 + i % kCount;
-      packed = __builtin_shuffle(v, places);
+      permute(packed, places);
     }
     // Two powers of two: what compilers make whole moves of.
     constexpr int kNumbersKept = kCount * kPixels,
@@ -119,7 +120,9 @@ struct Quads<T, kPixels, true> {
   DIBR_HD Quads spread() const {
     Integers places = {};
     for (int i = 0; i < kNumbers; ++i) places[i] = i / 4 * 4 + k;
-    return {__builtin_shuffle(v, places)};
+    Quads out = *this;
+    permute(out.v, places);
+    return out;
   }
 
   friend DIBR_HD Quads operator+(const Quads& a, const Quads& b) { return {a.v + b.v}; }

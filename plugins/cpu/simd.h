@@ -50,6 +50,28 @@ struct VectorOf<int64_t> {
   typedef int64_t Type __attribute__((vector_size(kVectorBytes)));
 };
 
+// Puts those lanes of a vector, or of two that follow one another, into it that `places` names. GCC has one operation
+// for it. By reference: a vector larger than the registers has no settled way to be passed.
+template <class Vector, class Places>
+DIBR_HD void permute(Vector& v, const Places& places) {
+#if defined(__clang__)
+  const Vector old = v;
+  for (size_t i = 0; i < sizeof v / sizeof v[0]; ++i) v[i] = old[places[i]];
+#else
+  v = __builtin_shuffle(v, places);
+#endif
+}
+template <class Vector, class Places>
+DIBR_HD void permute(Vector& a, const Vector& b, const Places& places) {
+#if defined(__clang__)
+  constexpr int64_t kLanes = sizeof a / sizeof a[0];
+  const Vector old = a;
+  for (int64_t i = 0; i < kLanes; ++i) a[i] = places[i] < kLanes ? old[places[i]] : b[places[i] - kLanes];
+#else
+  a = __builtin_shuffle(a, b, places);
+#endif
+}
+
 template <class T>
 struct Mask;
 
@@ -213,7 +235,9 @@ DIBR_HD Pack<T> interleaved(Pack<T> a, Pack<T> b, Pack<T> c) {
   using Places = Pack<IntegerLike<T>>;
   const auto first = Places::load(kInterleavedPlaces<T>.first[i]).v;
   const auto second = Places::load(kInterleavedPlaces<T>.second[i]).v;
-  return Pack<T>(__builtin_shuffle(__builtin_shuffle(a.v, b.v, first), c.v, second));
+  permute(a.v, b.v, first);
+  permute(a.v, c.v, second);
+  return a;
 }
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL
