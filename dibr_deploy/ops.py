@@ -275,6 +275,124 @@ def antialias(
     return torch.ops.dibr.antialias(image, positions, faces, face_index, barycentrics, ranges)
 
 
+RENDER_OUTPUTS = ("color", "mask", "face_index", "depth", "barycentrics", "uv")
+"""What :func:`render` can return, besides the interpolated attributes."""
+MOST_ATTRIBUTES = 3
+"""How many arrays of attributes :func:`render` interpolates in one pass."""
+INTERPOLATED = tuple(f"interpolated_{k}" for k in range(MOST_ATTRIBUTES))
+ALL_RENDER_OUTPUTS = (*RENDER_OUTPUTS, *INTERPOLATED)
+"""In the order of dibr.h's dibr_render_output, whose bits they are."""
+
+
+def render(
+    positions: Tensor,
+    faces: Tensor,
+    height: int,
+    width: int,
+    *,
+    outputs: Sequence[str],
+    uvs: Tensor | None = None,
+    uv_faces: Tensor | None = None,
+    texture: Tensor | None = None,
+    attributes: Sequence[Tensor] = (),
+    attribute_faces: Sequence[Tensor] | None = None,
+    face_ranges: Tensor | None = None,
+    face_valid: Tensor | None = None,
+    perspective_correct: bool = True,
+    cull: str = "none",
+    depth_clip: bool = True,
+    filter: str = "bilinear",
+    wrap: str = "clamp",
+    sigmainv: float = 7000.0,
+    boxlen: float = 0.02,
+    knum: int = 30,
+) -> dict[str, Tensor]:
+    """Rasterize, and interpolate, sample a texture and make the soft mask on the way, in one pass without gradients.
+
+    The results are those of :func:`rasterize`, :func:`interpolate`, :func:`texture` and :func:`soft_mask`, but nothing
+    is written between them and nothing that is not asked for. The exporter writes exported graphs with it.
+
+    Args:
+        positions, faces, height, width, face_ranges, face_valid, perspective_correct, cull, depth_clip: as in
+            :func:`rasterize`.
+        outputs: names out of RENDER_OUTPUTS, each once: "color", the texture at the interpolated uvs; "mask", the soft
+            mask; "uv", the interpolated uvs; "face_index", "depth" and "barycentrics" of the raster. May be empty where
+            there are attributes.
+        uvs: [B, Vt, 2], or [1, Vt, 2] shared by the batch, for "color" and "uv".
+        uv_faces: [F, 3] int32 or int64 into ``uvs``; by default ``faces``.
+        texture: [B, C, Ht, Wt], or [1, C, Ht, Wt] shared by the batch, for "color". May be float16 or bfloat16 beside
+            float32.
+        attributes: at most MOST_ATTRIBUTES arrays [B or 1, V, D] to be interpolated, of one dtype, which may be
+            float16 or bfloat16 beside float32.
+        attribute_faces: for each of them its [F, 3]; by default ``faces`` for all.
+        filter, wrap: as in :func:`texture`, with "nearest" and "bilinear".
+        sigmainv, boxlen, knum: as in :func:`soft_mask`.
+
+    Returns:
+        The outputs by their names: color [B, H, W, C], uv [B, H, W, 2], the others as the single functions return
+        them; and "interpolated_0", "interpolated_1", ...: [B, H, W, D], the attributes.
+    """
+    op = "render"
+    positions = _clip_positions(op, positions)
+    faces = _faces(op, faces, positions)
+    ranges = _face_ranges(op, face_ranges, positions)
+    valid = _face_valid(op, face_valid, positions, faces)
+    names = _render_outputs(op, outputs, len(attributes))
+    samples = "color" in names or "uv" in names
+    if samples:
+        uvs, uv_faces = _render_attributes(op, "uvs", uvs, "uv_faces", uv_faces, faces, positions, _REAL)
+        if uvs.shape[2] != 2:
+            _fail(op, "uvs", "have shape [B or 1, Vt, 2]", uvs)
+    if "color" in names:
+        _tensor(op, "texture", texture, _REAL_OR_HALF, ("B or 1", "C", "Ht", "Wt"))
+        assert texture is not None
+        _like(op, "positions", positions, "texture", texture)
+        _shared_batch(op, "texture", texture, positions.shape[0])
+        if texture.shape[2] < 1 or texture.shape[3] < 1:
+            _fail(op, "texture", "have at least one row and column", texture)
+    corners = [faces] * len(attributes) if attribute_faces is None else list(attribute_faces)
+    if len(corners) != len(attributes):
+        _fail(op, "attribute_faces", f"have as many entries as attributes, {len(attributes)}", len(corners))
+    pairs = [
+        _render_attributes(op, f"attributes[{k}]", a, f"attribute_faces[{k}]", f, faces, positions, _REAL_OR_HALF)
+        for k, (a, f) in enumerate(zip(attributes, corners, strict=True))
+    ]
+    for k, (values, _) in enumerate(pairs):
+        if values.dtype != pairs[0][0].dtype:
+            _fail(op, f"attributes[{k}]", f"have the dtype {pairs[0][0].dtype} of attributes[0]", values)
+    named = [(f"attributes[{k}]", value) for k, value in enumerate(attributes)]
+    for name, value in (("positions", positions), ("uvs", uvs), ("texture", texture), *named):
+        if value is not None and value.requires_grad and torch.is_grad_enabled():
+            _fail(op, name, "ask for no gradient: render has none, rasterize and what follows it have", value)
+    if not sigmainv > 0.0:
+        _fail(op, "sigmainv", "be above 0", sigmainv)
+    if not boxlen >= 0.0:
+        _fail(op, "boxlen", "be at least 0", boxlen)
+    results = torch.ops.dibr.render(
+        positions,
+        faces,
+        ranges,
+        valid,
+        uvs if samples else None,
+        uv_faces if samples else None,
+        texture if "color" in names else None,
+        [values for values, _ in pairs],
+        [corner for _, corner in pairs],
+        _size(op, "height", height),
+        _size(op, "width", width),
+        bool(perspective_correct),
+        _choice(op, "cull", cull, CULL),
+        bool(depth_clip),
+        float(sigmainv),
+        float(boxlen),
+        _size(op, "knum", knum),
+        _choice(op, "filter", filter, {name: FILTER[name] for name in ("nearest", "bilinear")}),
+        _choice(op, "wrap", wrap, WRAP),
+        sum(1 << bit for bit, name in enumerate(ALL_RENDER_OUTPUTS) if name in names),
+    )
+    return dict(zip(names, results, strict=True))
+
+
 # --- Argument checks. They read shapes, dtypes and devices; values only where no trace is being made.
 
 
@@ -380,6 +498,41 @@ def _values_are_readable(tensor: Tensor) -> bool:
     return plain and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def _render_outputs(op: str, outputs: Sequence[str], attributes: int) -> list[str]:
+    """The names of what is returned, in the order of ALL_RENDER_OUTPUTS."""
+    if attributes > MOST_ATTRIBUTES:
+        _fail(op, "attributes", f"be at most {MOST_ATTRIBUTES} tensors", attributes)
+    for name in outputs:
+        if name not in RENDER_OUTPUTS:
+            _fail(op, "outputs", f"be names out of {', '.join(RENDER_OUTPUTS)}", name)
+    names = [name for name in RENDER_OUTPUTS if name in outputs] + list(INTERPOLATED[:attributes])
+    if not names:
+        _fail(op, "outputs", "name at least one output where there are no attributes", "none")
+    return names
+
+
+def _render_attributes(
+    op: str,
+    name: str,
+    values: Tensor | None,
+    faces_name: str,
+    corners: Tensor | None,
+    faces: Tensor,
+    positions: Tensor,
+    dtypes: Sequence[torch.dtype],
+) -> tuple[Tensor, Tensor]:
+    """An array to interpolate, and its faces, which default to those that are rasterised."""
+    _tensor(op, name, values, dtypes, ("B or 1", "V", "D"))
+    assert values is not None
+    _like(op, "positions", positions, name, values)
+    _shared_batch(op, name, values, positions.shape[0])
+    if corners is None:
+        return values, faces
+    _tensor(op, faces_name, corners, _INTEGER, ("F", 3))
+    _same_shape(op, faces_name, corners, faces.shape)
+    return values, _int32(op, faces_name, corners, positions)
+
+
 def _size(op: str, name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or value < 1:
         _fail(op, name, "be an integer of at least 1", value)
@@ -446,6 +599,27 @@ def _(image, positions, faces, face_index, barycentrics, face_ranges):
 @torch.library.register_fake("dibr::antialias_backward")
 def _(image, positions, faces, face_index, barycentrics, face_ranges, grad_output, deterministic=False):
     return image.new_empty(image.shape), positions.new_empty(positions.shape)
+
+
+@torch.library.register_fake("dibr::render")
+def _(
+    positions, faces, face_ranges, face_valid, uvs, uv_faces, texture, attributes, attribute_faces, height, width,
+    perspective_correct, cull, depth_clip, sigmainv, boxlen, knum, filter, wrap, outputs,
+):  # fmt: skip
+    image = (positions.shape[0], height, width)
+
+    def make(name):
+        if name == "color":
+            return texture.new_empty((*image, texture.shape[1]))
+        if name == "face_index":
+            return positions.new_empty(image, dtype=torch.int32)
+        if name in INTERPOLATED:
+            values = attributes[INTERPOLATED.index(name)]
+            return values.new_empty((*image, values.shape[2]))
+        channels = {"mask": (), "depth": (), "barycentrics": (3,), "uv": (2,)}[name]
+        return positions.new_empty((*image, *channels))
+
+    return [make(name) for bit, name in enumerate(ALL_RENDER_OUTPUTS) if outputs >> bit & 1]
 
 
 def _deterministic() -> bool:
@@ -524,3 +698,10 @@ _register_gradient("interpolate", _interpolate_context, _interpolate_gradient)
 _register_gradient("soft_mask", _soft_mask_context, _soft_mask_gradient)
 _register_gradient("texture", _texture_context, _texture_gradient)
 _register_gradient("antialias", _antialias_context, _antialias_gradient)
+
+
+def _no_gradient(ctx, *gradients):
+    raise RuntimeError("dibr::render has no gradient: use rasterize and what follows it")
+
+
+torch.library.register_autograd("dibr::render", _no_gradient)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ONNX_SUFFIX = ".onnx"
 _OPSET = 18
-_OF_CHECKPOINTS = ("opset", "fp16", "float_photos")
+_OF_CHECKPOINTS = ("opset", "fp16", "float_photos", "unfused")
 _OF_ENGINES = (
     "size", "version_compatible", "hardware_compatible", "compute_capability", "carry_plugin", "timing_cache",
     "optimization_level", "workspace",
@@ -51,6 +51,9 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
         action="store_true",
         help="let a bundle's model take photos as float32 [B, 3, S, S] in 0..1, as an .onnx file does, instead of as "
         "uint8 [B, S, S, 3]",
+    )
+    export.add_argument(
+        "--unfused", action="store_true", help="keep a node for each op of the renderer instead of one for all"
     )
     export.add_argument(
         "--tensorrt",
@@ -228,6 +231,7 @@ def _from_checkpoint(arguments: argparse.Namespace, engine: dict[str, Any] | Non
     size = model.network.config.image_size
     example = (torch.zeros(1, 3, size, size), torch.eye(4).unsqueeze(0))
     options = {"opset": _OPSET if arguments.opset is None else arguments.opset, "fp16": arguments.fp16}
+    options["fused"] = not arguments.unfused
     if arguments.output.suffix == _ONNX_SUFFIX:
         to_onnx(model, example, arguments.output, **options)
         return

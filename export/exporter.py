@@ -20,9 +20,10 @@ from dibr_deploy.errors import DibrError
 from dibr_deploy.files import write_atomically
 from dibr_deploy.runtime import schema
 
+from .fusion import fuse
 from .half import to_half
 from .images import TO_BYTES_AXIS, FromBytes, photo_index, to_bytes
-from .schemas import OP_SCHEMA_VERSION
+from .schemas import OP_SCHEMA_VERSION, RENDER_OUTPUTS
 from .translations import translation_table
 
 OPSET_FLOOR = 18
@@ -54,6 +55,7 @@ def to_onnx(
     dynamic_shapes: Mapping[str, Mapping[int, str]] | None = None,
     opset: int = OPSET_FLOOR,
     fp16: bool = False,
+    fused: bool = True,
     meanings: Mapping[str, str] | None = None,
     photo_input: str | None = None,
 ) -> Path:
@@ -76,6 +78,8 @@ def to_onnx(
         opset: version of the standard ONNX opset, at least 18.
         fp16: compute in float16 where that is good enough, as ``dibr_deploy.export.half`` says; inputs and outputs stay
             as they are.
+        fused: write Rasterize and what reads its raster as one Render node, as ``dibr_deploy.export.fusion`` says; the
+            results are the same. False keeps a node for each call of ``dibr_deploy.ops``.
         meanings: what each output means, by name, for the file's metadata; the names in MEANINGS have a default.
         photo_input: parameter of ``module.forward`` that takes photos [B, 3, H, W] in 0..1. The exported model takes
             them as uint8 [B, H, W, 3], and converts them in the graph. Arguments are those of the module.
@@ -103,12 +107,15 @@ def to_onnx(
         output_names = list(named_outputs(module(*args)))
         input_names = [f"input_{name}" if name in output_names else name for name in parameters]
         model = _trace(module, args, axes, input_names, opset)
+    _drop_unwritten(model)
     _name_outputs(model, output_names)
     _drop_provenance(model)
     _describe(model, output_names, opset, {**MEANINGS, **(meanings or {})})
     model = _checked(model)
     if fp16:
         model = to_half(model)
+    if fused:
+        model = _checked(fuse(model))
     write_atomically(path, model.SerializeToString())
     return path
 
@@ -239,6 +246,22 @@ def _quiet() -> Iterator[None]:
 def _first_line(error: BaseException) -> str:
     cause = error.__cause__ or error
     return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+
+
+def _drop_unwritten(model: onnx.ModelProto) -> None:
+    """Leave the places of outputs empty that a Render node does not write; the tracer names all of them."""
+    for node in model.graph.node:
+        if node.domain == schema.OP_DOMAIN and node.op_type == "Render":
+            listed = next(attribute.s for attribute in node.attribute if attribute.name == "outputs").decode()
+            named = zip(RENDER_OUTPUTS, node.output, strict=True)
+            outputs = [name if slot in listed.split(",") else "" for slot, name in named]
+            unread = set(node.output) - set(outputs)
+            while not outputs[-1]:
+                outputs.pop()
+            node.output[:] = outputs
+            kept = [info for info in model.graph.value_info if info.name not in unread]
+            del model.graph.value_info[:]
+            model.graph.value_info.extend(kept)
 
 
 def _name_outputs(model: onnx.ModelProto, names: list[str]) -> None:

@@ -36,8 +36,8 @@ _LAYERS = frozenset(
 _PRODUCTS = frozenset(("Gemm", "MatMul"))
 """Layers where a factor is a constant with a dimension beyond _LARGEST_TRANSFORM; else geometry, like a projection."""
 _LARGEST_TRANSFORM = 4
-_DEPTH_OUTPUT = 2
-"""Index of Rasterize's output depth."""
+_DEPTH_OUTPUTS = {"Rasterize": 2, "Render": 3}
+"""Index of the output depth."""
 
 
 def to_half(model: ModelProto) -> ModelProto:
@@ -200,10 +200,9 @@ def _walk_back(graph: _Graph, keep: set[int], values: set[str]) -> None:
 def _walk_on(graph: _Graph, keep: set[int], values: set[str]) -> None:
     """From geometry and depth on to the next layer or the next of our ops."""
     depths = [
-        name
+        node.output[_DEPTH_OUTPUTS[node.op_type]]
         for node in graph.proto.node
-        if node.domain == OP_DOMAIN and node.op_type == "Rasterize"
-        for name in node.output[_DEPTH_OUTPUT:]
+        if node.domain == OP_DOMAIN and len(node.output) > _DEPTH_OUTPUTS.get(node.op_type, len(node.output))
     ]
     pending = [*values, *filter(None, depths)]
     while pending:

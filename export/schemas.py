@@ -20,6 +20,18 @@ OP_SCHEMA_VERSION = 1
 SHAPE_INPUTS_ATTRIBUTE = "tensorrt_plugin_shape_input_indices"
 IMAGE_SIZE_INPUT = 4
 """Index of Rasterize's input image_size."""
+RENDER_INPUTS = (
+    "positions", "faces", "uvs", "uv_faces", "texture", "attributes_0", "attribute_faces_0", "attributes_1",
+    "attribute_faces_1", "attributes_2", "attribute_faces_2", "face_ranges", "face_valid", "image_size",
+)  # fmt: skip
+RENDER_OUTPUTS = (
+    "color", "mask", "face_index", "depth", "barycentrics", "uv", "interpolated_0", "interpolated_1", "interpolated_2",
+)  # fmt: skip
+"""Names of Render's inputs and outputs by their index."""
+STAND_IN_SHAPES: dict[str, tuple[int, ...]] = {"uvs": (1, 1, 2), "texture": (1, 1, 1, 1)}
+STAND_IN_SHAPES |= {f"attributes_{k}": (1, 1, 1) for k in range(3)}
+"""Of zeros that stand for an input which no output needs where a later one is there; for faces of theirs stand the
+rasterised ones. TensorRT's parser passes a null pointer for an input that is left out."""
 
 _REAL = ["tensor(float)", "tensor(double)"]
 _STORED = [*_REAL, "tensor(float16)", "tensor(bfloat16)"]
@@ -68,6 +80,11 @@ class _Node:
     def element_type(self, index: int) -> int:
         return self.context.get_input_type(index).tensor_type.elem_type
 
+    def text(self, attribute: str) -> str:
+        """Value of a text attribute, empty where it is absent."""
+        proto = self.context.get_attribute(attribute)
+        return proto.s.decode() if proto is not None else ""
+
     def integer(self, attribute: str) -> int:
         """Value of an integer attribute, 0 where it is absent."""
         proto = self.context.get_attribute(attribute)
@@ -86,17 +103,17 @@ def _bracketed(shape: list[str | int]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-def _image_size(node: _Node) -> list[_Dim]:
-    """Height and width of Rasterize's outputs, from the input image_size where it is given, else the attributes."""
+def _image_size(node: _Node, index: int = IMAGE_SIZE_INPUT) -> list[_Dim]:
+    """Height and width of the outputs, from the input image_size where it is given, else the attributes."""
     context = node.context
-    if context.get_num_inputs() <= IMAGE_SIZE_INPUT or not context.has_input(IMAGE_SIZE_INPUT):
+    if context.get_num_inputs() <= index or not context.has_input(index):
         sizes = [node.integer("height"), node.integer("width")]
         return [_known(size) if size > 0 else _Dim() for size in sizes]
-    node.input(IMAGE_SIZE_INPUT, "image_size", [2])
-    constant = context.get_input_data(IMAGE_SIZE_INPUT)
+    node.input(index, "image_size", [2])
+    constant = context.get_input_data(index)
     if constant is not None:
         return [_known(int(size)) for size in onnx.numpy_helper.to_array(constant)]
-    symbolic = context.get_symbolic_input(IMAGE_SIZE_INPUT)
+    symbolic = context.get_symbolic_input(index)
     return list(symbolic.dim) if symbolic is not None else [_Dim(), _Dim()]
 
 
@@ -147,6 +164,35 @@ def _infer_antialias(context: InferenceContext) -> None:
     node.set_output(0, node.element_type(0), image)
 
 
+def _infer_render(context: InferenceContext) -> None:
+    node = _Node("Render", context)
+    batch = node.input(0, "positions", ["B", "V", 4])[0]
+    node.input(1, "faces", ["F", 3])
+    pixels = [batch, *_image_size(node, RENDER_INPUTS.index("image_size"))]
+    written = (node.text("outputs") or "face_index").split(",")
+    if len(set(written)) < len(written) or not set(written) <= set(RENDER_OUTPUTS):
+        raise InferenceError(f"Render: attribute outputs must list outputs, each once, got {node.text('outputs')!r}")
+    real = node.element_type(0)
+    for index, name in enumerate(RENDER_OUTPUTS):
+        if name not in written:
+            continue
+        source = {"color": "texture", "uv": "uvs"}.get(name, name.replace("interpolated", "attributes"))
+        if name in ("color", "uv") or source != name:
+            position = RENDER_INPUTS.index(source)
+            if position >= context.get_num_inputs() or not context.has_input(position):
+                raise InferenceError(f"Render: {source} must be given for the output {name}")
+        if name == "color":
+            channels = node.input(position, source, ["1 or B", "C", "Ht", "Wt"])[1]
+            node.set_output(index, node.element_type(position), [*pixels, channels])
+        elif source != name:
+            channels = node.input(position, source, ["1 or B", "V", "D"])[2]
+            node.set_output(index, node.element_type(position), [*pixels, channels])
+        elif name == "face_index":
+            node.set_output(index, onnx.TensorProto.INT32, pixels)
+        else:
+            node.set_output(index, real, [*pixels, _known(3)] if name == "barycentrics" else pixels)
+
+
 def _tensor(name: str, type_name: str, description: str, *, optional: bool = False) -> OpSchema.FormalParameter:
     option = OpSchema.FormalParameterOption.Optional if optional else OpSchema.FormalParameterOption.Single
     return OpSchema.FormalParameter(name, type_name, description, param_option=option)
@@ -165,6 +211,7 @@ _PLUGIN_ATTRIBUTES = [
 _TYPES = [
     ("T", _REAL, "float32 or float64"),
     ("S", _STORED, "what attributes, textures and images are stored in: T, or a 16-bit float where T is float32"),
+    ("X", _STORED, "what a texture beside attributes is stored in: as S"),
 ]
 
 _FACES = _tensor("faces", _INT32, "[F, 3] vertex indices, counter-clockwise = front")
@@ -197,6 +244,24 @@ def _schema(
     return schema
 
 
+_RASTER_ATTRIBUTES = [
+    _attribute("height", 0, "H in pixels, where image_size is absent"),
+    _attribute("width", 0, "W in pixels, where image_size is absent"),
+    _attribute("perspective_correct", 1, "1: perspective-correct barycentrics, 0: screen-space"),
+    _attribute("cull", "none", '"none", or "back": clockwise faces are absent'),
+    _attribute("depth_clip", 1, "1: clip to -w <= z <= w, 0: keep every finite z where w > 0"),
+    OpSchema.Attribute(
+        SHAPE_INPUTS_ATTRIBUTE, OpSchema.AttrType.INTS, "TensorRT: inputs that are read as shapes", required=False
+    ),
+]
+_MASK_ATTRIBUTES = [
+    _attribute("sigmainv", 7000.0, "sharpness of the fall-off, 1 / NDC^2"),
+    _attribute("boxlen", 0.02, "by how much a face's bounding box is enlarged, NDC"),
+    _attribute("knum", 30, "how many faces at most take part at a pixel"),
+]
+_FACE_VALID = _tensor("face_valid", _INT32, "[B, F], 0 = the face is absent; default: all present", optional=True)
+_IMAGE_SIZE = _tensor("image_size", _INT64, "(H, W), instead of the attributes; in host memory", optional=True)
+
 _SCHEMAS = [
     _schema(
         "Rasterize",
@@ -205,27 +270,15 @@ _SCHEMAS = [
             _POSITIONS,
             _FACES,
             _FACE_RANGES,
-            _tensor("face_valid", _INT32, "[B, F], 0 = the face is absent; default: all present", optional=True),
-            _tensor("image_size", _INT64, "(H, W), instead of the attributes; in host memory", optional=True),
+            _FACE_VALID,
+            _IMAGE_SIZE,
         ],
         [
             _FACE_INDEX,
             _tensor("barycentrics", "T", "[B, H, W, 3], 0 on background"),
             _tensor("depth", "T", "[B, H, W] NDC z/w, 1 on background", optional=True),
         ],
-        [
-            _attribute("height", 0, "H in pixels, where image_size is absent"),
-            _attribute("width", 0, "W in pixels, where image_size is absent"),
-            _attribute("perspective_correct", 1, "1: perspective-correct barycentrics, 0: screen-space"),
-            _attribute("cull", "none", '"none", or "back": clockwise faces are absent'),
-            _attribute("depth_clip", 1, "1: clip to -w <= z <= w, 0: keep every finite z where w > 0"),
-            OpSchema.Attribute(
-                SHAPE_INPUTS_ATTRIBUTE,
-                OpSchema.AttrType.INTS,
-                "TensorRT: inputs that are read as shapes",
-                required=False,
-            ),
-        ],
+        _RASTER_ATTRIBUTES,
         _infer_rasterize,
     ),
     _schema(
@@ -246,11 +299,7 @@ _SCHEMAS = [
         "1 on covered pixels, elsewhere the probability that falls off with the distance to the nearby faces.",
         [_POSITIONS, _FACES, _FACE_INDEX, _FACE_RANGES],
         [_tensor("mask", "T", "[B, H, W] in 0..1")],
-        [
-            _attribute("sigmainv", 7000.0, "sharpness of the fall-off, 1 / NDC^2"),
-            _attribute("boxlen", 0.02, "by how much a face's bounding box is enlarged, NDC"),
-            _attribute("knum", 30, "how many faces at most take part at a pixel"),
-        ],
+        _MASK_ATTRIBUTES,
         _infer_soft_mask,
     ),
     _schema(
@@ -282,5 +331,45 @@ _SCHEMAS = [
         [_tensor("output", "S", "[B, H, W, C]")],
         [],
         _infer_antialias,
+    ),
+    _schema(
+        "Render",
+        "Rasterize, and Interpolate, Texture and SoftMask of its raster, in one pass; the attribute outputs says which "
+        "outputs are written. An input that none of them needs stands in its place where a later one is there.",
+        [
+            _POSITIONS,
+            _FACES,
+            _tensor("uvs", "T", "[B or 1, Vt, 2], for color and uv", optional=True),
+            _tensor("uv_faces", _INT32, "[F, 3] indices into uvs", optional=True),
+            _tensor("texture", "X", "[B or 1, C, Ht, Wt], for color", optional=True),
+            *(
+                parameter
+                for k in range(3)
+                for parameter in (
+                    _tensor(f"attributes_{k}", "S", f"[B or 1, V, D], for interpolated_{k}", optional=True),
+                    _tensor(f"attribute_faces_{k}", _INT32, f"[F, 3] indices into attributes_{k}", optional=True),
+                )
+            ),
+            _FACE_RANGES,
+            _FACE_VALID,
+            _IMAGE_SIZE,
+        ],
+        [
+            _tensor("color", "X", "[B, H, W, C] the texture sampled at uv", optional=True),
+            _tensor("mask", "T", "[B, H, W] as of SoftMask", optional=True),
+            _tensor("face_index", _INT32, "[B, H, W], -1 on background", optional=True),
+            _tensor("depth", "T", "[B, H, W] NDC z/w, 1 on background", optional=True),
+            _tensor("barycentrics", "T", "[B, H, W, 3], 0 on background", optional=True),
+            _tensor("uv", "T", "[B, H, W, 2], uvs interpolated, 0 on background", optional=True),
+            *(_tensor(f"interpolated_{k}", "S", f"[B, H, W, D], of attributes_{k}", optional=True) for k in range(3)),
+        ],
+        [
+            _attribute("outputs", "face_index", "names of the outputs that are written, with commas"),
+            *_RASTER_ATTRIBUTES,
+            *_MASK_ATTRIBUTES,
+            _attribute("filter", "bilinear", 'of the texture: "bilinear" or "nearest"'),
+            _attribute("wrap", "clamp", 'of the texture: "clamp", "repeat" or "mirror", applied to texel indices'),
+        ],
+        _infer_render,
     ),
 ]

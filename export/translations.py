@@ -6,9 +6,11 @@ int64 value of that graph, and an absent tensor is None.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
 import torch
 from onnxscript import opset18 as op
 from onnxscript.values import Opset
@@ -16,7 +18,15 @@ from onnxscript.values import Opset
 from dibr_deploy import ops
 from dibr_deploy.runtime.schema import OP_DOMAIN
 
-from .schemas import IMAGE_SIZE_INPUT, OP_SCHEMA_VERSION, SHAPE_INPUTS_ATTRIBUTE, register
+from .schemas import (
+    IMAGE_SIZE_INPUT,
+    OP_SCHEMA_VERSION,
+    RENDER_INPUTS,
+    RENDER_OUTPUTS,
+    SHAPE_INPUTS_ATTRIBUTE,
+    STAND_IN_SHAPES,
+    register,
+)
 
 register()
 _dibr = Opset(OP_DOMAIN, OP_SCHEMA_VERSION)
@@ -33,6 +43,7 @@ def translation_table() -> dict[Callable, Callable]:
         dibr.soft_mask.default: _soft_mask,
         dibr.texture.default: _texture,
         dibr.antialias.default: _antialias,
+        dibr.render.default: _render,
     }
 
 
@@ -88,6 +99,80 @@ def _antialias(
     image: Any, positions: Any, faces: Any, face_index: Any, barycentrics: Any, face_ranges: Any | None
 ) -> Any:
     return _dibr.Antialias(image, positions, faces, face_index, barycentrics, face_ranges, **_PLUGIN)
+
+
+def _render(
+    positions: Any,
+    faces: Any,
+    face_ranges: Any | None,
+    face_valid: Any | None,
+    uvs: Any | None,
+    uv_faces: Any | None,
+    texture: Any | None,
+    attributes: Sequence[Any],
+    attribute_faces: Sequence[Any],
+    height: Any,
+    width: Any,
+    perspective_correct: bool,
+    cull: int,
+    depth_clip: bool,
+    sigmainv: float,
+    boxlen: float,
+    knum: int,
+    filter: int,
+    wrap: int,
+    outputs: int,
+) -> Any:
+    written = [name for bit, name in enumerate(RENDER_OUTPUTS) if outputs >> bit & 1]
+    settings: dict[str, Any] = {
+        "outputs": ",".join(written),
+        "perspective_correct": int(perspective_correct),
+        "cull": _name(ops.CULL, cull),
+        "depth_clip": int(depth_clip),
+        "sigmainv": sigmainv,
+        "boxlen": boxlen,
+        "knum": knum,
+        "filter": _name(ops.FILTER, filter),
+        "wrap": _name(ops.WRAP, wrap),
+        **_PLUGIN,
+    }
+    inputs = {
+        "positions": positions,
+        "faces": faces,
+        "uvs": uvs,
+        "uv_faces": uv_faces,
+        "texture": texture,
+        **{f"attributes_{k}": values for k, values in enumerate(attributes)},
+        **{f"attribute_faces_{k}": corners for k, corners in enumerate(attribute_faces)},
+        "face_ranges": face_ranges,
+        "face_valid": face_valid,
+    }
+    if isinstance(height, int) and isinstance(width, int):
+        settings |= {"height": height, "width": width}
+    else:
+        inputs["image_size"] = op.Concat(_vector(height), _vector(width), axis=0)
+        settings[SHAPE_INPUTS_ATTRIBUTE] = [RENDER_INPUTS.index("image_size")]
+        inputs["face_valid"] = _all_faces_valid(positions, faces) if face_valid is None else face_valid
+    if inputs["face_valid"] is not None and face_ranges is None:
+        inputs["face_ranges"] = _all_faces(positions, faces)
+    values = _dibr.Render(*_without_gaps(inputs), **settings)
+    return [value for name, value in zip(RENDER_OUTPUTS, values, strict=True) if name in written]
+
+
+def _without_gaps(inputs: dict[str, Any]) -> list[Any]:
+    """Render's inputs up to the last that is there; what no output needs has a stand-in, as fusion.py says."""
+    values = [inputs.get(name) for name in RENDER_INPUTS]
+    while values[-1] is None:
+        values.pop()
+    for index, name in enumerate(RENDER_INPUTS[: len(values)]):
+        if values[index] is None and name in STAND_IN_SHAPES:
+            like = inputs.get("attributes_0") if name.startswith("attributes_") else None
+            dtype = (inputs["positions"] if like is None else like).dtype
+            zeros = ir.tensor(np.zeros(STAND_IN_SHAPES[name]).astype(dtype.numpy()), dtype)
+            values[index] = op.Constant(value=zeros)
+        elif values[index] is None and name.endswith(("faces", "faces_0", "faces_1", "faces_2")):
+            values[index] = inputs["faces"]
+    return values
 
 
 def _name(choices: dict[str, int], value: int) -> str:

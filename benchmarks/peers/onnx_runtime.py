@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import tempfile
 from collections import defaultdict
@@ -94,17 +93,10 @@ class OnnxRuntime(Peer):
         path = self._exported(f"chain_{fused}.onnx", self.network.Chain(), *self._chain_inputs(), fused=fused)
         return self.runtime.Session(path, "cpu", threads=self.threads)
 
-    def _exported(self, name: str, module, *inputs: np.ndarray, fused: bool | None = None) -> Path:
+    def _exported(self, name: str, module, *inputs: np.ndarray, fused: bool = True) -> Path:
         import torch
 
         path = Path(self.folder.name) / name
         if not path.exists():
-            self.export.to_onnx(module, tuple(map(torch.from_numpy, inputs)), path, **self._fusing(fused))
+            self.export.to_onnx(module, tuple(map(torch.from_numpy, inputs)), path, fused=fused)
         return path
-
-    def _fusing(self, fused: bool | None) -> dict[str, bool]:
-        """The exporter's argument that chooses between the two forms of the chain."""
-        known = "fuse" in inspect.signature(self.export.to_onnx).parameters
-        if fused and not known:
-            raise NotImplementedError("the exporter has no fused form yet")
-        return {} if fused is None or not known else {"fuse": fused}

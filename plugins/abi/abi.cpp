@@ -37,6 +37,14 @@ class Checker {
     if (half) storage_ = 2;
   }
   uint64_t storage() const { return storage_; }
+  // An argument that is stored in the op's dtype, or in 16 bits beside float32.
+  void stored_beside(dibr_dtype real, const char* name, dibr_dtype value) {
+    const bool half = value == DIBR_FLOAT16 || value == DIBR_BFLOAT16;
+    if (ok() && value != real && !(half && real == DIBR_FLOAT32)) {
+      status_ = fail(DIBR_UNSUPPORTED, "%s: dtype of %s does not go with the op's, got codes %d and %d", op_, name,
+                     int(value), int(real));
+    }
+  }
   void range(const char* name, int64_t value, int64_t lowest, int64_t highest) {
     if (ok() && (value < lowest || value > highest)) {
       status_ = fail(DIBR_INVALID_ARGUMENT, "%s: %s must be in [%lld, %lld], got %lld", op_, name,
@@ -285,6 +293,89 @@ void check_pointers(Checker& c, const dibr_antialias_backward_params& p) {
   c.optional("grad_positions", p.grad_positions);
 }
 
+// The arrays of one interpolation, in messages called by their names in the schema.
+struct RenderArrays {
+  const char *values, *faces, *output, *batch, *vertices, *channels;
+};
+#define DIBR_RENDER_ARRAYS(values, faces, output) \
+  {values, faces, output, "batch of " values, "vertices of " values, "channels of " values}
+constexpr RenderArrays kUvArrays = DIBR_RENDER_ARRAYS("uvs", "uv_faces", "uv");
+constexpr RenderArrays kAttributeArrays[DIBR_RENDER_ATTRIBUTES] = {
+    DIBR_RENDER_ARRAYS("attributes_0", "attribute_faces_0", "interpolated_0"),
+    DIBR_RENDER_ARRAYS("attributes_1", "attribute_faces_1", "interpolated_1"),
+    DIBR_RENDER_ARRAYS("attributes_2", "attribute_faces_2", "interpolated_2")};
+#undef DIBR_RENDER_ARRAYS
+
+uint64_t size_of(dibr_dtype dtype) { return dtype == DIBR_FLOAT64 ? 8 : dtype == DIBR_FLOAT32 ? 4 : 2; }
+
+bool writes(const dibr_render_params& p, uint32_t outputs) { return (p.outputs & outputs) != 0; }
+bool samples_uv(const dibr_render_params& p) { return writes(p, DIBR_RENDER_COLOR | DIBR_RENDER_UV); }
+bool writes_attributes(const dibr_render_params& p, int k) { return writes(p, DIBR_RENDER_FIRST_ATTRIBUTES << k); }
+
+void check_dtype(Checker& c, const dibr_render_params& p) { c.dtype(p.dtype); }
+
+void check_render_attributes(Checker& c, const dibr_render_params& p, const dibr_render_attributes& a,
+                             const RenderArrays& names) {
+  c.shared_batch(names.batch, a.batch, p.batch);
+  c.range(names.vertices, a.vertices, 0, kMaxCount);
+  c.range(names.channels, a.channels, 0, kMaxCount);
+  c.elements(names.values, {a.batch, a.vertices, a.channels});
+  c.elements(names.output, {p.batch, p.height, p.width, a.channels});
+}
+void check_sizes(Checker& c, const dibr_render_params& p) {
+  check_raster_sizes(c, p);
+  c.range("cull", p.cull, DIBR_CULL_NONE, DIBR_CULL_BACK);
+  c.range("outputs", p.outputs, 1, DIBR_RENDER_ALL);
+  c.parameter("sigmainv", p.sigmainv, 0.0, true);
+  c.parameter("boxlen", p.boxlen, 0.0, false);
+  c.range("knum", p.knum, 1, kMaxCount);
+  c.range("filter", p.filter, DIBR_FILTER_NEAREST, DIBR_FILTER_BILINEAR);
+  c.range("wrap", p.wrap, DIBR_WRAP_CLAMP, DIBR_WRAP_MIRROR);
+  if (samples_uv(p)) {
+    check_render_attributes(c, p, p.uv, kUvArrays);
+    c.range(kUvArrays.channels, p.uv.channels, 2, 2);
+  }
+  if (writes(p, DIBR_RENDER_COLOR)) {
+    c.stored_beside(p.dtype, "texture", p.texture_dtype);
+    c.shared_batch("texture batch", p.texture_batch, p.batch);
+    c.range("texture channels", p.texture_channels, 0, kMaxCount);
+    c.range("texture height", p.texture_height, 1, kMaxImageSide);
+    c.range("texture width", p.texture_width, 1, kMaxImageSide);
+    c.elements("texture", {p.texture_batch, p.texture_channels, p.texture_height, p.texture_width});
+    c.elements("color", {p.batch, p.height, p.width, p.texture_channels});
+  }
+  for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
+    if (!writes_attributes(p, k)) continue;
+    c.stored_beside(p.dtype, "attributes", p.attribute_dtype);
+    check_render_attributes(c, p, p.attributes[k], kAttributeArrays[k]);
+  }
+}
+void check_attribute_pointers(Checker& c, const dibr_render_params& p, const dibr_render_attributes& a,
+                              const RenderArrays& names, dibr_dtype dtype, bool has_output) {
+  c.pointer(names.values, a.values, a.batch * a.vertices * a.channels, size_of(dtype));
+  c.pointer(names.faces, a.face_indices, p.faces, 4);
+  if (has_output) c.pointer(names.output, a.output, pixels(p) * a.channels, size_of(dtype));
+}
+void check_pointers(Checker& c, const dibr_render_params& p) {
+  c.pointer("positions", p.positions, p.batch * p.vertices);
+  c.pointer("faces", p.face_indices, p.faces, 4);
+  c.optional("face_ranges", p.face_ranges, 4);
+  c.optional("face_valid", p.face_valid, 4);
+  if (samples_uv(p)) check_attribute_pointers(c, p, p.uv, kUvArrays, p.dtype, writes(p, DIBR_RENDER_UV));
+  if (writes(p, DIBR_RENDER_COLOR)) {
+    c.pointer("texture", p.texture, p.texture_batch * p.texture_channels, size_of(p.texture_dtype));
+    c.pointer("color", p.color, pixels(p) * p.texture_channels, size_of(p.texture_dtype));
+  }
+  for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
+    if (!writes_attributes(p, k)) continue;
+    check_attribute_pointers(c, p, p.attributes[k], kAttributeArrays[k], p.attribute_dtype, true);
+  }
+  if (writes(p, DIBR_RENDER_MASK)) c.pointer("mask", p.mask, pixels(p));
+  if (writes(p, DIBR_RENDER_FACE_INDEX)) c.pointer("face_index", p.face_index, pixels(p), 4);
+  if (writes(p, DIBR_RENDER_DEPTH)) c.pointer("depth", p.depth, pixels(p));
+  if (writes(p, DIBR_RENDER_BARYCENTRICS)) c.pointer("barycentrics", p.barycentrics, pixels(p));
+}
+
 template <class P>
 struct Backend {
   dibr_status (*workspace)(const P&, Arena&);
@@ -374,6 +465,7 @@ DIBR_DEFINE_OP(texture)
 DIBR_DEFINE_OP(texture_backward)
 DIBR_DEFINE_OP(antialias)
 DIBR_DEFINE_OP(antialias_backward)
+DIBR_DEFINE_OP(render)
 
 const char* dibr_last_error(void) { return dibr::last_error; }
 int32_t dibr_schema_version(void) { return DIBR_SCHEMA_VERSION; }

@@ -20,7 +20,8 @@ namespace dibr {
   DIBR_DECLARE_BACKEND_OP(texture)              \
   DIBR_DECLARE_BACKEND_OP(texture_backward)     \
   DIBR_DECLARE_BACKEND_OP(antialias)            \
-  DIBR_DECLARE_BACKEND_OP(antialias_backward)
+  DIBR_DECLARE_BACKEND_OP(antialias_backward)   \
+  DIBR_DECLARE_BACKEND_OP(render)
 
 namespace cpu {
 DIBR_DECLARE_BACKEND

@@ -7,17 +7,19 @@
 
 namespace dibr {
 
-// Two neighbouring texels along one axis and how far the sample lies from the first to the second.
-template <class T>
+// Two neighbouring texels along one axis and how far the sample lies from the first to the second. I, here and below,
+// is the integer that texels are counted in: int32_t holds every texture's.
+template <class T, class I = int64_t>
 struct Taps {
-  int64_t first, second;
+  I first, second;
   T fraction;
 };
 
-DIBR_HD int64_t wrap_index(int64_t i, int64_t n, dibr_wrap wrap) {
-  if (wrap == DIBR_WRAP_CLAMP) return minimum(maximum(i, int64_t(0)), n - 1);
+template <class I>
+DIBR_HD I wrap_index(I i, I n, dibr_wrap wrap) {
+  if (wrap == DIBR_WRAP_CLAMP) return minimum(maximum(i, I(0)), I(n - 1));
   if (wrap == DIBR_WRAP_REPEAT) return i < 0 ? i + n : (i >= n ? i - n : i);
-  const int64_t period = 2 * n, j = i < 0 ? i + period : (i >= period ? i - period : i);
+  const I period = 2 * n, j = i < 0 ? i + period : (i >= period ? i - period : i);
   return j < n ? j : period - 1 - j;
 }
 
@@ -30,13 +32,13 @@ DIBR_HD T reduce_coordinate(T u, dibr_wrap wrap) {
 }
 
 // Taps for coordinate u (0..1 spans the axis of n texels). For nearest both taps are the texel that holds it.
-template <class T>
-DIBR_HD Taps<T> texture_taps(T u, int64_t n, dibr_filter filter, dibr_wrap wrap) {
+template <class T, class I>
+DIBR_HD Taps<T, I> texture_taps(T u, I n, dibr_filter filter, dibr_wrap wrap) {
   const bool bilinear = filter == DIBR_FILTER_BILINEAR;
   const T x = reduce_coordinate(u, wrap) * T(n) - (bilinear ? T(0.5) : T(0));
   const T cell = std::floor(x);
-  const int64_t i = int64_t(cell);
-  return {wrap_index(i, n, wrap), wrap_index(bilinear ? i + 1 : i, n, wrap), bilinear ? x - cell : T(0)};
+  const I i = I(cell);
+  return {wrap_index(i, n, wrap), wrap_index(bilinear ? I(i + 1) : i, n, wrap), bilinear ? x - cell : T(0)};
 }
 
 template <class T>
@@ -45,16 +47,16 @@ DIBR_HD bool is_finite_uv(T u, T v) {
 }
 
 // The 2 x 2 texels of one sample: offsets into a [Ht, Wt] plane, weights in the same order (top-left first).
-template <class T>
+template <class T, class I = int64_t>
 struct Footprint {
-  Taps<T> x, y;
-  int64_t offset[4];
+  Taps<T, I> x, y;
+  I offset[4];
   T weight[4];
 };
 
-template <class T>
-DIBR_HD Footprint<T> texture_footprint(T u, T v, int64_t height, int64_t width, dibr_filter filter, dibr_wrap wrap) {
-  Footprint<T> f;
+template <class T, class I>
+DIBR_HD Footprint<T, I> texture_footprint(T u, T v, I height, I width, dibr_filter filter, dibr_wrap wrap) {
+  Footprint<T, I> f;
   f.x = texture_taps(u, width, filter, wrap);
   f.y = texture_taps(v, height, filter, wrap);
   f.offset[0] = f.y.first * width + f.x.first;

@@ -75,6 +75,24 @@ __device__ Tile tile_at(const Bins& bins, const P& p, int64_t index) {
   return t;
 }
 
+// A thread's pixel, where a block draws a tile with a thread for each.
+template <class T>
+struct TilePixel {
+  int x, y;
+  bool inside;    // of the image
+  int64_t index;  // of the pixel in [B, H, W]
+  T px, py;       // its centre in NDC
+
+  __device__ TilePixel(const Bins& bins, const Tile& tile) {
+    x = tile.x0 + int(threadIdx.x) % kTile;
+    y = tile.y0 + int(threadIdx.x) / kTile;
+    inside = x < bins.width && y < bins.height;
+    index = (tile.image * bins.height + y) * bins.width + x;
+    px = pixel_x<T>(x, bins.width);
+    py = pixel_y<T>(y, bins.height);
+  }
+};
+
 // Calls visit(tile) for the tiles a face touches. A warp shares out the tiles of its large faces, so that one face over
 // the whole image does not hold up a single thread. Every lane must call it.
 template <class Visit>

@@ -1,136 +1,25 @@
 // Rasterize on the GPU: one block per tile, one thread per pixel, faces staged in shared memory.
 #include "abi/backend.h"
 #include "abi/dispatch.h"
-#include "core/rasterize.h"
-#include "cuda/bins.cuh"
-#include "cuda/reduce.cuh"
+#include "cuda/raster_tile.cuh"
 #include "cuda/scatter.cuh"
 
 namespace dibr::cuda {
 namespace {
 
-constexpr int kStaged = 64;
-
-__host__ __device__ inline RasterRules rules_of(const dibr_rasterize_params& p) {
-  return {p.perspective_correct != 0, p.cull == DIBR_CULL_BACK, p.depth_clip != 0};
-}
-
-template <class T>
-struct RasterBoxOf {
-  __device__ PixelBox operator()(const dibr_rasterize_params& p, int64_t image, int64_t face) const {
-    if (p.face_valid != nullptr && p.face_valid[image * p.faces + face] == 0) return empty_box();
-    return raster_box(triangle_of<T>(p, image, face), rules_of(p), p.width, p.height);
-  }
-};
-
-// A face in shared memory. Where the tile has nothing to gain from it, its box is empty.
-template <class T>
-struct StagedFace {
-  Triangle<T> triangle;
-  DepthPlane<T> plane;
-  T sign;
-  int32_t face;
-  FaceBox box;
-};
-
-// Lower than every depth that the face can have, rounding included; -max where it has a vertex with w <= 0.
-template <class T>
-__device__ T nearest_depth(const Triangle<T>& t) {
-  T nearest = Limits<T>::max_depth;
-  for (int k = 0; k < 3; ++k) {
-    if (!(t.w[k] > T(0))) return -Limits<T>::max_depth;
-    nearest = minimum(nearest, t.z[k] / t.w[k]);
-  }
-  return nearest - (T(1) + absolute(nearest)) * (sizeof(T) == 8 ? T(1e-12) : T(1e-4));
-}
-
-template <class T>
-__device__ void stage(const dibr_rasterize_params& p, const Bins& bins, const Tile& tile, int64_t i, T farthest,
-                      StagedFace<T>* staged) {
-  staged->box = {1, 1, 0, 0};
-  if (i >= tile.count) return;
-  const int32_t face = tile.face(i);
-  const FaceBox box = bins.boxes[tile.image * bins.faces + face];
-  const bool touches =
-      !is_empty(box) && box.x0 < tile.x0 + kTile && box.x1 >= tile.x0 && box.y0 < tile.y0 + kTile && box.y1 >= tile.y0;
-  if (!touches) return;
-  const Triangle<T> t = triangle_of<T>(p, tile.image, face);
-  if (nearest_depth(t) > farthest) return;
-  staged->triangle = t;
-  staged->plane = depth_plane(t);
-  staged->sign = T(face_sign(t, false));
-  staged->face = face;
-  staged->box = box;
-}
-
-// The depth beyond which a face cannot be seen anywhere in the tile. Every thread of the block must call it.
-template <class T>
-__device__ T farthest_in_tile(T depth, T* scratch) {
-  const T warp = warp_max(depth);
-  if (lane_index() == 0) scratch[threadIdx.x / kWarp] = warp;
-  __syncthreads();
-  T farthest = scratch[0];
-  for (int i = 1; i < kTilePixels / kWarp; ++i) farthest = maximum(farthest, scratch[i]);
-  return farthest;
-}
-
-// The state of one pixel while its tile is drawn.
-template <class T>
-struct Pixel {
-  T depth;
-  int32_t face;
-
-  __device__ void draw(const StagedFace<T>& s, T px, T py, T lowest, T highest) {
-    const Triangle<T>& t = s.triangle;
-    const Edges<T> edges = edge_functions(t.x[0] - px * t.w[0], t.x[1] - px * t.w[1], t.x[2] - px * t.w[2],
-                                          s.sign * (t.y[0] - py * t.w[0]), s.sign * (t.y[1] - py * t.w[1]),
-                                          s.sign * (t.y[2] - py * t.w[2]));
-    if (!(edges.e[0] >= T(0) && edges.e[1] >= T(0) && edges.e[2] >= T(0))) return;
-    const T sum_w = weighted_sum(edges, t.w);
-    const T z = s.plane.base + weighted_sum(edges, s.plane.slope) / sum_w;
-    if (!(sum_w > T(0) && z >= lowest && z <= highest && z < depth)) return;
-    depth = z;
-    face = s.face;
-  }
-};
-
-template <class T>
-__device__ void write_pixel(const dibr_rasterize_params& p, int64_t image, int x, int y, const Pixel<T>& result) {
-  const int64_t pixel = (image * p.height + y) * p.width + x;
-  T b[3] = {};
-  if (result.face >= 0) {
-    const Triangle<T> t = triangle_of<T>(p, image, result.face);
-    barycentrics(t, edges_at(t, pixel_x<T>(x, p.width), pixel_y<T>(y, p.height)), p.perspective_correct != 0, b);
-  }
-  p.face_index[pixel] = result.face;
-  for (int k = 0; k < 3; ++k) static_cast<T*>(p.barycentrics)[3 * pixel + k] = b[k];
-  if (p.depth != nullptr) static_cast<T*>(p.depth)[pixel] = result.face < 0 ? T(1) : result.depth;
-}
-
 template <class T>
 __global__ void __launch_bounds__(kTilePixels) raster_kernel(Bins bins, dibr_rasterize_params p) {
-  __shared__ StagedFace<T> staged[kStaged];
-  __shared__ T scratch[kTilePixels / kWarp];
-  const T lowest = p.depth_clip != 0 ? T(-1) : -Limits<T>::max_depth;
-  const T highest = p.depth_clip != 0 ? T(1) : Limits<T>::max_depth;
+  __shared__ RasterScratch<T> scratch;
   for (int64_t index = blockIdx.x; index < bins.batch * bins.tiles(); index += gridDim.x) {
     const Tile tile = tile_at(bins, p, index);
-    const int x = tile.x0 + int(threadIdx.x) % kTile, y = tile.y0 + int(threadIdx.x) / kTile;
-    const bool inside = x < bins.width && y < bins.height;
-    const T px = pixel_x<T>(x, p.width), py = pixel_y<T>(y, p.height);
-    // A pixel outside the image holds back no face.
-    Pixel<T> pixel = {inside ? T(INFINITY) : -T(INFINITY), -1};
-    T farthest = T(INFINITY);
-    for (int64_t base = 0; base < tile.count; base += kStaged) {
-      if (base > 0) farthest = farthest_in_tile(pixel.depth, scratch);
-      if (threadIdx.x < kStaged) stage(p, bins, tile, base + threadIdx.x, farthest, &staged[threadIdx.x]);
-      __syncthreads();
-      for (int i = 0; i < kStaged; ++i) {
-        if (inside && contains(staged[i].box, x, y)) pixel.draw(staged[i], px, py, lowest, highest);
-      }
-      __syncthreads();
-    }
-    if (inside) write_pixel(p, tile.image, x, y, pixel);
+    const TilePixel<T> at(bins, tile);
+    const Pixel<T> result = draw_tile(p, bins, tile, at, scratch);
+    if (!at.inside) continue;
+    T b[3];
+    pixel_barycentrics(p, tile.image, at, result, b);
+    p.face_index[at.index] = result.face;
+    for (int k = 0; k < 3; ++k) static_cast<T*>(p.barycentrics)[3 * at.index + k] = b[k];
+    if (p.depth != nullptr) static_cast<T*>(p.depth)[at.index] = result.face < 0 ? T(1) : result.depth;
   }
 }
 

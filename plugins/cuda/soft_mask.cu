@@ -1,102 +1,22 @@
 // SoftMask on the GPU: one block per tile, one thread per pixel, faces staged in shared memory in index order.
 #include "abi/backend.h"
 #include "abi/dispatch.h"
-#include "core/soft_mask.h"
-#include "cuda/bins.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/scatter.cuh"
+#include "cuda/soft_mask_tile.cuh"
 
 namespace dibr::cuda {
 namespace {
 
-constexpr int kStaged = 64;
-
-template <class T, class P>
-struct MaskBoxOf {
-  __device__ PixelBox operator()(const P& p, int64_t image, int64_t face) const {
-    return mask_box(triangle_of<T>(p, image, face), T(p.boxlen), p.width, p.height);
-  }
-};
-
-// A face in shared memory; takes_part is false where the tile has nothing to do with it.
-template <class T>
-struct StagedFace {
-  MaskFace<T> face;
-  T w[3];
-  int32_t vertices[3];
-  bool takes_part;
-};
-
-template <class T, class P>
-__device__ void stage(const P& p, const Bins& bins, const Tile& tile, int64_t i, StagedFace<T>* staged) {
-  staged->takes_part = false;
-  if (i >= tile.count) return;
-  const int64_t face = tile.face(i);
-  if (is_empty(bins.boxes[tile.image * bins.faces + face])) return;
-  const Triangle<T> t = triangle_of<T>(p, tile.image, face);
-  staged->takes_part = project_mask_face(t, T(p.boxlen), &staged->face);
-  for (int k = 0; k < 3; ++k) {
-    staged->w[k] = t.w[k];
-    staged->vertices[k] = p.face_indices[3 * face + k];
-  }
-}
-
-template <class T>
-__device__ bool in_box(const StagedFace<T>& s, T px, T py) {
-  return s.takes_part && s.face.x0 <= px && px < s.face.x1 && s.face.y0 <= py && py < s.face.y1;
-}
-
-// One thread's pixel, and how many faces it may still take.
-template <class T>
-struct MaskPixel {
-  int64_t index;
-  T px, py;
-  bool inside, open;
-
-  template <class P>
-  __device__ MaskPixel(const P& p, const Tile& tile) {
-    const int x = tile.x0 + int(threadIdx.x) % kTile, y = tile.y0 + int(threadIdx.x) / kTile;
-    inside = x < p.width && y < p.height;
-    index = (tile.image * p.height + y) * p.width + x;
-    px = pixel_x<T>(x, p.width);
-    py = pixel_y<T>(y, p.height);
-    open = inside && p.face_index[index] < 0;
-  }
-};
-
-// Stages the tile's faces batch by batch and calls use(staged face, whether this pixel takes it) for each, until no
-// pixel of the tile can take another. Every thread of the block runs through the same calls.
-template <class T, class P, class Use>
-__device__ void for_each_staged(const P& p, const Bins& bins, const Tile& tile, const MaskPixel<T>& pixel,
-                                StagedFace<T>* staged, const Use& use) {
-  int64_t taken = 0;
-  for (int64_t base = 0; base < tile.count; base += kStaged) {
-    if (__syncthreads_or(pixel.open && taken < p.knum) == 0) break;
-    if (threadIdx.x < kStaged) stage(p, bins, tile, base + threadIdx.x, &staged[threadIdx.x]);
-    __syncthreads();
-    for (int i = 0; i < kStaged; ++i) {
-      const bool takes = pixel.open && taken < p.knum && in_box(staged[i], pixel.px, pixel.py);
-      taken += takes;
-      use(staged[i], takes);
-    }
-  }
-  __syncthreads();
-}
-
 template <class T>
 __global__ void __launch_bounds__(kTilePixels) soft_mask_kernel(Bins bins, dibr_soft_mask_params p) {
-  __shared__ StagedFace<T> staged[kStaged];
-  const SoftMaskRules<T> rules(p.sigmainv, p.boxlen, p.knum);
+  __shared__ StagedMaskFace<T> staged[kStagedMaskFaces];
   for (int64_t index = blockIdx.x; index < bins.batch * bins.tiles(); index += gridDim.x) {
     const Tile tile = tile_at(bins, p, index);
-    const MaskPixel<T> pixel(p, tile);
-    T product = T(1);
-    for_each_staged(p, bins, tile, pixel, staged, [&](const StagedFace<T>& s, bool takes) {
-      if (!takes) return;
-      const T distance2 = nearest_boundary_point(s.face, pixel.px, pixel.py).distance2;
-      product *= T(1) - mask_probability(rules, distance2);
-    });
-    if (pixel.inside) static_cast<T*>(p.mask)[pixel.index] = pixel.open ? T(1) - product : T(1);
+    const TilePixel<T> at(bins, tile);
+    const bool open = at.inside && p.face_index[at.index] < 0;
+    const T mask = tile_mask(p, bins, tile, at, open, staged);
+    if (at.inside) static_cast<T*>(p.mask)[at.index] = mask;
   }
 }
 
@@ -123,24 +43,24 @@ struct ProductWithout {
 template <class T, class Sink>
 __global__ void __launch_bounds__(kTilePixels)
     soft_mask_backward_kernel(Bins bins, dibr_soft_mask_backward_params p, Sink sink) {
-  __shared__ StagedFace<T> staged[kStaged];
+  __shared__ StagedMaskFace<T> staged[kStagedMaskFaces];
   const SoftMaskRules<T> rules(p.sigmainv, p.boxlen, p.knum);
   for (int64_t index = blockIdx.x; index < bins.batch * bins.tiles(); index += gridDim.x) {
     const Tile tile = tile_at(bins, p, index);
-    MaskPixel<T> pixel(p, tile);
-    const T grad_mask = pixel.inside ? static_cast<const T*>(p.grad_mask)[pixel.index] : T(0);
-    pixel.open = pixel.open && grad_mask != T(0);
+    const TilePixel<T> at(bins, tile);
+    const T grad_mask = at.inside ? static_cast<const T*>(p.grad_mask)[at.index] : T(0);
+    const bool open = at.inside && p.face_index[at.index] < 0 && grad_mask != T(0);
     ProductWithout<T> product;
-    for_each_staged(p, bins, tile, pixel, staged, [&](const StagedFace<T>& s, bool takes) {
+    for_each_staged(p, bins, tile, at, open, staged, [&](const StagedMaskFace<T>& s, bool takes) {
       if (!takes) return;
-      const T distance2 = nearest_boundary_point(s.face, pixel.px, pixel.py).distance2;
+      const T distance2 = nearest_boundary_point(s.face, at.px, at.py).distance2;
       product.include(T(1) - mask_probability(rules, distance2));
     });
-    for_each_staged(p, bins, tile, pixel, staged, [&](const StagedFace<T>& s, bool takes) {
+    for_each_staged(p, bins, tile, at, open, staged, [&](const StagedMaskFace<T>& s, bool takes) {
       if (__ballot_sync(kFullWarp, takes) == 0) return;
       T gradient[3][4] = {};
       if (takes) {
-        const BoundaryPoint<T> point = nearest_boundary_point(s.face, pixel.px, pixel.py);
+        const BoundaryPoint<T> point = nearest_boundary_point(s.face, at.px, at.py);
         const T probability = mask_probability(rules, point.distance2);
         const T pull = T(2) * rules.sigmainv * probability * product(T(1) - probability) * grad_mask;
         T shares[3];

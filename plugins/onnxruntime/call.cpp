@@ -90,6 +90,9 @@ Workspace::~Workspace() {
   Ort::GetApi().ReleaseAllocator(allocator_);
 }
 
+Call::Call(const OpDefinition& definition, const Dtypes& dtypes, dibr_device device, OrtKernelContext* context)
+    : definition_(definition), dtype_(dtypes.stored), texel_dtype_(dtypes.texel), device_(device), context_(context) {}
+
 const OrtValue* Call::find_input(size_t index) const {
   size_t count = 0;
   Ort::ThrowOnError(Ort::GetApi().KernelContext_GetInputCount(context_, &count));

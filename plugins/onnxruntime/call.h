@@ -12,6 +12,7 @@
 
 namespace dibr::onnxruntime {
 
+struct Dtypes;
 struct OpDefinition;
 
 // A size that several arguments share, named as in the op's documentation. The first argument that has it sets it.
@@ -67,10 +68,11 @@ class Workspace {
 
 class Call {
  public:
-  Call(const OpDefinition& definition, dibr_dtype dtype, dibr_device device, OrtKernelContext* context)
-      : definition_(definition), dtype_(dtype), device_(device), context_(context) {}
+  Call(const OpDefinition& definition, const Dtypes& dtypes, dibr_device device, OrtKernelContext* context);
 
-  dibr_dtype dtype() const { return dtype_; }
+  dibr_dtype dtype() const { return dtype_; }              // of arguments of type kStored
+  dibr_dtype texel_dtype() const { return texel_dtype_; }  // and kTexel
+  dibr_dtype real_dtype() const { return dtype_ == DIBR_FLOAT64 ? DIBR_FLOAT64 : DIBR_FLOAT32; }
 
   bool has_input(size_t index) const { return find_input(index) != nullptr; }
 
@@ -115,7 +117,7 @@ class Call {
   void check(dibr_status status) const;
 
   const OpDefinition& definition_;
-  dibr_dtype dtype_;
+  dibr_dtype dtype_, texel_dtype_;
   dibr_device device_;
   OrtKernelContext* context_;
 };

@@ -8,16 +8,17 @@ namespace {
 // A node's kernel together with what its custom op was registered for.
 struct BoundKernel {
   const OpDefinition& definition;
-  dibr_dtype dtype;
+  Dtypes dtypes;
   dibr_device device;
   std::unique_ptr<Kernel> kernel;
 };
 
-ONNXTensorElementDataType element_type(Type type, dibr_dtype dtype) {
+ONNXTensorElementDataType element_type(Type type, Dtypes dtypes) {
   if (type == Type::kInt32) return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
   if (type == Type::kInt64) return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-  if (type == Type::kStored && dtype == DIBR_FLOAT16) return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
-  if (type == Type::kStored && dtype == DIBR_BFLOAT16) return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+  const dibr_dtype dtype = type == Type::kTexel ? dtypes.texel : dtypes.stored;
+  if (type != Type::kReal && dtype == DIBR_FLOAT16) return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+  if (type != Type::kReal && dtype == DIBR_BFLOAT16) return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
   return dtype == DIBR_FLOAT64 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 }
 
@@ -36,8 +37,8 @@ void check_plugin_version(const Node& node) {
 
 }  // namespace
 
-CustomOp::CustomOp(const OpDefinition& definition, dibr_dtype dtype, dibr_device device, bool infer_shapes)
-    : OrtCustomOp{}, definition_(definition), dtype_(dtype), device_(device) {
+CustomOp::CustomOp(const OpDefinition& definition, Dtypes dtypes, dibr_device device, bool infer_shapes)
+    : OrtCustomOp{}, definition_(definition), dtypes_(dtypes), device_(device) {
   version = kApiVersion;
   GetName = [](const OrtCustomOp* op) { return static_cast<const CustomOp*>(op)->definition_.name; };
   GetExecutionProviderType = [](const OrtCustomOp* op) {
@@ -47,7 +48,7 @@ CustomOp::CustomOp(const OpDefinition& definition, dibr_dtype dtype, dibr_device
   GetInputTypeCount = [](const OrtCustomOp* op) { return static_cast<const CustomOp*>(op)->definition_.inputs.size(); };
   GetInputType = [](const OrtCustomOp* op, size_t index) {
     const auto* self = static_cast<const CustomOp*>(op);
-    return element_type(self->definition_.inputs[index].type, self->dtype_);
+    return element_type(self->definition_.inputs[index].type, self->dtypes_);
   };
   GetInputCharacteristic = [](const OrtCustomOp* op, size_t index) {
     return characteristic(static_cast<const CustomOp*>(op)->definition_.inputs[index]);
@@ -61,7 +62,7 @@ CustomOp::CustomOp(const OpDefinition& definition, dibr_dtype dtype, dibr_device
   };
   GetOutputType = [](const OrtCustomOp* op, size_t index) {
     const auto* self = static_cast<const CustomOp*>(op);
-    return element_type(self->definition_.outputs[index].type, self->dtype_);
+    return element_type(self->definition_.outputs[index].type, self->dtypes_);
   };
   GetOutputCharacteristic = [](const OrtCustomOp* op, size_t index) {
     return characteristic(static_cast<const CustomOp*>(op)->definition_.outputs[index]);
@@ -76,13 +77,13 @@ CustomOp::CustomOp(const OpDefinition& definition, dibr_dtype dtype, dibr_device
       const auto* self = static_cast<const CustomOp*>(op);
       const Node node(self->definition_.name, info);
       check_plugin_version(node);
-      *kernel = new BoundKernel{self->definition_, self->dtype_, self->device_, self->definition_.create(node)};
+      *kernel = new BoundKernel{self->definition_, self->dtypes_, self->device_, self->definition_.create(node)};
     });
   };
   KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
     return guard([&] {
       const auto* bound = static_cast<const BoundKernel*>(kernel);
-      bound->kernel->compute(Call(bound->definition, bound->dtype, bound->device, context));
+      bound->kernel->compute(Call(bound->definition, bound->dtypes, bound->device, context));
     });
   };
   KernelDestroy = [](void* kernel) { delete static_cast<BoundKernel*>(kernel); };

@@ -1,4 +1,4 @@
-// An OpDefinition for one dtype on one device, in the form that ONNX Runtime calls.
+// An OpDefinition for one choice of dtypes on one device, in the form that ONNX Runtime calls.
 #pragma once
 
 #include "dibr/dibr.h"
@@ -8,11 +8,11 @@ namespace dibr::onnxruntime {
 
 class CustomOp : public OrtCustomOp {
  public:
-  CustomOp(const OpDefinition& definition, dibr_dtype dtype, dibr_device device, bool infer_shapes);
+  CustomOp(const OpDefinition& definition, Dtypes dtypes, dibr_device device, bool infer_shapes);
 
  private:
   const OpDefinition& definition_;
-  dibr_dtype dtype_;
+  Dtypes dtypes_;
   dibr_device device_;
 };
 

@@ -10,8 +10,14 @@
 
 namespace dibr::onnxruntime {
 
-// kReal: float32 or float64, the same for the whole node. kStored: the same, or a 16-bit float beside float32.
-enum class Type { kReal, kStored, kInt32, kInt64 };
+// kReal: float32 or float64, the same for the whole node. kStored: the same, or a 16-bit float beside float32. kTexel:
+// as kStored, where texture and attributes of one node may differ.
+enum class Type { kReal, kStored, kTexel, kInt32, kInt64 };
+
+// What kStored and kTexel stand for in one registration of an op; kReal is float64 where they are, else float32.
+struct Dtypes {
+  dibr_dtype stored, texel;
+};
 
 inline constexpr bool kOptional = true;
 inline constexpr bool kOnHost = true;  // stays in host memory on every execution provider
@@ -57,5 +63,6 @@ extern const OpDefinition kInterpolate;
 extern const OpDefinition kSoftMask;
 extern const OpDefinition kTexture;
 extern const OpDefinition kAntialias;
+extern const OpDefinition kRender;
 
 }  // namespace dibr::onnxruntime

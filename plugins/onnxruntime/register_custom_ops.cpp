@@ -21,16 +21,23 @@ int minor_version(const OrtApiBase& runtime) {
   return minor;
 }
 
-bool stores_in_16_bits(const OpDefinition& definition) {
+bool has_type(const OpDefinition& definition, Type type) {
   for (size_t index = 0; index < definition.inputs.size(); ++index) {
-    if (definition.inputs[index].type == Type::kStored) return true;
+    if (definition.inputs[index].type == type) return true;
   }
   return false;
 }
 
-std::vector<dibr_dtype> dtypes_of(const OpDefinition& definition) {
-  if (stores_in_16_bits(definition)) return {DIBR_FLOAT32, DIBR_FLOAT64, DIBR_FLOAT16, DIBR_BFLOAT16};
-  return {DIBR_FLOAT32, DIBR_FLOAT64};
+// What the storage types of an op may be together: each float32 or 16 bits beside float32, or float64 all.
+std::vector<Dtypes> dtypes_of(const OpDefinition& definition) {
+  const std::vector<dibr_dtype> one = {DIBR_FLOAT32}, stored = {DIBR_FLOAT32, DIBR_FLOAT16, DIBR_BFLOAT16};
+  std::vector<Dtypes> all = {{DIBR_FLOAT64, DIBR_FLOAT64}};
+  for (const dibr_dtype of_stored : has_type(definition, Type::kStored) ? stored : one) {
+    for (const dibr_dtype of_texels : has_type(definition, Type::kTexel) ? stored : one) {
+      all.push_back({of_stored, of_texels});
+    }
+  }
+  return all;
 }
 
 // One op for each execution provider. Where the CUDA kernels run on the CPU, for tests, they take the CPU ops' place.
@@ -53,13 +60,13 @@ OrtCustomOpDomain* create_domain(const OrtApiBase& runtime) {
   const bool safe_inference = minor_version(runtime) >= kFirstMinorWithSafeInference;
   OrtCustomOpDomain* domain = nullptr;
   Ort::ThrowOnError(Ort::GetApi().CreateCustomOpDomain(kDomain, &domain));
-  for (const OpDefinition* definition : {&kRasterize, &kInterpolate, &kSoftMask, &kTexture, &kAntialias}) {
+  for (const OpDefinition* definition : {&kRasterize, &kInterpolate, &kSoftMask, &kTexture, &kAntialias, &kRender}) {
     const bool infer_shapes =
         safe_inference || !(has_optional(definition->inputs) || has_optional(definition->outputs));
-    for (const dibr_dtype dtype : dtypes_of(*definition)) {
+    for (const Dtypes& dtypes : dtypes_of(*definition)) {
       for (const dibr_device device : devices()) {
         Ort::ThrowOnError(
-            Ort::GetApi().CustomOpDomain_Add(domain, new CustomOp(*definition, dtype, device, infer_shapes)));
+            Ort::GetApi().CustomOpDomain_Add(domain, new CustomOp(*definition, dtypes, device, infer_shapes)));
       }
     }
   }

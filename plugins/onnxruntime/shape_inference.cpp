@@ -57,6 +57,23 @@ int64_t ShapeInference::integer(const char* attribute, int64_t fallback) const {
   return fallback;
 }
 
+std::string ShapeInference::text(const char* attribute) const {
+  const OrtOpAttr* handle = nullptr;
+  OrtStatus* status = Ort::GetApi().ShapeInferContext_GetAttribute(context_, attribute, &handle);
+  std::string value;
+  size_t bytes = 0;
+  // The first call fails and tells the length.
+  if (status == nullptr) status = Ort::GetApi().ReadOpAttr(handle, ORT_OP_ATTR_STRING, nullptr, 0, &bytes);
+  if (status != nullptr && bytes > 0) {
+    Ort::GetApi().ReleaseStatus(status);
+    value.resize(bytes);
+    status = Ort::GetApi().ReadOpAttr(handle, ORT_OP_ATTR_STRING, value.data(), bytes, &bytes);
+  }
+  if (status == nullptr) return value.c_str();
+  Ort::GetApi().ReleaseStatus(status);
+  return "";
+}
+
 void ShapeInference::set_output(size_t index, const std::vector<Dim>& shape, ONNXTensorElementDataType type) const {
   OrtTensorTypeAndShapeInfo* info = nullptr;
   Ort::ThrowOnError(Ort::GetApi().CreateTensorTypeAndShapeInfo(&info));

@@ -32,6 +32,7 @@ class ShapeInference {
   Dim input(size_t index, size_t rank, size_t axis) const;
   ONNXTensorElementDataType input_type(size_t index) const;
   int64_t integer(const char* attribute, int64_t fallback) const;
+  std::string text(const char* attribute) const;  // empty where it is absent
 
   void set_output(size_t index, const std::vector<Dim>& shape, ONNXTensorElementDataType type) const;
 

@@ -33,6 +33,7 @@ const char* to_text(Type type) {
     case Type::kInt32:
       return "int32";
     case Type::kReal:
+    case Type::kTexel:
       break;
   }
   return "float32, float16 or bfloat16";
@@ -168,34 +169,36 @@ const Argument& argument_at(const OpDefinition& op, int32_t input_count, int32_t
   return position < input_count ? op.inputs[position] : op.outputs[position - input_count];
 }
 
-bool accepts(const Argument& argument, DataType type, DataType real) {
+bool accepts(const Argument& argument, DataType type, const Reals& reals) {
   switch (argument.type) {
     case Type::kFloat32:
       return type == DataType::kFLOAT;
     case Type::kInt32:
       return type == DataType::kINT32;
     case Type::kReal:
-      if (real != kUnknownType) return type == real;
-      return type == DataType::kFLOAT || type == DataType::kHALF || type == DataType::kBF16;
+    case Type::kTexel:
+      break;
   }
-  return false;
+  const DataType known = argument.type == Type::kReal ? reals.real : reals.texel;
+  if (known != kUnknownType) return type == known;
+  return type == DataType::kFLOAT || type == DataType::kHALF || type == DataType::kBF16;
 }
 
-DataType check_input_types(const OpDefinition& op, const DataType* types, int32_t count) {
-  DataType real = kUnknownType;
+Reals check_input_types(const OpDefinition& op, const DataType* types, int32_t count) {
+  Reals reals;
   for (int32_t i = 0; i < count; ++i) {
     const Argument& input = op.inputs[i];
-    if (!accepts(input, types[i], real)) {
+    if (!accepts(input, types[i], reals)) {
       reject(op, input.name, std::string("be ") + to_text(input.type), to_text(types[i]));
     }
-    if (input.type == Type::kReal) real = types[i];
+    reals.learn(input, types[i]);
   }
-  return real == kUnknownType ? DataType::kFLOAT : real;
+  return reals;
 }
 
-dibr_dtype check_types(const OpDefinition& op, const nvinfer1::PluginTensorDesc* inputs, int32_t input_count,
-                       const nvinfer1::PluginTensorDesc* outputs, int32_t output_count) {
-  DataType real = kUnknownType;
+Reals check_types(const OpDefinition& op, const nvinfer1::PluginTensorDesc* inputs, int32_t input_count,
+                  const nvinfer1::PluginTensorDesc* outputs, int32_t output_count) {
+  Reals reals;
   for (int32_t position = 0; position < input_count + output_count; ++position) {
     const Argument& argument = argument_at(op, input_count, position);
     const nvinfer1::PluginTensorDesc& desc =
@@ -203,24 +206,24 @@ dibr_dtype check_types(const OpDefinition& op, const nvinfer1::PluginTensorDesc*
     if (desc.format != nvinfer1::TensorFormat::kLINEAR) {
       reject(op, argument.name, "have the linear format", "format code " + std::to_string(int(desc.format)));
     }
-    if (!accepts(argument, desc.type, real)) {
+    if (!accepts(argument, desc.type, reals)) {
       reject(op, argument.name, std::string("be ") + to_text(argument.type), to_text(desc.type));
     }
-    if (argument.type == Type::kReal) real = desc.type;
+    reals.learn(argument, desc.type);
   }
-  return real == DataType::kHALF ? DIBR_FLOAT16 : real == DataType::kBF16 ? DIBR_BFLOAT16 : DIBR_FLOAT32;
+  return reals;
 }
 
-DataType output_type(const Argument& output, DataType real) {
-  switch (output.type) {
-    case Type::kInt32:
-      return DataType::kINT32;
-    case Type::kReal:
-      return real;
-    case Type::kFloat32:
-      break;
-  }
-  return DataType::kFLOAT;
+DataType output_type(const Argument& output, const Reals& reals) {
+  const DataType type = output.type == Type::kInt32   ? DataType::kINT32
+                        : output.type == Type::kReal  ? reals.real
+                        : output.type == Type::kTexel ? reals.texel
+                                                      : DataType::kFLOAT;
+  return type == kUnknownType ? DataType::kFLOAT : type;
+}
+
+dibr_dtype dtype_of(DataType type) {
+  return type == DataType::kHALF ? DIBR_FLOAT16 : type == DataType::kBF16 ? DIBR_BFLOAT16 : DIBR_FLOAT32;
 }
 
 Sizes sizes_of(const OpDefinition& op, const nvinfer1::PluginTensorDesc* inputs, int32_t input_count,

@@ -13,15 +13,29 @@ void check_counts(const OpDefinition& op, int32_t input_count, int32_t output_co
 // The inputs followed by the outputs, as TensorRT numbers them.
 const Argument& argument_at(const OpDefinition& op, int32_t input_count, int32_t position);
 
-// Whether an argument may have a type, given the type that kReal stands for (kUnknownType: none has told it yet).
+// The types that kReal and kTexel stand for. kUnknownType: no argument has told it yet.
 inline constexpr auto kUnknownType = static_cast<nvinfer1::DataType>(-1);
-bool accepts(const Argument& argument, nvinfer1::DataType type, nvinfer1::DataType real);
+struct Reals {
+  nvinfer1::DataType real = kUnknownType, texel = kUnknownType;
 
-// The type that kReal stands for; float32 in an op that has no such argument.
-nvinfer1::DataType check_input_types(const OpDefinition& op, const nvinfer1::DataType* types, int32_t count);
-dibr_dtype check_types(const OpDefinition& op, const nvinfer1::PluginTensorDesc* inputs, int32_t input_count,
-                       const nvinfer1::PluginTensorDesc* outputs, int32_t output_count);
-nvinfer1::DataType output_type(const Argument& output, nvinfer1::DataType real);
+  // Learns from an argument of this type.
+  void learn(const Argument& argument, nvinfer1::DataType type) {
+    if (argument.type == Type::kReal) real = type;
+    if (argument.type == Type::kTexel) texel = type;
+  }
+};
+
+// Whether an argument may have a type, given those of the arguments before it.
+bool accepts(const Argument& argument, nvinfer1::DataType type, const Reals& reals);
+
+// What the types stand for.
+Reals check_input_types(const OpDefinition& op, const nvinfer1::DataType* types, int32_t count);
+Reals check_types(const OpDefinition& op, const nvinfer1::PluginTensorDesc* inputs, int32_t input_count,
+                  const nvinfer1::PluginTensorDesc* outputs, int32_t output_count);
+nvinfer1::DataType output_type(const Argument& output, const Reals& reals);
+
+// float32 for kUnknownType, as in an op that has no such argument.
+dibr_dtype dtype_of(nvinfer1::DataType type);
 
 // Sizes from tensors that all have their dimensions. Throws where two arguments disagree.
 Sizes sizes_of(const OpDefinition& op, const nvinfer1::PluginTensorDesc* inputs, int32_t input_count,

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <vector>
 
 #include "dibr/dibr.h"
 
@@ -18,6 +19,7 @@ class View {
   constexpr View() = default;
   template <size_t count>
   constexpr View(const T (&items)[count]) : data_(items), size_(count) {}
+  View(const std::vector<T>& items) : data_(items.data()), size_(items.size()) {}
 
   constexpr int size() const { return static_cast<int>(size_); }
   constexpr const T& operator[](size_t index) const { return data_[index]; }
@@ -29,9 +31,11 @@ class View {
   size_t size_ = 0;
 };
 
-// Sizes that the arguments of an op share, named as in its documentation.
-enum Size { A, B, C, D, F, H, Ht, V, W, Wt, kSizes };
-inline constexpr const char* kSizeNames[kSizes] = {"A", "B", "C", "D", "F", "H", "Ht", "V", "W", "Wt"};
+// Sizes that the arguments of an op share, named as in its documentation. The last are those of what Render
+// interpolates: uvs, and attributes 0 to 2.
+enum Size { A, B, C, D, F, H, Ht, V, W, Wt, At, Vt, A0, V0, D0, A1, V1, D1, A2, V2, D2, kSizes };
+inline constexpr const char* kSizeNames[kSizes] = {"A",  "B",  "C",  "D",  "F",  "H",  "Ht", "V",  "W",  "Wt", "At",
+                                                   "Vt", "A0", "V0", "D0", "A1", "V1", "D1", "A2", "V2", "D2"};
 
 inline constexpr int64_t kUnknown = -1;
 
@@ -69,7 +73,9 @@ struct Shape {
   Extent extents[kMaxRank];
 };
 
-enum class Type { kFloat32, kInt32, kReal };  // kReal: float32, float16 or bfloat16, the same for the whole plugin
+// kReal: float32, float16 or bfloat16, the same for the whole plugin. kTexel: as kReal, where texture and attributes of
+// one plugin may differ.
+enum class Type { kFloat32, kInt32, kReal, kTexel };
 
 inline constexpr bool kOptional = true;
 
@@ -82,12 +88,12 @@ struct Argument {
 
 // A plugin's attribute. Its range is what libdibr accepts for it.
 struct Field {
-  enum class Kind { kInteger, kBoolean, kReal, kChoice };
+  enum class Kind { kInteger, kBoolean, kReal, kChoice, kSet };
 
   const char* name;
   Kind kind;
-  double fallback;            // of a choice: its index
-  View<const char*> choices;  // in the order of dibr.h's enumeration
+  double fallback;            // of a choice: its index; of a set: a bit for each choice
+  View<const char*> choices;  // in the order of dibr.h's enumeration; a set is written with commas
 };
 
 constexpr Field integer(const char* name, int fallback) { return {name, Field::Kind::kInteger, double(fallback), {}}; }
@@ -97,9 +103,13 @@ template <size_t count>
 constexpr Field choice(const char* name, const char* const (&choices)[count], int fallback) {
   return {name, Field::Kind::kChoice, double(fallback), choices};
 }
+template <size_t count>
+constexpr Field set_of(const char* name, const char* const (&choices)[count], int fallback) {
+  return {name, Field::Kind::kSet, double(fallback), choices};
+}
 
 // The value of each field: integers have 32 bits, so that a double holds any of them.
-inline constexpr int kMaxFields = 8;
+inline constexpr int kMaxFields = 11;
 using Values = std::array<double, kMaxFields>;
 
 // A size that no input has: it comes from the shape input, or else from a field.
@@ -122,6 +132,7 @@ struct Problem {
   const void* const* inputs = nullptr;
   int input_count = 0;
   void* const* outputs = nullptr;
+  dibr_dtype texel_dtype = DIBR_FLOAT32;  // of those of type kTexel
 
   template <class T = void>
   const T* input(int index) const {
@@ -156,6 +167,10 @@ struct OpDefinition {
   ShapeInput shape_input;
   View<Argument> outputs;
   Calls calls;
+  // Where the fields decide which arguments there are: cuts both down to them. Inputs up to the last that is needed are
+  // no longer optional.
+  void (*choose_arguments)(const Values& fields, std::vector<Argument>* inputs,
+                           std::vector<Argument>* outputs) = nullptr;
 };
 
 extern const OpDefinition kRasterize;
@@ -163,8 +178,10 @@ extern const OpDefinition kInterpolate;
 extern const OpDefinition kSoftMask;
 extern const OpDefinition kTexture;
 extern const OpDefinition kAntialias;
+extern const OpDefinition kRender;
 
-inline constexpr const OpDefinition* kOps[] = {&kRasterize, &kInterpolate, &kSoftMask, &kTexture, &kAntialias};
+inline constexpr const OpDefinition* kOps[] = {&kRasterize, &kInterpolate, &kSoftMask,
+                                               &kTexture,   &kAntialias,   &kRender};
 
 // What a node selects a plugin by, besides the op's name: its attributes plugin_namespace and plugin_version.
 inline constexpr const char* kNamespace = "ai.dibr";

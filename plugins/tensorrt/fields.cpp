@@ -1,5 +1,6 @@
 #include "tensorrt/fields.h"
 
+#include <algorithm>
 #include <cctype>
 #include <charconv>
 #include <cstring>
@@ -16,6 +17,7 @@ using nvinfer1::PluginFieldType;
 
 constexpr size_t kLongestQuote = 64;
 constexpr int32_t kLongestChoice = 32;
+constexpr int32_t kLongestSet = 256;
 constexpr int32_t kMostFields = 64;  // of this schema or of one to come
 
 std::string to_text(PluginFieldType type) {
@@ -153,6 +155,30 @@ class Reader {
     reject(field, expected, quote(text));
   }
 
+  double read_set(const Field& declared, const PluginField& field) const {
+    std::string expected = "a list with commas of";
+    for (const char* name : declared.choices) expected += std::string(" ") + name;
+    if (field.type != PluginFieldType::kCHAR) reject(field, expected, to_text(field.type));
+    if (field.length < 0 || field.length > kLongestSet) {
+      reject(field, expected, "text of length " + std::to_string(field.length));
+    }
+    if (field.data == nullptr && field.length > 0) reject(field, expected, "no data");
+    std::string_view text(static_cast<const char*>(field.data), static_cast<size_t>(field.length));
+    if (!text.empty() && text.back() == '\0') text.remove_suffix(1);
+    uint32_t bits = 0;
+    for (size_t begin = 0; begin <= text.size();) {
+      const size_t end = std::min(text.find(',', begin), text.size());
+      uint32_t bit = 0;
+      for (int i = 0; i < declared.choices.size(); ++i) {
+        if (text.substr(begin, end - begin) == declared.choices[i]) bit = 1u << i;
+      }
+      if (bit == 0 || (bits & bit) != 0) reject(field, expected, quote(text));
+      bits |= bit;
+      begin = end + 1;
+    }
+    return bits;
+  }
+
   double read(const Field& declared, const PluginField& field) const {
     switch (declared.kind) {
       case Field::Kind::kInteger:
@@ -163,6 +189,8 @@ class Reader {
         return read_real(field);
       case Field::Kind::kChoice:
         return read_choice(declared, field);
+      case Field::Kind::kSet:
+        return read_set(declared, field);
     }
     fail("field " + std::string(declared.name) + " has an unknown kind");
   }
@@ -176,10 +204,21 @@ PluginFieldType type_of(const Field& field) {
     case Field::Kind::kReal:
       return PluginFieldType::kFLOAT32;
     case Field::Kind::kChoice:
+    case Field::Kind::kSet:
       return PluginFieldType::kCHAR;
     default:
       return PluginFieldType::kINT32;
   }
+}
+
+// The choices of a set, in their order.
+std::string set_text(const Field& field, double value) {
+  std::string text;
+  for (int i = 0; i < field.choices.size(); ++i) {
+    if ((static_cast<uint32_t>(value) >> i & 1u) != 0)
+      text += (text.empty() ? "" : ",") + std::string(field.choices[i]);
+  }
+  return text;
 }
 
 // Lets libdibr judge the values, in the smallest problem that has them.
@@ -222,6 +261,11 @@ WrittenFields::WrittenFields(const OpDefinition& op, const Values& values) {
     if (field.kind == Field::Kind::kChoice) {
       const char* text = field.choices[static_cast<size_t>(values[i])];
       fields_.emplace_back(field.name, text, PluginFieldType::kCHAR, static_cast<int32_t>(std::strlen(text)));
+    } else if (field.kind == Field::Kind::kSet) {
+      const std::string text = set_text(field, values[i]);
+      memory_.push_back(std::make_unique<char[]>(text.size()));
+      std::memcpy(memory_.back().get(), text.data(), text.size());
+      fields_.emplace_back(field.name, memory_.back().get(), PluginFieldType::kCHAR, static_cast<int32_t>(text.size()));
     } else if (field.kind == Field::Kind::kReal) {
       add(field.name, type_of(field), static_cast<float>(values[i]));
     } else {
@@ -241,9 +285,10 @@ std::string to_text(const OpDefinition& op, const Values& values) {
   std::string text;
   for (int i = 0; i < op.fields.size(); ++i) {
     const Field& field = op.fields[i];
-    const bool named = field.kind == Field::Kind::kChoice;
-    text += (text.empty() ? "" : ", ") + std::string(field.name) + "=" +
-            (named ? field.choices[static_cast<size_t>(values[i])] : to_text(values[i]));
+    const std::string value = field.kind == Field::Kind::kChoice ? field.choices[static_cast<size_t>(values[i])]
+                              : field.kind == Field::Kind::kSet  ? set_text(field, values[i])
+                                                                 : to_text(values[i]);
+    text += (text.empty() ? "" : ", ") + std::string(field.name) + "=" + value;
   }
   return std::string(op.name) + "(" + text + ")";
 }

@@ -41,8 +41,9 @@ std::vector<PluginTensorDesc> descs_of(const DynamicPluginTensorDesc* tensors, i
 uint64_t largest_workspace(const OpDefinition& op, const Values& fields, const DynamicPluginTensorDesc* inputs,
                            int32_t input_count, const DynamicPluginTensorDesc* outputs, int32_t output_count) {
   check_counts(op, input_count, output_count);
-  const dibr_dtype dtype = check_types(op, descs_of(inputs, input_count).data(), input_count,
-                                       descs_of(outputs, output_count).data(), output_count);
+  const Reals reals = check_types(op, descs_of(inputs, input_count).data(), input_count,
+                                  descs_of(outputs, output_count).data(), output_count);
+  const dibr_dtype dtype = dtype_of(reals.real);
   const Sizes sizes = largest_sizes(op, inputs, input_count, outputs, output_count);
   return workspace_bytes(op, {fields, sizes, dtype, nullptr, input_count});
 }
@@ -50,7 +51,14 @@ uint64_t largest_workspace(const OpDefinition& op, const Values& fields, const D
 }  // namespace
 
 Plugin::Plugin(const OpDefinition& op, const Values& fields, nvinfer1::IErrorRecorder* errors)
-    : op_(op), fields_(fields), text_(to_text(op, fields)), errors_(errors) {}
+    : definition_(op), op_(op), fields_(fields), text_(to_text(op, fields)), errors_(errors) {
+  if (op.choose_arguments == nullptr) return;
+  inputs_.assign(op.inputs.begin(), op.inputs.end());
+  outputs_.assign(op.outputs.begin(), op.outputs.end());
+  op.choose_arguments(fields, &inputs_, &outputs_);
+  op_.inputs = inputs_;
+  op_.outputs = outputs_;
+}
 
 nvinfer1::IPluginCapability* Plugin::getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept {
   switch (type) {
@@ -66,7 +74,7 @@ nvinfer1::IPluginCapability* Plugin::getCapabilityInterface(nvinfer1::PluginCapa
 
 nvinfer1::IPluginV3* Plugin::copy(nvinfer1::IErrorRecorder* errors) const noexcept {
   return guard<nvinfer1::IPluginV3*>(nullptr, errors_, [&] {
-    auto plugin = std::make_unique<Plugin>(op_, fields_, errors);
+    auto plugin = std::make_unique<Plugin>(definition_, fields_, errors);
     plugin->input_count_ = input_count_;
     return plugin.release();
   });
@@ -82,8 +90,8 @@ int32_t Plugin::getOutputDataTypes(nvinfer1::DataType* output_types, int32_t out
                                    const nvinfer1::DataType* input_types, int32_t input_count) const noexcept {
   return guard(kFailure, errors_, [&] {
     check_counts(op_, input_count, output_count);
-    const nvinfer1::DataType real = check_input_types(op_, input_types, input_count);
-    for (int i = 0; i < output_count; ++i) output_types[i] = output_type(op_.outputs[i], real);
+    const Reals reals = check_input_types(op_, input_types, input_count);
+    for (int i = 0; i < output_count; ++i) output_types[i] = output_type(op_.outputs[i], reals);
     return kSuccess;
   });
 }
@@ -104,13 +112,13 @@ bool Plugin::supportsFormatCombination(int32_t position, const DynamicPluginTens
   return guard(false, errors_, [&] {
     check_counts(op_, input_count, output_count);
     if (position < 0 || position >= input_count + output_count) return false;
-    nvinfer1::DataType real = kUnknownType;
+    Reals reals;
     for (int32_t before = 0; before < position; ++before) {
-      if (argument_at(op_, input_count, before).type == Type::kReal) real = tensors[before].desc.type;
+      reals.learn(argument_at(op_, input_count, before), tensors[before].desc.type);
     }
     const PluginTensorDesc& desc = tensors[position].desc;
     return desc.format == nvinfer1::TensorFormat::kLINEAR &&
-           accepts(argument_at(op_, input_count, position), desc.type, real);
+           accepts(argument_at(op_, input_count, position), desc.type, reals);
   });
 }
 
@@ -144,9 +152,9 @@ int32_t Plugin::enqueue(const PluginTensorDesc* input_descs, const PluginTensorD
                         cudaStream_t stream) noexcept {
   return guard(kFailure, errors_, [&] {
     check_counts(op_, input_count_, op_.outputs.size());
-    const dibr_dtype dtype = check_types(op_, input_descs, input_count_, output_descs, op_.outputs.size());
+    const Reals reals = check_types(op_, input_descs, input_count_, output_descs, op_.outputs.size());
     const Sizes sizes = sizes_of(op_, input_descs, input_count_, output_descs, op_.outputs.size());
-    const Problem problem{fields_, sizes, dtype, inputs, input_count_, outputs};
+    const Problem problem{fields_, sizes, dtype_of(reals.real), inputs, input_count_, outputs, dtype_of(reals.texel)};
     dibr_launch launch{};
     launch.device = kDevice;
     launch.stream = stream;

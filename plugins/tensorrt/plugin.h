@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "tensorrt/definition.h"
 #include "tensorrt/fields.h"
@@ -54,7 +55,9 @@ class Plugin final : public nvinfer1::IPluginV3,
  private:
   nvinfer1::IPluginV3* copy(nvinfer1::IErrorRecorder* errors) const noexcept;
 
-  const OpDefinition& op_;
+  const OpDefinition& definition_;
+  OpDefinition op_;                         // with the arguments that the fields choose
+  std::vector<Argument> inputs_, outputs_;  // which op_ sees, where they do
   const Values fields_;
   const std::string text_;
   nvinfer1::IErrorRecorder* errors_;

@@ -128,10 +128,21 @@ const int32_t* Call::int32(const char* name, const OptionalTensor& tensor, Shape
   return tensor ? static_cast<const int32_t*>(hold(name, *tensor, ScalarType::Int, shape).const_data_ptr()) : nullptr;
 }
 
+const void* Call::stored(const char* name, const Tensor& tensor, Shape shape, dibr_dtype* dtype) {
+  *dtype = dtype_of(op_, name, tensor, dtype_ == DIBR_FLOAT32 ? Dtypes::kRealOrHalf : Dtypes::kReal);
+  const bool half = *dtype == DIBR_FLOAT16 || *dtype == DIBR_BFLOAT16;
+  return hold(name, tensor, half ? tensor.scalar_type() : first_.scalar_type(), shape).const_data_ptr();
+}
+
 Tensor Call::new_real(std::initializer_list<int64_t> shape) const { return ::torch::stable::new_empty(first_, shape); }
 
 Tensor Call::new_int32(std::initializer_list<int64_t> shape) const {
   return ::torch::stable::new_empty(first_, shape, ScalarType::Int);
+}
+
+Tensor Call::new_stored(dibr_dtype dtype, std::initializer_list<int64_t> shape) const {
+  if (dtype == dtype_) return new_real(shape);
+  return ::torch::stable::new_empty(first_, shape, dtype == DIBR_FLOAT16 ? ScalarType::Half : ScalarType::BFloat16);
 }
 
 const Tensor& Call::hold(const char* name, const Tensor& tensor, ScalarType type, Shape shape) {

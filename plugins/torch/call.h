@@ -49,6 +49,8 @@ class Call {
   const void* real(const char* name, const OptionalTensor& tensor, Shape shape);
   const void* real_not_half(const char* name, const OptionalTensor& tensor, Shape shape);
   const int32_t* int32(const char* name, const OptionalTensor& tensor, Shape shape);
+  // Data of an input of the op's dtype, or of a half beside float32; dtype receives which.
+  const void* stored(const char* name, const Tensor& tensor, Shape shape, dibr_dtype* dtype);
 
   // An enumerator of dibr.h, which has `count` of them.
   template <class Enumeration>
@@ -59,6 +61,7 @@ class Call {
 
   Tensor new_real(std::initializer_list<int64_t> shape) const;
   Tensor new_int32(std::initializer_list<int64_t> shape) const;
+  Tensor new_stored(dibr_dtype dtype, std::initializer_list<int64_t> shape) const;
 
   // Checks the sizes and allocates the workspace; goes before the outputs, whose sizes it vouches for.
   template <class Params>

@@ -39,4 +39,12 @@ std::tuple<Tensor, Tensor> antialias_backward(const Tensor& image, const Tensor&
                                               const OptionalTensor& face_ranges, const Tensor& grad_output,
                                               bool deterministic);
 
+// Returns what `outputs` names (dibr_render_output), in the order of its bits; every one of `attributes` is among them.
+std::vector<Tensor> render(const Tensor& positions, const Tensor& faces, const OptionalTensor& face_ranges,
+                           const OptionalTensor& face_valid, const OptionalTensor& uvs, const OptionalTensor& uv_faces,
+                           const OptionalTensor& texture, const std::vector<Tensor>& attributes,
+                           const std::vector<Tensor>& attribute_faces, int64_t height, int64_t width,
+                           bool perspective_correct, int64_t cull, bool depth_clip, double sigmainv, double boxlen,
+                           int64_t knum, int64_t filter, int64_t wrap, int64_t outputs);
+
 }  // namespace dibr::torch_door

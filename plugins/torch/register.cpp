@@ -35,6 +35,11 @@ STABLE_TORCH_LIBRARY(dibr, library) {
       "antialias_backward(Tensor image, Tensor positions, Tensor faces, Tensor face_index, Tensor barycentrics, "
       "Tensor? face_ranges, Tensor grad_output, bool deterministic=False) "
       "-> (Tensor grad_image, Tensor grad_positions)");
+  library.def(
+      "render(Tensor positions, Tensor faces, Tensor? face_ranges, Tensor? face_valid, Tensor? uvs, Tensor? uv_faces, "
+      "Tensor? texture, Tensor[] attributes, Tensor[] attribute_faces, SymInt height, SymInt width, "
+      "bool perspective_correct, int cull, bool depth_clip, float sigmainv, float boxlen, int knum, int filter, "
+      "int wrap, int outputs) -> Tensor[]");
 }
 
 // One adapter serves every device: a call goes where its first tensor lies.
@@ -50,6 +55,7 @@ void implement_ops(Library& library) {
   library.impl("texture_backward", TORCH_BOX(&door::texture_backward));
   library.impl("antialias", TORCH_BOX(&door::antialias));
   library.impl("antialias_backward", TORCH_BOX(&door::antialias_backward));
+  library.impl("render", TORCH_BOX(&door::render));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dibr, CPU, library) { implement_ops(library); }

@@ -95,6 +95,40 @@ PARAMS: dict[str, type[c.Structure]] = {
 }
 
 
+class RenderAttributes(c.Structure):
+    _fields_ = (
+        ("batch", _I64),
+        ("vertices", _I64),
+        ("channels", _I64),
+        ("values", _PTR),
+        ("face_indices", _PTR),
+        ("output", _PTR),
+    )
+
+
+MOST_ATTRIBUTES = 3
+RENDER_OUTPUTS = ("color", "mask", "face_index", "depth", "barycentrics", "uv")
+"""In the order of their bits; those of the attributes follow."""
+
+# Not in PARAMS, since some of its fields are structures; tests/cuda_backend/test_render.py is about it.
+RENDER = _params(
+    "render",
+    (c.c_int, "texture_dtype attribute_dtype"),
+    (c.c_uint32, "outputs"),
+    (_I64, " ".join(_MESH)),
+    (_I32, "perspective_correct cull depth_clip"),
+    (_PTR, "positions face_indices face_ranges face_valid"),
+    (_F64, "sigmainv boxlen"),
+    (_I64, "knum"),
+    (RenderAttributes, "uv"),
+    (_I64, "texture_batch texture_channels texture_height texture_width"),
+    (_I32, "filter wrap"),
+    (_PTR, "texture"),
+    (RenderAttributes * MOST_ATTRIBUTES, "attributes"),
+    (_PTR, "color mask face_index depth barycentrics"),
+)
+
+
 class Launch(c.Structure):
     _fields_ = (
         ("device", c.c_int),
@@ -146,13 +180,18 @@ class Library:
 
 
 def make_params(op: str, dtype: int, **values: object) -> c.Structure:
-    params = PARAMS[op](dtype=dtype)
-    unknown = values.keys() - {name for name, _ in params._fields_}
+    """Fields by their names, those of inner structures by paths: ``attributes.0.values``."""
+    params = (RENDER if op == "render" else PARAMS[op])(dtype=dtype)
+    unknown = {name.split(".")[0] for name in values} - {name for name, _ in params._fields_}
     assert not unknown, f"{op} has no parameter {sorted(unknown)}"
-    for name, value in values.items():
+    for path, value in values.items():
+        *outer, name = path.split(".")
+        owner = params
+        for step in outer:
+            owner = owner[int(step)] if step.isdecimal() else getattr(owner, step)
         if isinstance(value, np.ndarray):
-            assert value.flags.c_contiguous, name
-            setattr(params, name, value.ctypes.data)
+            assert value.flags.c_contiguous, path
+            setattr(owner, name, value.ctypes.data)
         else:
-            setattr(params, name, value)
+            setattr(owner, name, value)
     return params

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from oracle.scenes import Scene
 
-from cuda_backend.abi import BFLOAT16, DTYPES, Library, aligned
+from cuda_backend.abi import BFLOAT16, DTYPES, RENDER_OUTPUTS, Library, aligned
 
 
 def bfloat16_bits(values: np.ndarray) -> np.ndarray:
@@ -22,6 +23,13 @@ def bfloat16_values(bits: np.ndarray) -> np.ndarray:
 
 def _code(array: np.ndarray) -> int:
     return BFLOAT16 if array.dtype == np.uint16 else DTYPES[array.dtype]
+
+
+def _interpolated(path: str, values: np.ndarray, faces: np.ndarray, output: np.ndarray | None) -> dict[str, object]:
+    """Fields of one array that Render interpolates."""
+    fields = {**dict(zip(("batch", "vertices", "channels"), values.shape, strict=True)), "values": values}
+    fields |= {"face_indices": np.ascontiguousarray(faces, np.int32), "output": output}
+    return {f"{path}.{name}": value for name, value in fields.items()}
 
 
 @dataclass(frozen=True)
@@ -244,5 +252,67 @@ class Device:
             grad_output=grad_output,
             grad_image=out[0],
             grad_positions=out[1],
+        )
+        return out
+
+    def render(
+        self,
+        scene: Scene,
+        outputs: Sequence[str],
+        uvs: np.ndarray,
+        uv_faces: np.ndarray,
+        texture: np.ndarray,
+        attributes: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+        perspective_correct: bool = True,
+        filter: int = 1,
+        wrap: int = 0,
+        **mask: float,
+    ) -> dict[str, np.ndarray]:
+        """outputs: out of RENDER_OUTPUTS. attributes: values [B or 1, V, D] and faces [F, 3] of each, all interpolated,
+        under the names interpolated_0, ..."""
+        dtype, image = scene.positions.dtype, (scene.positions.shape[0], scene.height, scene.width)
+        shapes = {
+            "color": ((*image, texture.shape[1]), texture.dtype),
+            "mask": (image, dtype),
+            "face_index": (image, np.int32),
+            "depth": (image, dtype),
+            "barycentrics": ((*image, 3), dtype),
+            "uv": ((*image, 2), dtype),
+        }
+        out = {name: aligned(*shapes[name]) for name in RENDER_OUTPUTS if name in outputs}
+        groups: dict[str, object] = {}
+        for k, (values, faces) in enumerate(attributes):
+            out[f"interpolated_{k}"] = aligned((*image, values.shape[2]), values.dtype)
+            groups |= _interpolated(f"attributes.{k}", values, faces, out[f"interpolated_{k}"])
+        bits = [1 << bit for bit, name in enumerate(RENDER_OUTPUTS) if name in outputs]
+        bits += [1 << len(RENDER_OUTPUTS) + k for k in range(len(attributes))]
+        ranges, valid = (
+            None if array is None else np.ascontiguousarray(array, np.int32)
+            for array in (scene.face_ranges, scene.face_valid)
+        )
+        self.library.run(
+            "render",
+            self.code,
+            DTYPES[dtype],
+            **self._mesh(scene),
+            face_ranges=ranges,
+            face_valid=valid,
+            texture_dtype=_code(texture),
+            attribute_dtype=_code(attributes[0][0]) if attributes else DTYPES[dtype],
+            outputs=sum(bits),
+            perspective_correct=int(perspective_correct),
+            cull=int(scene.cull == "back"),
+            depth_clip=int(scene.depth_clip),
+            **{"sigmainv": 7000.0, "boxlen": 0.02, "knum": 30, **mask},
+            **_interpolated("uv", uvs, uv_faces, out.get("uv")),
+            **groups,
+            texture_batch=texture.shape[0],
+            texture_channels=texture.shape[1],
+            texture_height=texture.shape[2],
+            texture_width=texture.shape[3],
+            filter=filter,
+            wrap=wrap,
+            texture=texture,
+            **{name: out.get(name) for name in RENDER_OUTPUTS if name != "uv"},
         )
         return out

@@ -82,6 +82,13 @@ def mesh_ops(device: Device, scene: Scene) -> None:
     device.antialias_backward(scene, image, face_index, barycentrics, normal(image.shape, real))
     if real == np.float32:
         device.antialias(scene, copied(image.astype(np.float16)), face_index, barycentrics)
+    texture, uvs = normal((1, 3, 5, 7), real), normal((1, scene.positions.shape[1], 2), real)
+    arguments = {"uvs": uvs, "uv_faces": scene.faces, "texture": texture, "wrap": 1}
+    device.render(scene, abi.RENDER_OUTPUTS, **arguments, attributes=[(attributes, scene.faces)] * 3, **options)
+    if real == np.float32:
+        narrow = copied(texture.astype(np.float16)), copied(bfloat16_bits(attributes))
+        arguments |= {"texture": narrow[0], "attributes": [(narrow[1], scene.faces)]}
+        device.render(scene, ("color",), **arguments)
 
 
 def texture_ops(device: Device, dtype: type) -> None:

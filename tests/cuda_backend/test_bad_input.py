@@ -81,6 +81,10 @@ OUTPUTS = {
     "texture_backward": {"grad_texture", "grad_uv", "grad_mip_level"},
     "antialias": {"output"},
     "antialias_backward": {"grad_image", "grad_positions"},
+    "render": {
+        *("color", "mask", "face_index", "depth", "barycentrics", "uv.output"),
+        *(f"attributes.{k}.output" for k in range(3)),
+    },
 }
 # What a message calls an argument, where that is not the field's name.
 SPOKEN = {

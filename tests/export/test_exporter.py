@@ -25,14 +25,15 @@ FACES = torch.tensor([[0, 1, 2]])
 @pytest.fixture(scope="module")
 def fixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
     module = modules.SphereRenderer()
-    return module, to_onnx(module, modules.inputs(1), tmp_path_factory.mktemp("fixed") / "model.onnx")
+    path = tmp_path_factory.mktemp("fixed") / "model.onnx"
+    return module, to_onnx(module, modules.inputs(1), path, fused=False)
 
 
 @pytest.fixture(scope="module")
 def sized(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
     module = modules.SizedSphereRenderer()
     path = tmp_path_factory.mktemp("sized") / "model.onnx"
-    return module, to_onnx(module, modules.sized_inputs(1, 6, 7), path, dynamic_shapes=modules.SIZED_AXES)
+    return module, to_onnx(module, modules.sized_inputs(1, 6, 7), path, dynamic_shapes=modules.SIZED_AXES, fused=False)
 
 
 def our_nodes(path: Path) -> list[onnx.NodeProto]:
@@ -162,7 +163,7 @@ def test_every_option_reaches_the_graph(tmp_path: Path, dtype: torch.dtype) -> N
         return positions, faces, face_ranges, torch.rand(batch, 40) > 0.2
 
     module = EveryOption()
-    path = to_onnx(module, arguments(2), tmp_path / "model.onnx")
+    path = to_onnx(module, arguments(2), tmp_path / "model.onnx", fused=False)
     report = verify(module, path, arguments(3), tolerance=0.0)
     assert all(difference.differing == 0 for difference in report.differences), str(report)
     assert 0.1 < report.covered < 0.9

@@ -38,6 +38,7 @@ class Pair:
 
 
 def export(module: nn.Module, example: tuple[Tensor, ...], folder: Path, **options: Any) -> Pair:
+    options = {"fused": False, **options}
     full = to_onnx(module, example, folder / "full.onnx", **options)
     return Pair(full, to_onnx(module, example, folder / "half.onnx", fp16=True, **options))
 

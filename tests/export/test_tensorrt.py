@@ -72,7 +72,8 @@ def test_progress_goes_on_to_the_end(build, static: Path) -> None:
 
 
 def test_dynamic_batch_has_a_default(build, tmp_path: Path) -> None:
-    answer, engine = build(to_onnx(modules.SphereRenderer(), modules.inputs(1), tmp_path / "model.onnx"))
+    model = to_onnx(modules.SphereRenderer(), modules.inputs(1), tmp_path / "model.onnx", fused=False)
+    answer, engine = build(model)
     entry = expect_engine(answer, engine)
     assert [profile["offsets"] for profile in entry["profiles"]] == [
         {"min": [1, 1, 3], "opt": [8, 1, 3], "max": [32, 1, 3]}
@@ -91,7 +92,7 @@ def test_image_size_from_an_input_and_two_profiles(build, tmp_path: Path) -> Non
 def test_image_size_from_an_image(build, tmp_path: Path, fp16: bool) -> None:
     module, example = modules.SizedSphereRenderer(), modules.sized_inputs(1, 6, 7)
     path = tmp_path / "model.onnx"
-    model = to_onnx(module, example, path, dynamic_shapes=modules.SIZED_AXES, fp16=fp16)
+    model = to_onnx(module, example, path, dynamic_shapes=modules.SIZED_AXES, fp16=fp16, fused=False)
     axes = sorted({name for axes in modules.SIZED_AXES.values() for name in axes.values()} - {"batch"})
     answer, engine = build(model, sizes={"batch": [1, 2, 4], **{axis: [1, 32, 128] for axis in axes}})
     expect_engine(answer, engine)
@@ -103,7 +104,7 @@ def test_numbers_of_vertices_and_faces(build, tmp_path: Path) -> None:
     assert verify(module, path, modules.mesh_inputs(3, 2)).passed
     answer, engine = build(model, sizes={"batch": [1, 2, 4], "vertices": [12, 42, 162], "faces": [20, 80, 320]})
     assert "entry" in answer, answer
-    assert all(op in engine for op in (b"Rasterize", b"Interpolate", b"SoftMask"))
+    assert b"Render" in engine
     [profile] = answer["entry"]["profiles"]
     assert [profile["faces"][kind][0] for kind in ("min", "opt", "max")] == [20, 80, 320]
 

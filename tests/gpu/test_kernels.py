@@ -24,5 +24,14 @@ from cuda_backend.test_kernels import (  # noqa: F401
     test_texture,
     test_trilinear_texture,
 )
+from cuda_backend.test_render import (  # noqa: F401
+    test_16_bit_storage,
+    test_nothing_is_written_that_is_not_asked_for,
+    test_render_is_the_cpu_backend,
+    test_render_is_the_single_ops_bit_for_bit,
+)
+from cuda_backend.test_render import (  # noqa: F401
+    test_indices_out_of_range_count_as_absent_on_cuda as test_render_indices_out_of_range_count_as_absent,
+)
 
 pytestmark = pytest.mark.gpu

@@ -108,7 +108,7 @@ def test_what_an_operator_refuses(model: Path, tmp_path: Path, arrays: tuple) ->
     """The operator's own sentence, without ONNX Runtime's codes around it."""
 
     def name_a_vertex_that_is_not_there(proto: onnx.ModelProto) -> None:
-        name = next(node.input[1] for node in proto.graph.node if node.op_type == "Rasterize")
+        name = next(node.input[1] for node in proto.graph.node if node.op_type == "Render")
         faces = next(tensor for tensor in proto.graph.initializer if tensor.name == name)
         values = onnx.numpy_helper.to_array(faces).copy()
         values[0, 0] = 9999
@@ -179,9 +179,9 @@ def test_a_newer_op_schema_is_refused(model: Path, tmp_path: Path, alter) -> Non
 
 def test_a_graph_that_onnxruntime_refuses(model: Path, tmp_path: Path) -> None:
     def misspell(proto: onnx.ModelProto) -> None:
-        next(node for node in proto.graph.node if node.op_type == "SoftMask").op_type = "SoftMusk"
+        next(node for node in proto.graph.node if node.op_type == "Render").op_type = "Rendre"
 
-    with pytest.raises(DibrError, match=r"^model .* cannot be opened: .*SoftMusk") as caught:
+    with pytest.raises(DibrError, match=r"^model .* cannot be opened: .*Rendre") as caught:
         Session(altered(model, tmp_path / "model.onnx", misspell))
     assert "\n" not in str(caught.value)
 

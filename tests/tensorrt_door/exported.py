@@ -54,6 +54,17 @@ INPUTS: dict[str, dict[str, Sequence[str]]] = {
         "barycentrics": ["FLOAT"],
         "face_ranges": ["INT32"],
     },
+    "Render": {
+        "positions": ["FLOAT"],
+        "faces": ["INT32"],
+        "uvs": ["FLOAT"],
+        "uv_faces": ["INT32"],
+        "texture": REAL,
+        **{f"attribute{kind}_{k}": types for k in range(3) for kind, types in (("s", REAL), ("_faces", ["INT32"]))},
+        "face_ranges": ["INT32"],
+        "face_valid": ["INT32"],
+        "image_size": ["INT64"],
+    },
 }
 """Types that the plugins take, by op and argument (docs/tensorrt.md)."""
 OUTPUT_COUNTS = {"Rasterize": 3}
@@ -99,7 +110,7 @@ def node_problems(model: onnx.ModelProto, node: onnx.NodeProto) -> Iterator[str]
         kind, wanted = FIELD_TYPES.get(attributes[name].type), creator["fields"].get(name)
         if kind != wanted:
             yield f"{node.op_type}: attribute {name} is {kind}, but the creator's field is {wanted}"
-    if len(node.output) != OUTPUT_COUNTS.get(node.op_type, 1) or not all(node.output):
+    if not has_all_outputs(node, attributes):
         yield f"{node.op_type} has outputs {list(node.output)}"
     types = element_types(model)
     for name, (argument, wanted_types) in zip(node.input, INPUTS[node.op_type].items(), strict=False):
@@ -108,8 +119,16 @@ def node_problems(model: onnx.ModelProto, node: onnx.NodeProto) -> Iterator[str]
     if len(node.input) > len(INPUTS[node.op_type]):
         yield f"{node.op_type} has {len(node.input)} inputs"
     shape_inputs = list(attributes["tensorrt_plugin_shape_input_indices"].ints) if SELECTORS[2] in attributes else []
-    if shape_inputs != ([4] if node.op_type == "Rasterize" and len(node.input) == 5 else []):
+    sized = node.op_type in ("Rasterize", "Render") and len(node.input) == len(INPUTS[node.op_type])
+    if shape_inputs != ([len(node.input) - 1] if sized else []):
         yield f"{node.op_type}: its shape inputs are {shape_inputs}"
+
+
+def has_all_outputs(node: onnx.NodeProto, attributes: dict[str, onnx.AttributeProto]) -> bool:
+    """Whether the outputs with a name are as many as the plugin has: of Render, as its attribute lists."""
+    if node.op_type == "Render":
+        return len(list(filter(None, node.output))) == len(attributes["outputs"].s.split(b","))
+    return len(node.output) == OUTPUT_COUNTS.get(node.op_type, 1) and all(node.output)
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, str]:

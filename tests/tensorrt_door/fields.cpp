@@ -56,6 +56,14 @@ std::vector<Refusal> refusals() {
       {"SoftMask", {float_field("boxlen", INFINITY)}, "boxlen must be at least 0"},
       {"SoftMask", {int32_field("sigmainv", 7000)}, "field sigmainv must be one float32, got int32"},
       {"SoftMask", {int32_field("knum", 0)}, "knum must be in [1, "},
+      {"Render", {text_field("outputs", "")}, "Render: field outputs must be a list with commas of color mask"},
+      {"Render", {text_field("outputs", "color,")}, "interpolated_2, got \"color,\""},
+      {"Render", {text_field("outputs", "color;mask")}, "interpolated_2, got \"color;mask\""},
+      {"Render", {text_field("outputs", "mask,mask")}, "interpolated_2, got \"mask,mask\""},
+      {"Render", {int32_field("outputs", 3)}, "Render: field outputs must be a list with commas"},
+      {"Render", {with(text_field("outputs", "mask"), 100000)}, "got text of length 100000"},
+      {"Render", {without_data(text_field("outputs", "mask"))}, "got no data"},
+      {"Render", {int32_field("knum", 0)}, "render: knum must be in [1, "},
       {"Interpolate", {height}, "Interpolate: unknown field \"height\""},
       {"Antialias", {height}, "Antialias: unknown field \"height\""},
       {"Antialias", {}, "Antialias: field schema_version is missing", kRuntime},
@@ -120,6 +128,9 @@ void expect_defaults(const Plugins& plugins) {
   expect(describe("Texture") == "Texture(filter=bilinear, wrap=clamp)", describe("Texture"));
   expect(describe("Interpolate") == "Interpolate()", describe("Interpolate"));
   expect(describe("Antialias") == "Antialias()", describe("Antialias"));
+  expect(
+      describe("Render").find("Render(outputs=face_index, height=0, width=0, perspective_correct=1, cull=none, ") == 0,
+      describe("Render"));
 }
 
 void expect_taken(const Plugins& plugins, const std::string& op, const FieldValues& fields, TensorRTPhase phase) {
@@ -153,6 +164,7 @@ void test_fields(const Plugins& plugins) {
   // As parsers write them: 64-bit integers, text with the zero that ends it.
   expect_taken(plugins, "Rasterize", {int64_field("height", 7), int64_field("width", 9)}, TensorRTPhase::kBUILD);
   expect_taken(plugins, "Texture", {text_field("wrap", std::string("mirror\0", 7))}, TensorRTPhase::kBUILD);
+  expect_taken(plugins, "Render", {text_field("outputs", std::string("mask,color\0", 11))}, TensorRTPhase::kBUILD);
 }
 
 }  // namespace dibr::test

@@ -40,8 +40,9 @@ struct Walk {
   }
 };
 
-void check(const Plugins& plugins, const std::string& op, int inputs, const std::vector<Combination>& expected) {
-  const Plugin plugin = plugins.create(op, {});
+void check(const Plugins& plugins, const std::string& op, int inputs, const std::vector<Combination>& expected,
+           const FieldValues& fields = {}) {
+  const Plugin plugin = plugins.create(op, fields);
   const int outputs = plugin.build().getNbOutputs();
   Walk walk{plugin, inputs, outputs, std::vector<DynamicPluginTensorDesc>(size_t(inputs + outputs)), {}};
   walk.from(0);
@@ -75,6 +76,15 @@ void test_formats(const Plugins& plugins) {
   check(plugins, "Texture", 3, texture_with_levels);
   check(plugins, "Antialias", 5, antialias);
   check(plugins, "Antialias", 6, antialias_with_ranges);
+  check(plugins, "Render", 2, {{f32, i32, i32}});
+  // The texture and the attributes may be stored differently.
+  std::vector<Combination> render;
+  for (const DataType texel : {f32, DataType::kHALF, DataType::kBF16}) {
+    for (const DataType real : {f32, DataType::kHALF, DataType::kBF16}) {
+      render.push_back({f32, i32, f32, i32, texel, real, i32, real, i32, texel, f32, real, real});
+    }
+  }
+  check(plugins, "Render", 9, render, {text_field("outputs", "color,mask,interpolated_0,interpolated_1")});
 }
 
 }  // namespace dibr::test

@@ -189,7 +189,22 @@ const std::map<std::string, std::vector<Likely>> kLikely = {
       {kInt32, {2, 8, 9}},
       {kFloat, {2, 8, 9, 3}},
       {kInt32, {2, 2}},
-      {kHalf, {2, 8, 9, 4}}}}};
+      {kHalf, {2, 8, 9, 4}}}},
+    {"Render",
+     {{kFloat, {2, 5, 4}},
+      {kInt32, {3, 3}},
+      {kFloat, {1, 7, 2}},
+      {kInt32, {3, 3}},
+      {kHalf, {1, 4, 6, 7}},
+      {kFloat, {2, 5, 3}},
+      {kInt32, {3, 3}},
+      {kFloat, {1, 5, 3}},
+      {kInt32, {3, 3}},
+      {kFloat, {1, 1, 1}},
+      {kInt32, {3, 3}},
+      {kInt32, {2, 2}},
+      {kInt32, {2, 3}},
+      {kInt32, {2, 8, 9}}}}};
 
 bool agree(const std::string& op, const std::vector<PluginTensorDesc>& inputs, int32_t input_count,
            const PluginTensorDesc* outputs, int32_t output_count) {

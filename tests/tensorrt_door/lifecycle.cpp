@@ -250,6 +250,21 @@ void test_lifecycle(const Plugins& plugins) {
   for (const char* filter : {"nearest", "bilinear"}) {  // which leave the mip level alone
     live(plugins, {"Texture", {text_field("filter", filter)}, DataType::kFLOAT, 1});
   }
+  const std::string all_outputs =
+      "color,mask,face_index,depth,barycentrics,uv,interpolated_0,interpolated_1,interpolated_2";
+  for (const int optional : {0, 1, 2}) {
+    live(plugins, {"Render", {text_field("outputs", all_outputs)}, DataType::kFLOAT, optional, optional == 1});
+  }
+  for (const char* outputs : {"mask", "color", "uv,mask", "interpolated_1", "face_index,interpolated_0,depth"}) {
+    live(plugins, {"Render", {text_field("outputs", outputs), text_field("wrap", "mirror")}});
+  }
+  live(plugins, {"Render",
+                 {text_field("outputs", all_outputs), int32_field("perspective_correct", 0), text_field("cull", "back"),
+                  text_field("filter", "nearest"), float_field("sigmainv", 100.0f), float_field("boxlen", 0.3f)},
+                 DataType::kHALF,
+                 2,
+                 false,
+                 DataType::kBF16});
   expect_no_run_before_shapes(plugins);
   expect_no_trilinear_without_mip_level(plugins);
   expect_partial_coverage();

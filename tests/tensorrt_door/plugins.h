@@ -17,7 +17,8 @@ using nvinfer1::DataType;
 using nvinfer1::PluginFieldType;
 using nvinfer1::TensorRTPhase;
 
-inline const std::vector<std::string> kOpNames = {"Rasterize", "Interpolate", "SoftMask", "Texture", "Antialias"};
+inline const std::vector<std::string> kOpNames = {"Rasterize", "Interpolate", "SoftMask",
+                                                  "Texture",   "Antialias",   "Render"};
 
 class Plugin {
  public:

@@ -1,5 +1,6 @@
 #include "tensorrt_door/rules.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <set>
@@ -36,7 +37,32 @@ bool one_of(const FieldValue& field, const std::set<std::string>& choices) {
   return choices.count(text) > 0;
 }
 
+const std::vector<std::string> kRenderOutputs = {
+    "color", "mask", "face_index", "depth", "barycentrics", "uv", "interpolated_0", "interpolated_1", "interpolated_2"};
+
+// Names out of kRenderOutputs, each once, with commas.
+bool lists_outputs(const FieldValue& field) {
+  if (!field.has_data || field.type != PluginFieldType::kCHAR || field.length < 0 || field.length > 256) return false;
+  std::string text = field.bytes.substr(0, size_t(field.length));
+  if (!text.empty() && text.back() == '\0') text.pop_back();
+  std::set<std::string> seen;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string name = text.substr(begin, end - begin);
+    if (std::count(kRenderOutputs.begin(), kRenderOutputs.end(), name) == 0 || !seen.insert(name).second) return false;
+    begin = end + 1;
+  }
+  return true;
+}
+
 bool is_allowed(const std::string& op, const FieldValue& field) {
+  if (op == "Render") {
+    if (field.name == "outputs") return lists_outputs(field);
+    if (field.name == "filter") return one_of(field, {"nearest", "bilinear"});
+    for (const char* part : {"Rasterize", "SoftMask", "Texture"}) {
+      if (field.name != "schema_version" && is_allowed(part, field)) return true;
+    }
+  }
   const std::string key = op + "." + field.name;
   if (field.name == "schema_version") return integer_within(field, 1, 1);
   if (key == "Rasterize.height" || key == "Rasterize.width") return integer_within(field, 0, 32768);
@@ -60,7 +86,9 @@ const Signature& signature(const std::string& op) {
       {"Interpolate", {{"AVD", "F3", "BHW", "BHW3"}, {"BHWD"}}},
       {"SoftMask", {{"BV4", "F3", "BHW", "B2"}, {"BHW"}}},
       {"Texture", {{"ACwh", "BHW2", "BHW"}, {"BHWC"}}},
-      {"Antialias", {{"BHWC", "BV4", "F3", "BHW", "BHW3", "B2"}, {"BHWC"}}}};
+      {"Antialias", {{"BHWC", "BV4", "F3", "BHW", "BHW3", "B2"}, {"BHWC"}}},
+      // As created without fields: of its outputs face_index alone.
+      {"Render", {{"BV4", "F3", "mn2", "F3", "ACwh", "opq", "F3", "rst", "F3", "xyz", "F3", "B2", "BF"}, {"BHW"}}}};
   return kSignatures.at(op);
 }
 
@@ -106,6 +134,20 @@ FieldValues valid_fields(const std::string& op, uint64_t variant) {
   } else if (op == "Texture") {
     fields.push_back(text_field("filter", std::vector<std::string>{"bilinear", "nearest", "trilinear"}[pick(1, 3)]));
     fields.push_back(text_field("wrap", std::vector<std::string>{"clamp", "repeat", "mirror"}[pick(2, 3)]));
+  } else if (op == "Render") {
+    std::string outputs;
+    const uint64_t bits = variant == 0 ? 511 : 1 + pick(9, 511);
+    for (size_t i = 0; i < kRenderOutputs.size(); ++i) {
+      if ((bits >> i & 1) != 0) outputs += (outputs.empty() ? "" : ",") + kRenderOutputs[i];
+    }
+    fields.push_back(text_field("outputs", outputs));
+    for (const char* part : {"Rasterize", "SoftMask", "Texture"}) {
+      const FieldValues of_part = valid_fields(part, variant);
+      fields.insert(fields.end(), of_part.begin() + 1, of_part.end());
+    }
+    for (FieldValue& field : fields) {
+      if (field.name == "filter") field = text_field("filter", pick(10, 2) ? "nearest" : "bilinear");
+    }
   }
   return fields;
 }

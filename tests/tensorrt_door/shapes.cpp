@@ -131,13 +131,61 @@ std::vector<Case> other_cases() {
   };
 }
 
+// The arguments that its field chooses.
+std::vector<Case> render_cases() {
+  const auto with_outputs = [](const std::string& outputs) {
+    return FieldValues{kImage[0], kImage[1], text_field("outputs", outputs)};
+  };
+  const Shapes mesh = {{"B", "V", "4"}, {"F", "3"}};
+  const Shapes uvs = {{"1", "Vt", "2"}, {"F", "3"}}, texture = {{"A", "C", "Ht", "Wt"}};
+  const auto join = [](std::vector<Shapes> parts) {
+    Shapes all;
+    for (const Shapes& part : parts) all.insert(all.end(), part.begin(), part.end());
+    return all;
+  };
+  const Shapes first = {{"B", "V0", "D0"}, {"F", "3"}}, second = {{"1", "V1", "5"}, {"F", "3"}},
+               third = {{"1", "1", "1"}, {"F", "3"}};
+  const Shapes rest = {{"B", "2"}, {"B", "F"}};
+  const Words image = {"B", "32", "48"}, three = {"B", "32", "48", "3"};
+  return {
+      {"Render", with_outputs("mask"), mesh, {}, {image}},
+      {"Render", with_outputs("mask,depth,face_index"), mesh, {}, {image, image, image}},
+      {"Render", with_outputs("barycentrics,mask"), mesh, {"H", "W"}, {{"B", "H", "W"}, {"B", "H", "W", "3"}}},
+      {"Render", {text_field("outputs", "mask")}, mesh, {}, {}},
+      {"Render", with_outputs("uv"), join({mesh, uvs}), {}, {{"B", "32", "48", "2"}}},
+      {"Render", with_outputs("uv"), mesh, {}, {}},
+      {"Render", with_outputs("uv"), join({mesh, {{"1", "Vt", "3"}, {"F", "3"}}}), {}, {}},
+      {"Render", with_outputs("color"), join({mesh, uvs, texture}), {}, {{"B", "32", "48", "C"}}},
+      {"Render", with_outputs("color"), join({mesh, uvs}), {}, {}},
+      {"Render",
+       with_outputs("interpolated_1,interpolated_0"),
+       join({mesh, uvs, texture, first, second}),
+       {},
+       {{"B", "32", "48", "D0"}, {"B", "32", "48", "5"}}},
+      {"Render", with_outputs("interpolated_1"), join({mesh, uvs, texture, first}), {}, {}},
+      {"Render",
+       with_outputs("interpolated_2"),
+       join({mesh, uvs, texture, first, second, third}),
+       {},
+       {{"B", "32", "48", "1"}}},
+      {"Render", with_outputs("mask"), join({mesh, uvs, texture, first, second, third, rest}), {}, {image}},
+      {"Render",
+       with_outputs("mask"),
+       join({mesh, uvs, texture, first, second, third, {{"7", "2"}}}),
+       {},
+       {{"7", "32", "48"}}},
+      {"Render", with_outputs("mask"), join({mesh, {{"1", "Vt", "2"}, {"9", "3"}, {"1", "1", "1"}}}), {}, {}},
+  };
+}
+
 struct Types {
   std::string op;
   std::vector<DataType> inputs, outputs;  // outputs are empty where the types are refused
+  FieldValues fields = {};
 };
 
 void check_types(const Plugins& plugins, const Types& types) {
-  const Plugin plugin = plugins.create(types.op, {});
+  const Plugin plugin = plugins.create(types.op, types.fields);
   std::vector<DataType> actual(size_t(plugin.build().getNbOutputs()), DataType::kBOOL);
   const int32_t status = plugin.build().getOutputDataTypes(actual.data(), int32_t(actual.size()), types.inputs.data(),
                                                            int32_t(types.inputs.size()));
@@ -149,6 +197,7 @@ void check_types(const Plugins& plugins, const Types& types) {
 void test_shapes(const Plugins& plugins) {
   for (const Case& c : rasterize_cases()) check(plugins, c);
   for (const Case& c : other_cases()) check(plugins, c);
+  for (const Case& c : render_cases()) check(plugins, c);
 
   constexpr DataType f32 = DataType::kFLOAT, i32 = DataType::kINT32, i64 = DataType::kINT64;
   check_types(plugins, {"Rasterize", {f32, i32}, {i32, f32, f32}});
@@ -163,6 +212,13 @@ void test_shapes(const Plugins& plugins) {
   }
   check_types(plugins, {"Interpolate", {DataType::kHALF, i32, i32, DataType::kHALF}, {}});
   check_types(plugins, {"Texture", {DataType::kINT8, f32}, {}});
+  constexpr DataType half = DataType::kHALF, bf16 = DataType::kBF16;
+  check_types(plugins, {"Render", {f32, i32}, {i32}});
+  check_types(plugins, {"Render", {half, i32}, {}});
+  const FieldValues outputs = {text_field("outputs", "color,face_index,uv,interpolated_0")};
+  check_types(plugins, {"Render", {f32, i32, f32, i32, half, bf16, i32}, {half, i32, f32, bf16}, outputs});
+  check_types(plugins, {"Render", {f32, i32, half, i32, half, bf16, i32}, {}, outputs});
+  check_types(plugins, {"Render", {f32, i32, f32, i32, half, bf16, i32, half, i32}, {}, outputs});
 }
 
 }  // namespace dibr::test

@@ -22,4 +22,4 @@ def test_a_program_loads_the_plugins(libraries: dict[str, str], tmp_path: Path) 
     run = [str(program), libraries["getCreators"]]
     result = subprocess.run(run, capture_output=True, text=True, env=variables)
     assert result.returncode == 0, result.stderr
-    assert sorted(result.stdout.split()) == ["Antialias", "Interpolate", "Rasterize", "SoftMask", "Texture"]
+    assert sorted(result.stdout.split()) == ["Antialias", "Interpolate", "Rasterize", "Render", "SoftMask", "Texture"]

@@ -27,7 +27,7 @@ def test_every_op_has_a_creator(creators: dict[str, dict]) -> None:
     assert sorted(op_schemas()) == sorted(creators)
 
 
-@pytest.mark.parametrize("op", ["Rasterize", "Interpolate", "SoftMask", "Texture", "Antialias"])
+@pytest.mark.parametrize("op", ["Rasterize", "Interpolate", "SoftMask", "Texture", "Antialias", "Render"])
 def test_schemas_agree(creators: dict[str, dict], op: str) -> None:
     schema, creator = op_schemas()[op], creators[op]
     attributes = schema.attributes

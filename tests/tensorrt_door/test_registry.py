@@ -9,7 +9,7 @@ import pytest
 
 from tensorrt_door import environment
 
-ALL = [["Antialias", "1"], ["Interpolate", "1"], ["Rasterize", "1"], ["SoftMask", "1"], ["Texture", "1"]]
+ALL = [[op, "1"] for op in ("Antialias", "Interpolate", "Rasterize", "Render", "SoftMask", "Texture")]
 
 pytestmark = pytest.mark.parametrize("flavour", ["rtx", "lean"])
 

@@ -218,6 +218,78 @@ Use make_texture(const Usage& usage, const ImageSizes& s, Random& random) {
   return use;
 }
 
+// All inputs in front of the optional face_ranges and face_valid, and of the outputs those that the field lists.
+Use make_render(const Usage& usage, const ImageSizes& s, Random& random) {
+  Use use;
+  use.inputs.push_back(make_positions(random, s));
+  use.inputs.push_back(random.integers({s.faces, 3}, 0, s.vertices - 1));
+  const int64_t own_batch = usage.shared ? 1 : s.batch, own_vertices = s.vertices + 3;
+  use.inputs.push_back(random.reals({own_batch, own_vertices, 2}, -0.7f, 1.7f));
+  use.inputs.push_back(random.integers({s.faces, 3}, 0, own_vertices - 1));
+  use.inputs.push_back(random.stored({own_batch, s.channels, s.texture_height, s.texture_width}, usage.texel));
+  for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
+    use.inputs.push_back(random.stored({own_batch, own_vertices, s.channels + k}, usage.real));
+    use.inputs.push_back(random.integers({s.faces, 3}, 0, own_vertices - 1));
+  }
+  if (usage.optional_inputs > 0) use.inputs.push_back(make_face_ranges(s));
+  if (usage.optional_inputs > 1) use.inputs.push_back(random.integers({s.batch, s.faces}, 0, 1));
+
+  dibr_render_params params{};
+  set_mesh(s, &params);
+  params.texture_dtype = dtype_of(usage.texel);
+  params.attribute_dtype = dtype_of(usage.real);
+  params.perspective_correct = int32_t(field(usage, "perspective_correct", 1));
+  params.cull = dibr_cull(choice(usage, "cull", {"none", "back"}, 0));
+  params.depth_clip = int32_t(field(usage, "depth_clip", 1));
+  params.sigmainv = field(usage, "sigmainv", 7000);
+  params.boxlen = field(usage, "boxlen", 0.02f);
+  params.knum = int64_t(field(usage, "knum", 30));
+  params.filter = dibr_filter(choice(usage, "filter", {"nearest", "bilinear"}, 1));
+  params.wrap = dibr_wrap(choice(usage, "wrap", {"clamp", "repeat", "mirror"}, 0));
+  params.positions = use.inputs[0].bytes.data();
+  params.face_indices = use.inputs[1].values<int32_t>();
+  const auto attributes = [&](size_t input) {
+    const std::vector<int64_t>& shape = use.inputs[input].shape;
+    return dibr_render_attributes{
+        shape[0], shape[1], shape[2], use.inputs[input].bytes.data(), use.inputs[input + 1].values<int32_t>(), nullptr};
+  };
+  params.uv = attributes(2);
+  params.texture_batch = own_batch;
+  params.texture_channels = s.channels;
+  params.texture_height = s.texture_height;
+  params.texture_width = s.texture_width;
+  params.texture = use.inputs[4].bytes.data();
+  for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) params.attributes[k] = attributes(5 + 2 * size_t(k));
+  if (usage.optional_inputs > 0) params.face_ranges = use.inputs[11].values<int32_t>();
+  if (usage.optional_inputs > 1) params.face_valid = use.inputs[12].values<int32_t>();
+
+  std::string listed = "face_index";
+  for (const FieldValue& value : usage.fields) {
+    if (value.name == "outputs") listed = value.bytes;
+  }
+  const auto output = [&](const std::string& name, uint32_t bit, std::vector<int64_t> channels,
+                          DataType type) -> void* {
+    if (("," + listed + ",").find("," + name + ",") == std::string::npos) return nullptr;
+    params.outputs |= bit;
+    std::vector<int64_t> shape = {s.batch, s.height, s.width};
+    shape.insert(shape.end(), channels.begin(), channels.end());
+    return use.outputs.emplace_back(shape, type).bytes.data();
+  };
+  use.outputs.reserve(6 + DIBR_RENDER_ATTRIBUTES);
+  params.color = output("color", DIBR_RENDER_COLOR, {s.channels}, usage.texel);
+  params.mask = output("mask", DIBR_RENDER_MASK, {}, DataType::kFLOAT);
+  params.face_index = static_cast<int32_t*>(output("face_index", DIBR_RENDER_FACE_INDEX, {}, DataType::kINT32));
+  params.depth = output("depth", DIBR_RENDER_DEPTH, {}, DataType::kFLOAT);
+  params.barycentrics = output("barycentrics", DIBR_RENDER_BARYCENTRICS, {3}, DataType::kFLOAT);
+  params.uv.output = output("uv", DIBR_RENDER_UV, {2}, DataType::kFLOAT);
+  for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
+    params.attributes[k].output = output("interpolated_" + std::to_string(k),
+                                         uint32_t(DIBR_RENDER_FIRST_ATTRIBUTES) << k, {s.channels + k}, usage.real);
+  }
+  run_on_cpu(params, dibr_render_workspace_size, dibr_render);
+  return use;
+}
+
 }  // namespace
 
 Tensor::Tensor(std::vector<int64_t> shape_, DataType type, unsigned char poison)
@@ -249,6 +321,7 @@ Use make_use(const Usage& usage, const ImageSizes& sizes, uint64_t seed) {
   if (usage.op == "Interpolate") return make_interpolate(usage, sizes, random);
   if (usage.op == "SoftMask") return make_soft_mask(usage, sizes, random);
   if (usage.op == "Antialias") return make_antialias(usage, sizes, random);
+  if (usage.op == "Render") return make_render(usage, sizes, random);
   return make_texture(usage, sizes, random);
 }
 

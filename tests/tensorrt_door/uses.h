@@ -39,6 +39,7 @@ struct Usage {
   DataType real = DataType::kFLOAT;
   int optional_inputs = 0;
   bool shared = false;
+  DataType texel = DataType::kFLOAT;  // of Render's texture
 };
 
 struct Use {

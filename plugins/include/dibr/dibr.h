@@ -219,6 +219,58 @@ typedef struct dibr_antialias_backward_params {
   void* grad_positions;        /* out, optional T [B, V, 4]; 0 in z */
 } dibr_antialias_backward_params;
 
+/* Render (inference): Rasterize and what reads its raster, in one pass that writes what is asked for and nothing else:
+ * Interpolate, Texture and SoftMask. Each output is, bit for bit on one device, what these ops give one after another.
+ */
+#define DIBR_RENDER_ATTRIBUTES 3
+typedef enum dibr_render_output {
+  DIBR_RENDER_COLOR = 1 << 0, /* the texture sampled at the interpolated uvs */
+  DIBR_RENDER_MASK = 1 << 1,  /* SoftMask */
+  DIBR_RENDER_FACE_INDEX = 1 << 2,
+  DIBR_RENDER_DEPTH = 1 << 3,
+  DIBR_RENDER_BARYCENTRICS = 1 << 4,
+  DIBR_RENDER_UV = 1 << 5,               /* the interpolated uvs themselves */
+  DIBR_RENDER_FIRST_ATTRIBUTES = 1 << 6, /* attributes[k]: shifted left by k */
+  DIBR_RENDER_ALL = (1 << (6 + DIBR_RENDER_ATTRIBUTES)) - 1
+} dibr_render_output;
+/* What is interpolated over the raster. */
+typedef struct dibr_render_attributes {
+  int64_t batch;               /* A: B or 1 (shared by the batch) */
+  int64_t vertices;            /* V: their own */
+  int64_t channels;            /* D >= 0 */
+  const void* values;          /* [A, V, D] */
+  const int32_t* face_indices; /* [F, 3] into these vertices */
+  void* output;                /* out [B, H, W, D] */
+} dibr_render_attributes;
+
+typedef struct dibr_render_params {
+  dibr_dtype dtype;           /* T: FLOAT32 or FLOAT64 */
+  dibr_dtype texture_dtype;   /* of texture and color: T, or FLOAT16 or BFLOAT16 where T is FLOAT32 */
+  dibr_dtype attribute_dtype; /* of attributes, as texture_dtype */
+  uint32_t outputs;           /* dibr_render_output's; what only the others need is ignored */
+  int64_t batch, vertices, faces, height, width;
+  int32_t perspective_correct;
+  dibr_cull cull;
+  int32_t depth_clip;
+  const void* positions;       /* T [B, V, 4] */
+  const int32_t* face_indices; /* [F, 3] */
+  const int32_t* face_ranges;  /* optional [B, 2] */
+  const int32_t* face_valid;   /* optional [B, F]; Rasterize alone heeds it */
+  double sigmainv, boxlen;     /* MASK, as in dibr_soft_mask_params */
+  int64_t knum;
+  dibr_render_attributes uv; /* COLOR and UV: of T, with 2 channels */
+  int64_t texture_batch, texture_channels, texture_height, texture_width;
+  dibr_filter filter;
+  dibr_wrap wrap;
+  const void* texture; /* COLOR: [A, C, Ht, Wt] */
+  dibr_render_attributes attributes[DIBR_RENDER_ATTRIBUTES];
+  void* color;         /* out [B, H, W, C] */
+  void* mask;          /* out T [B, H, W] */
+  int32_t* face_index; /* out [B, H, W] */
+  void* depth;         /* out T [B, H, W] */
+  void* barycentrics;  /* out T [B, H, W, 3] */
+} dibr_render_params;
+
 /* For every op X: dibr_X_workspace_size writes the bytes that dibr_X needs, from sizes alone (its pointers may be
  * NULL), and dibr_X runs it. Both check their arguments. */
 #define DIBR_DECLARE_OP(name)                                                                               \
@@ -236,6 +288,7 @@ DIBR_DECLARE_OP(texture)
 DIBR_DECLARE_OP(texture_backward)
 DIBR_DECLARE_OP(antialias)
 DIBR_DECLARE_OP(antialias_backward)
+DIBR_DECLARE_OP(render)
 
 /* One sentence about this thread's last failure: op, argument, expected, actual. Never NULL. */
 DIBR_API const char* dibr_last_error(void);

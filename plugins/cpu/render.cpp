@@ -1,0 +1,355 @@
+// Render on the CPU: every tile is rasterised, and while its raster is in the cache all that was asked for is made of
+// it and written, a row of the tile at a time. The raster itself goes nowhere unless it was asked for.
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <vector>
+
+#include "abi/backend.h"
+#include "abi/dispatch.h"
+#include "core/interpolate.h"
+#include "core/texture.h"
+#include "cpu/mesh.h"
+#include "cpu/raster_tile.h"
+#include "cpu/soft_mask_tile.h"
+
+namespace dibr::cpu::DIBR_CPU_LEVEL {
+namespace {
+
+bool writes(const dibr_render_params& p, uint32_t outputs) { return (p.outputs & outputs) != 0; }
+bool samples_uv(const dibr_render_params& p) { return writes(p, DIBR_RENDER_COLOR | DIBR_RENDER_UV); }
+bool writes_attributes(const dibr_render_params& p, int k) { return writes(p, DIBR_RENDER_FIRST_ATTRIBUTES << k); }
+
+// One row of a tile: the visible faces, and the barycentrics and depths there.
+template <class T>
+struct Row {
+  const typename TileBuffer<T>::Integer* faces;
+  T b[3][TileBuffer<T>::kRow], depth[TileBuffer<T>::kRow];
+};
+
+// Interpolates over a row; channels is a constant where kChannels is not 0. One face mostly shows at several pixels.
+template <int kChannels, class T, class S>
+void interpolate_row(const Row<T>& row, int64_t columns, const dibr_render_attributes& a, const S* values, S* out) {
+  const int64_t channels = kChannels > 0 ? kChannels : a.channels;
+  for (int64_t x = 0; x < columns;) {
+    const int64_t face = row.faces[x];
+    int64_t end = x + 1;
+    while (end < columns && row.faces[end] == face) ++end;
+    if (face < 0) {
+      std::fill_n(out + x * channels, (end - x) * channels, S{});
+      x = end;
+      continue;
+    }
+    const S* corners[3];
+    for (int k = 0; k < 3; ++k) corners[k] = values + a.face_indices[3 * face + k] * channels;
+    for (; x < end; ++x) {
+      const T b[3] = {row.b[0][x], row.b[1][x], row.b[2][x]};
+      for (int64_t c = 0; c < channels; ++c) {
+        store(interpolated(b, corners[0][c], corners[1][c], corners[2][c]), out + x * channels + c);
+      }
+    }
+  }
+}
+
+template <class T, class S>
+void interpolate_row(const Row<T>& row, int64_t columns, const dibr_render_attributes& a, int64_t image, S* out) {
+  const S* values = static_cast<const S*>(a.values) + (a.batch == 1 ? 0 : image) * a.vertices * a.channels;
+  switch (a.channels) {
+    case 1:
+      return interpolate_row<1>(row, columns, a, values, out);
+    case 2:
+      return interpolate_row<2>(row, columns, a, values, out);
+    case 3:
+      return interpolate_row<3>(row, columns, a, values, out);
+    default:
+      return interpolate_row<0>(row, columns, a, values, out);
+  }
+}
+
+template <class S>
+const S* texture_of(const dibr_render_params& p, int64_t image) {
+  const int64_t source = p.texture_batch == 1 ? 0 : image;
+  return static_cast<const S*>(p.texture) + source * p.texture_channels * p.texture_height * p.texture_width;
+}
+
+template <class T, class S>
+void sample(const dibr_render_params& p, const S* texture, const T* uv, S* out) {
+  if (!is_finite_uv(uv[0], uv[1])) {
+    std::fill_n(out, p.texture_channels, S{});
+    return;
+  }
+  const Footprint<T> footprint = texture_footprint(uv[0], uv[1], p.texture_height, p.texture_width, p.filter, p.wrap);
+  const int64_t plane = p.texture_height * p.texture_width;
+  for (int64_t c = 0; c < p.texture_channels; ++c) store(sample_plane(footprint, texture + c * plane), out + c);
+}
+
+// The footprints of many samples, an array for each of its numbers, so that the compiler makes vectors of them.
+template <class T>
+struct Footprints {
+  int32_t offset[4][kTile];
+  T weight[4][kTile];
+
+  template <dibr_filter kFilter, dibr_wrap kWrap>
+  void find(const T* u, const T* v, int count, int32_t height, int32_t width) {
+    for (int i = 0; i < count; ++i) {
+      const Footprint<T, int32_t> f = texture_footprint(u[i], v[i], height, width, kFilter, kWrap);
+      for (int k = 0; k < 4; ++k) offset[k][i] = f.offset[k];
+      for (int k = 0; k < 4; ++k) weight[k][i] = f.weight[k];
+    }
+  }
+  template <dibr_filter kFilter>
+  void find(const T* u, const T* v, int count, const dibr_render_params& p) {
+    const int32_t height = int32_t(p.texture_height), width = int32_t(p.texture_width);
+    if (p.wrap == DIBR_WRAP_CLAMP) return find<kFilter, DIBR_WRAP_CLAMP>(u, v, count, height, width);
+    if (p.wrap == DIBR_WRAP_REPEAT) return find<kFilter, DIBR_WRAP_REPEAT>(u, v, count, height, width);
+    find<kFilter, DIBR_WRAP_MIRROR>(u, v, count, height, width);
+  }
+
+  // One channel: what sample_plane gives for each.
+  template <class S>
+  void sample(const S* plane, int count, S* out) const {
+    for (int i = 0; i < count; ++i) {
+      store(weight[0][i] * load(plane[offset[0][i]]) + weight[1][i] * load(plane[offset[1][i]]) +
+                weight[2][i] * load(plane[offset[2][i]]) + weight[3][i] * load(plane[offset[3][i]]),
+            out + i);
+    }
+  }
+};
+
+// The covered pixels of a row, closed up. False where a uv is not finite: nothing is done then.
+template <class T, class S>
+bool sample_covered(const dibr_render_params& p, const Row<T>& row, int64_t columns, const S* texture, const T* uv,
+                    S* out) {
+  T u[kTile], v[kTile];
+  int32_t column[kTile];
+  int count = 0;
+  bool finite = true;
+  for (int64_t x = 0; x < columns; ++x) {
+    u[count] = uv[2 * x];
+    v[count] = uv[2 * x + 1];
+    column[count] = int32_t(x);
+    const bool covered = row.faces[x] >= 0;
+    finite = finite && (!covered || is_finite_uv(u[count], v[count]));
+    count += covered;
+  }
+  if (!finite) return false;
+  Footprints<T> footprints;
+  if (p.filter == DIBR_FILTER_NEAREST) {
+    footprints.template find<DIBR_FILTER_NEAREST>(u, v, count, p);
+  } else {
+    footprints.template find<DIBR_FILTER_BILINEAR>(u, v, count, p);
+  }
+  S channel[kTile];
+  for (int64_t c = 0; c < p.texture_channels; ++c) {
+    footprints.sample(texture + c * p.texture_height * p.texture_width, count, channel);
+    for (int i = 0; i < count; ++i) out[column[i] * p.texture_channels + c] = channel[i];
+  }
+  return true;
+}
+
+// Background has uv 0, so its colour is one for the whole row.
+template <class T, class S>
+void sample_row(const dibr_render_params& p, const Row<T>& row, int64_t columns, int64_t image, const T* uv, S* out) {
+  const S* texture = texture_of<S>(p, image);
+  const bool sampled = sample_covered(p, row, columns, texture, uv, out);
+  const T origin[2] = {T(0), T(0)};
+  const S* background = nullptr;
+  for (int64_t x = 0; x < columns; ++x, out += p.texture_channels) {
+    if (row.faces[x] >= 0) {
+      if (!sampled) sample(p, texture, uv + 2 * x, out);
+    } else if (background != nullptr) {
+      std::copy_n(background, p.texture_channels, out);
+    } else {
+      sample(p, texture, origin, out);
+      background = out;
+    }
+  }
+}
+
+// The faces near each tile, for its soft mask.
+template <class T>
+class NearFaces {
+ public:
+  NearFaces(const dibr_render_params& p, Arena& arena) : p_(p), bins_(p.batch, p.faces, p.height, p.width, arena) {}
+
+  void bin(const dibr_launch& launch) {
+    bins_.build(
+        launch, [&](int64_t image) { return faces_of(p_, image); },
+        [&](int64_t image, int64_t face) {
+          const T* positions = static_cast<const T*>(p_.positions) + image * p_.vertices * 4;
+          const Triangle<T> triangle = gather_triangle(positions, p_.face_indices + 3 * face);
+          const PixelBox box = mask_box(triangle, T(p_.boxlen), p_.width, p_.height);
+          return is_empty(box) ? kEmptyBox : pack_box(box, 1);
+        });
+  }
+
+  // Ascending. The vector is the thread's own.
+  const std::vector<int32_t>& of_tile(int64_t image, int64_t tile) const {
+    static thread_local std::vector<int32_t> faces;
+    faces.clear();
+    bins_.for_each_face(image, tile, faces_of(p_, image), [&](int32_t face) {
+      faces.push_back(face);
+      return true;
+    });
+    return faces;
+  }
+
+ private:
+  const dibr_render_params& p_;
+  Bins bins_;
+};
+
+// Draws any tile of an op's images.
+template <class T>
+class Renderer {
+ public:
+  Renderer(const dibr_render_params& p, Arena& arena) : p_(p), rasterizer_(RasterScene<T>(p), arena) {
+    if (writes(p, DIBR_RENDER_MASK)) near_.emplace(p, arena);
+  }
+
+  void run(const dibr_launch& launch) {
+    rasterizer_.bin(launch);
+    if (near_) near_->bin(launch);
+    const int64_t tiles = rasterizer_.tiles();
+    parallel_for(launch, p_.batch * tiles, [&](int64_t i) { draw(i / tiles, i % tiles); });
+  }
+
+ private:
+  using Integer = typename TileBuffer<T>::Integer;
+
+  void draw(int64_t image, int64_t tile) const {
+    const TileBuffer<T>* drawn = rasterizer_.draw(image, tile);
+    const TileArea area = rasterizer_.area(tile);
+    const int64_t columns = area.x1 - area.x0;
+    Row<T> row;
+    if (drawn == nullptr) row = empty_row();
+    for (int64_t y = area.y0; y < area.y1; ++y) {
+      if (drawn != nullptr) {
+        row.faces = drawn->faces(int(y - area.y0));
+        drawn->resolve(int(y - area.y0), row.b[0], row.b[1], row.b[2], row.depth);
+      }
+      write(row, columns, image, (image * p_.height + y) * p_.width + area.x0);
+    }
+    if (near_) write_mask(image, tile, drawn);
+  }
+
+  void write_mask(int64_t image, int64_t tile, const TileBuffer<T>* drawn) const {
+    const TileArea area = rasterizer_.area(tile);
+    const MaskImage<T> scene = {static_cast<const T*>(p_.positions) + image * p_.vertices * 4, p_.face_indices,
+                                p_.height, p_.width, SoftMaskRules<T>(p_.sigmainv, p_.boxlen, p_.knum)};
+    T* mask = static_cast<T*>(p_.mask) + (image * p_.height + area.y0) * p_.width + area.x0;
+    const MaskPixels<T, Integer> pixels = {area, drawn != nullptr ? drawn->faces(0) : no_faces(),
+                                           drawn != nullptr ? kTile : 0, mask, p_.width};
+    const std::vector<int32_t>& faces = near_->of_tile(image, tile);
+    mask_tile(scene, pixels, faces.data(), int64_t(faces.size()));
+  }
+
+  // A row that nothing covers.
+  static const Integer* no_faces() {
+    static const auto faces = [] {
+      std::array<Integer, kTile> all;
+      all.fill(-1);
+      return all;
+    }();
+    return faces.data();
+  }
+  static Row<T> empty_row() {
+    Row<T> row = {};
+    row.faces = no_faces();
+    std::fill_n(row.depth, kTile, T(1));
+    return row;
+  }
+
+  // A row of a tile, whose first pixel is `pixel`, into every output but the mask.
+  void write(const Row<T>& row, int64_t columns, int64_t image, int64_t pixel) const {
+    if (writes(p_, DIBR_RENDER_FACE_INDEX)) std::copy_n(row.faces, columns, p_.face_index + pixel);
+    if (writes(p_, DIBR_RENDER_DEPTH)) std::copy_n(row.depth, columns, static_cast<T*>(p_.depth) + pixel);
+    if (writes(p_, DIBR_RENDER_BARYCENTRICS)) write_barycentrics(row, columns, pixel);
+    if (samples_uv(p_)) {
+      T uv_of_row[2 * kTile];
+      T* uv = writes(p_, DIBR_RENDER_UV) ? static_cast<T*>(p_.uv.output) + 2 * pixel : uv_of_row;
+      interpolate_row(row, columns, p_.uv, image, uv);
+      if (writes(p_, DIBR_RENDER_COLOR)) write_color(row, columns, image, pixel, uv);
+    }
+    for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
+      if (writes_attributes(p_, k)) write_attributes(row, columns, p_.attributes[k], image, pixel);
+    }
+  }
+
+  void write_barycentrics(const Row<T>& row, int64_t columns, int64_t pixel) const {
+    T* out = static_cast<T*>(p_.barycentrics) + 3 * pixel;
+    for (int64_t x = 0; x < columns; ++x) {
+      for (int k = 0; k < 3; ++k) out[3 * x + k] = row.b[k][x];
+    }
+  }
+
+  void write_color(const Row<T>& row, int64_t columns, int64_t image, int64_t pixel, const T* uv) const {
+    with_storage(p_.texture_dtype, [&](auto s) {
+      using S = decltype(s);
+      sample_row(p_, row, columns, image, uv, static_cast<S*>(p_.color) + pixel * p_.texture_channels);
+    });
+  }
+
+  void write_attributes(const Row<T>& row, int64_t columns, const dibr_render_attributes& a, int64_t image,
+                        int64_t pixel) const {
+    with_storage(p_.attribute_dtype, [&](auto s) {
+      using S = decltype(s);
+      interpolate_row(row, columns, a, image, static_cast<S*>(a.output) + pixel * a.channels);
+    });
+  }
+
+  // Calls body with what is stored beside T: T itself, or 16 bits beside float32.
+  template <class Body>
+  static void with_storage(dibr_dtype dtype, const Body& body) {
+    if constexpr (sizeof(T) == 8) {
+      body(T{});
+    } else {
+      if (dtype == DIBR_FLOAT16) return body(Half{});
+      if (dtype == DIBR_BFLOAT16) return body(BFloat16{});
+      body(T{});
+    }
+  }
+
+  const dibr_render_params& p_;
+  TileRasterizer<T> rasterizer_;
+  std::optional<NearFaces<T>> near_;
+};
+
+dibr_status check_corners(const char* name, const dibr_render_params& p, const dibr_render_attributes& a,
+                          const dibr_launch& launch) {
+  LowestFault fault;
+  find_fault(launch, a.face_indices, 3 * p.faces, 0, a.vertices - 1, fault);
+  if (!fault.found()) return DIBR_OK;
+  const long long i = fault.position();
+  return fail(DIBR_INVALID_ARGUMENT, "render: %s[%lld, %lld] = %d is out of range for %lld vertices", name, i / 3,
+              i % 3, a.face_indices[i], static_cast<long long>(a.vertices));
+}
+
+dibr_status check_indices(const dibr_render_params& p, const dibr_launch& launch) {
+  constexpr const char* kNames[] = {"attribute_faces_0", "attribute_faces_1", "attribute_faces_2"};
+  if (const dibr_status status = check_faces("render", p, launch)) return status;
+  if (const dibr_status status = check_face_ranges("render", p)) return status;
+  if (samples_uv(p)) {
+    if (const dibr_status status = check_corners("uv_faces", p, p.uv, launch)) return status;
+  }
+  for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
+    if (!writes_attributes(p, k)) continue;
+    if (const dibr_status status = check_corners(kNames[k], p, p.attributes[k], launch)) return status;
+  }
+  return DIBR_OK;
+}
+
+}  // namespace
+
+dibr_status render_workspace(const dibr_render_params& p, Arena& arena) {
+  dispatch(p.dtype, [&](auto t) { Renderer<decltype(t)>(p, arena); });
+  return DIBR_OK;
+}
+dibr_status render(const dibr_render_params& p, const dibr_launch& launch) {
+  if (const dibr_status status = check_indices(p, launch)) return status;
+  Arena arena(launch.workspace);
+  dispatch(p.dtype, [&](auto t) { Renderer<decltype(t)>(p, arena).run(launch); });
+  return DIBR_OK;
+}
+
+}  // namespace dibr::cpu::DIBR_CPU_LEVEL
