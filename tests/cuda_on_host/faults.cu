@@ -1,5 +1,6 @@
 // Kernels with one planted fault each: `faults NAME` runs one and prints its result. test_shim.py states what must show
 // it.
+#include <cstdlib>
 #include <cstring>
 
 #include "check.h"
@@ -185,6 +186,30 @@ struct Fault {
 #define FAULT(kernel, grid, block, shared_bytes) \
   {#kernel, [](int* out) { DIBR_LAUNCH(kernel, grid, block, shared_bytes, 0, out); }}
 
+// ---- Against CUDA_ON_HOST_STREAM, which is stated only once the memory is there ----
+
+void state_stream() { setenv("CUDA_ON_HOST_STREAM", "4096", 1); }
+
+void launch_on_another_stream(int* out) {
+  state_stream();
+  DIBR_LAUNCH(last_thread_wins, 1, kCount, 0, nullptr, out);
+}
+
+void memset_on_another_stream(int* out) {
+  state_stream();
+  cudaMemsetAsync(out, 0, sizeof *out, nullptr);
+}
+
+void allocation_beside_a_stream(int* out) {
+  state_stream();
+  cudaMalloc(&out, sizeof *out);
+}
+
+void wait_beside_a_stream(int*) {
+  state_stream();
+  cudaDeviceSynchronize();
+}
+
 const Fault kFaults[] = {
     FAULT(write_past_global, 1, kCount, 0),
     FAULT(write_past_static_shared, 1, kCount, 0),
@@ -214,6 +239,10 @@ const Fault kFaults[] = {
     FAULT(mask_beyond_block, 1, 48, 0),
     FAULT(shuffle_from_outside, 1, 32, 0),
     FAULT(shuffle_of_odd_width, 1, 32, 0),
+    {"launch_on_another_stream", launch_on_another_stream},
+    {"memset_on_another_stream", memset_on_another_stream},
+    {"allocation_beside_a_stream", allocation_beside_a_stream},
+    {"wait_beside_a_stream", wait_beside_a_stream},
 };
 
 }  // namespace

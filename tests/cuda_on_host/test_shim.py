@@ -201,6 +201,22 @@ def test_shim_reports(build: Build, fault: str, report: str, lines: int, mode: s
     assert done.stderr.count("faults.cu:") == lines
 
 
+@pytest.mark.parametrize(
+    ("fault", "report"),
+    [
+        ("launch_on_another_stream", "last_thread_wins is given to stream (nil), not to CUDA_ON_HOST_STREAM"),
+        ("memset_on_another_stream", "cudaMemsetAsync is given to stream (nil), not to CUDA_ON_HOST_STREAM"),
+        ("allocation_beside_a_stream", "cudaMalloc is called, which no stream orders"),
+        ("wait_beside_a_stream", "cudaDeviceSynchronize is called, which no stream orders"),
+    ],
+)
+def test_what_is_not_on_the_stated_stream_is_reported(build: Build, fault: str, report: str) -> None:
+    """That work on the stated stream goes on, the TensorRT plugins show: tests/tensorrt_door/lifecycle.cpp."""
+    done = run([build("faults", "plain"), fault])
+    assert done.returncode == -6
+    assert report in done.stderr
+
+
 def test_exit_before_barrier_shows_in_reverse_order_too(build: Build) -> None:
     done = run([build("faults", "plain"), "return_before_barrier"], ORDER="reverse")
     assert done.returncode == -6
@@ -221,6 +237,7 @@ def test_stripped_program_is_refused(build: Build, tmp_path: Path) -> None:
         ("ORDER", "backwards", "plain"),
         ("ORDER", "random", "plain"),
         ("ORDER", "random:x", "plain"),
+        ("STREAM", "none", "plain"),
         ("WORKERS", "0", "workers"),
         ("WORKERS", "two", "workers"),
     ],

@@ -198,7 +198,8 @@ inline std::string kernel_name(const char* spelling) {
 
 template <class... Parameters>
 ConfiguredKernel<Parameters...> configure(const char* spelling, void (*kernel)(Parameters...), dim3 grid, dim3 block,
-                                          size_t shared_bytes, cudaStream_t) {
+                                          size_t shared_bytes, cudaStream_t stream) {
+  require_stream(spelling, stream);
   return {kernel_name(spelling), kernel, {grid, block, shared_bytes}};
 }
 

@@ -1,5 +1,5 @@
 // The host side of the CUDA runtime, as far as launchers and tests use it. Device memory is host memory and every call
-// is complete when it returns, so a stream is only a handle.
+// is complete when it returns, so a stream is only a handle (stream.h checks it).
 #pragma once
 
 #include <cstddef>
@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "shared_memory.h"
+#include "stream.h"
 
 enum cudaError_t {
   cudaSuccess = 0,
@@ -24,7 +25,6 @@ enum cudaMemcpyKind {
   cudaMemcpyDefault = 4,
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-using cudaStream_t = struct CUstream_st*;
 
 namespace cuda_on_host {
 
@@ -101,6 +101,7 @@ inline const char* cudaGetErrorString(cudaError_t error) {
 // Device memory is not zero either.
 template <class T>
 cudaError_t cudaMalloc(T** pointer, size_t bytes) {
+  cuda_on_host::require_any_stream("cudaMalloc");
   *pointer = nullptr;
   if (bytes == 0) return cudaSuccess;
   void* const memory = std::malloc(bytes);
@@ -110,28 +111,39 @@ cudaError_t cudaMalloc(T** pointer, size_t bytes) {
   return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* pointer) {
+  cuda_on_host::require_any_stream("cudaFree");
   std::free(pointer);
   return cudaSuccess;
 }
 
-inline cudaError_t cudaMemcpy(void* destination, const void* source, size_t bytes, cudaMemcpyKind) {
+inline cudaError_t cudaMemcpyAsync(void* destination, const void* source, size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t stream = nullptr) {
+  cuda_on_host::require_stream("cudaMemcpyAsync", stream);
   if (bytes) std::memcpy(destination, source, bytes);
   return cudaSuccess;
 }
-inline cudaError_t cudaMemcpyAsync(void* destination, const void* source, size_t bytes, cudaMemcpyKind kind,
-                                   cudaStream_t = nullptr) {
-  return cudaMemcpy(destination, source, bytes, kind);
+inline cudaError_t cudaMemcpy(void* destination, const void* source, size_t bytes, cudaMemcpyKind kind) {
+  cuda_on_host::require_any_stream("cudaMemcpy");
+  return cudaMemcpyAsync(destination, source, bytes, kind);
 }
-inline cudaError_t cudaMemset(void* destination, int value, size_t bytes) {
+inline cudaError_t cudaMemsetAsync(void* destination, int value, size_t bytes, cudaStream_t stream = nullptr) {
+  cuda_on_host::require_stream("cudaMemsetAsync", stream);
   if (bytes) std::memset(destination, value, bytes);
   return cudaSuccess;
 }
-inline cudaError_t cudaMemsetAsync(void* destination, int value, size_t bytes, cudaStream_t = nullptr) {
-  return cudaMemset(destination, value, bytes);
+inline cudaError_t cudaMemset(void* destination, int value, size_t bytes) {
+  cuda_on_host::require_any_stream("cudaMemset");
+  return cudaMemsetAsync(destination, value, bytes);
 }
 
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  cuda_on_host::require_any_stream("cudaStreamSynchronize");
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceSynchronize() {
+  cuda_on_host::require_any_stream("cudaDeviceSynchronize");
+  return cudaSuccess;
+}
 
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int value) {
