@@ -1,7 +1,7 @@
 """What an exported graph says about itself: the domain of its ops and the keys of its metadata."""
 
 OP_DOMAIN = "ai.dibr"
-OPS = ("Rasterize", "Interpolate", "SoftMask", "Texture", "Antialias")
+OPS = ("Rasterize", "Interpolate", "SoftMask", "Texture", "Antialias", "Render")
 """Of the domain; every door has all of them."""
 
 METADATA_SCHEMA_VERSION = "dibr.schema_version"
