@@ -68,9 +68,9 @@ class _Fusion:
                 self._uv, self._texture = node, sampled
                 break
         others = [node for node in interpolates if node is not self._uv]
-        kinds = [node.inputs[0].dtype for node in others]
+        kinds = [_input(node, 0).dtype for node in others]
         kind = max(kinds, key=kinds.count, default=None)
-        self._attributes = [node for node in others if node.inputs[0].dtype == kind][:_MOST_ATTRIBUTES]
+        self._attributes = [node for node in others if _input(node, 0).dtype == kind][:_MOST_ATTRIBUTES]
 
     @property
     def fused(self) -> list[ir.Node]:
@@ -92,7 +92,7 @@ class _Fusion:
         return all(value is None or value.producer() not in self._behind for value in values)
 
     def _find_mask(self) -> ir.Node | None:
-        positions, faces, face_ranges = _inputs(self._raster, 3)
+        positions, faces, face_ranges = _input(self._raster, 0), _input(self._raster, 1), _inputs(self._raster, 3)[2]
         for node in _in_order(self._readers("SoftMask")):
             own_positions, own_faces, face_index, own_ranges = _inputs(node, 4)
             same_mesh = own_positions is positions and own_faces is faces
@@ -115,7 +115,7 @@ class _Fusion:
                 (node.domain, node.op_type) == (OP_DOMAIN, "Texture")
                 and _text(node, "filter", "bilinear") in _FILTERS
                 and not any(others)
-                and interpolate.inputs[0].dtype in _REAL
+                and _input(interpolate, 0).dtype in _REAL
                 and self._is_independent([texture])
             ):
                 return node
@@ -186,20 +186,20 @@ class _Fusion:
 
     def _stand_in(self, graph: ir.Graph, name: str) -> ir.Value | None:
         """What takes the place of an input that no output needs."""
-        positions, faces = self._raster.inputs[:2]
         if name not in STAND_IN_SHAPES:
-            return faces if name.startswith(("uv_faces", "attribute_faces")) else None
-        like = self._attributes[0].inputs[0] if name.startswith("attributes_") and self._attributes else positions
+            return self._raster.inputs[1] if name.startswith(("uv_faces", "attribute_faces")) else None
+        like = _input(self._attributes[0] if name.startswith("attributes_") and self._attributes else self._raster, 0)
+        dtype = like.dtype
+        assert dtype is not None, f"{like.name} has no type"
         value_name = f"{self._raster.name}_no_{name}"
-        tensor = ir.tensor(
-            np.zeros(STAND_IN_SHAPES[name]).astype(like.dtype.numpy()), dtype=like.dtype, name=value_name
-        )
-        value = ir.Value(name=value_name, shape=tensor.shape, type=ir.TensorType(like.dtype), const_value=tensor)
+        shape = STAND_IN_SHAPES[name]
+        tensor = ir.tensor(np.zeros(shape).astype(dtype.numpy()), dtype=dtype, name=value_name)
+        value = ir.Value(name=value_name, shape=ir.Shape(shape), type=ir.TensorType(dtype), const_value=tensor)
         graph.register_initializer(value)
         return value
 
     def _node_attributes(self, written: list[str]) -> list[ir.Attr]:
-        sources = [(self._raster, (*_RASTER_ATTRIBUTES, *_PLUGIN_ATTRIBUTES))]
+        sources: list[tuple[ir.Node, tuple[str, ...]]] = [(self._raster, _RASTER_ATTRIBUTES + _PLUGIN_ATTRIBUTES)]
         sources += [(self._mask, _MASK_ATTRIBUTES)] if self._mask is not None else []
         sources += [(self._texture, _TEXTURE_ATTRIBUTES)] if self._texture is not None else []
         attributes = [node.attributes[name] for node, names in sources for name in names if name in node.attributes]
@@ -227,12 +227,21 @@ def _in_order(nodes: Iterable[ir.Node]) -> list[ir.Node]:
     found = list(nodes)
     if not found:
         return []
-    place = {node: index for index, node in enumerate(found[0].graph)}
+    graph = found[0].graph
+    assert graph is not None
+    place = {node: index for index, node in enumerate(graph)}
     return sorted(set(found), key=place.__getitem__)
 
 
 def _inputs(node: ir.Node, count: int) -> list[ir.Value | None]:
     return [*node.inputs, *[None] * count][:count]
+
+
+def _input(node: ir.Node, index: int) -> ir.Value:
+    """An input that an op always has."""
+    value = node.inputs[index]
+    assert value is not None, f"{node.name} lacks input {index}"
+    return value
 
 
 def _text(node: ir.Node, name: str, default: str) -> str:
@@ -246,5 +255,5 @@ def _is_all_faces(face_ranges: ir.Value | None, faces: ir.Value) -> bool:
     expand = face_ranges.producer()
     if expand is None or expand.op_type != "Expand" or faces.shape is None:
         return False
-    one_range = ir.convenience.get_const_tensor(expand.inputs[0])
+    one_range = ir.convenience.get_const_tensor(_input(expand, 0))
     return one_range is not None and one_range.numpy().ravel().tolist() == [0, faces.shape[0]]

@@ -168,7 +168,7 @@ def _without_gaps(inputs: dict[str, Any]) -> list[Any]:
         if values[index] is None and name in STAND_IN_SHAPES:
             like = inputs.get("attributes_0") if name.startswith("attributes_") else None
             dtype = (inputs["positions"] if like is None else like).dtype
-            zeros = ir.tensor(np.zeros(STAND_IN_SHAPES[name]).astype(dtype.numpy()), dtype)
+            zeros: Any = ir.tensor(np.zeros(STAND_IN_SHAPES[name]).astype(dtype.numpy()), dtype)
             values[index] = op.Constant(value=zeros)
         elif values[index] is None and name.endswith(("faces", "faces_0", "faces_1", "faces_2")):
             values[index] = inputs["faces"]
