@@ -1,9 +1,8 @@
-"""Measure `dibr serve` on this machine, compare it with torch, and write both into docs/serving.md.
+"""Measure `dibr serve` here, compare every way to run a model with torch, and write both into docs/serving.md.
 
-    python -m benchmarks.serving [--requests 48] [--row "C++ SDK=outputs.npz"] [--sample sample.npz] [--update-docs]
+    python -m benchmarks.serving [--requests 48] [--parity-only] [--update-docs]
 
-The parity table compares every way to run one model with torch, on one sample. A way that this script cannot run comes
-in by --row, as an .npz file of the outputs by name, for the inputs that --sample writes.
+The parity table is made from one bundle and one sample by all of doors.NAMES; what is absent here is named as absent.
 
 The load is tritonclient's, on loopback, in processes of their own; the model is ResNet-18 at 224x224 with its renderer
 at 256x256. What is compared is measured in turns, and given as ratios of medians: absolute times are this machine's.
@@ -14,19 +13,16 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import re
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,36 +30,39 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 
+from benchmarks import doors
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "serving.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 BATCH, CLIENTS, ROUNDS = 8, 16, 7
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure dibr serve and compare it with torch.")
+    parser = argparse.ArgumentParser(description="Measure dibr serve, and compare every way to run a model with torch.")
     parser.add_argument("--requests", type=int, default=48, help="of the load test, each way (default %(default)s)")
-    parser.add_argument("--row", action="append", default=[], metavar="NAME=FILE", help="outputs of another way, .npz")
-    parser.add_argument("--sample", type=Path, metavar="FILE", help="write the inputs of the parity table, .npz")
+    parser.add_argument("--parity-only", action="store_true", help="compare, and measure no time")
     parser.add_argument("--update-docs", action="store_true", help=f"write into {PAGE.relative_to(ROOT)}")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = export(Path(folder))
-        lines = parity(bundle, arguments.row, arguments.sample)
-        lines += overhead(bundle) + load(bundle, arguments.requests) + start(bundle) + installation()
-    text = "\n".join([*heading(), *lines])
-    print(text)
+        sections = {"parity": parity(bundle, Path(folder))}
+        if not arguments.parity_only:
+            lines = overhead(bundle) + load(bundle, arguments.requests) + start(bundle) + installation()
+            sections["measured"] = "\n".join([*heading(), *lines])
+            print(sections["measured"])
     if arguments.update_docs:
-        update(text)
+        update(sections)
+
+
+def commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def heading() -> list[str]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
     load_average = os.getloadavg()[0]
     return [
-        f"Measured {datetime.date.today().isoformat()} at commit {commit} by `python -m benchmarks.serving`, on "
+        f"Measured {datetime.date.today().isoformat()} at commit {commit()} by `python -m benchmarks.serving`, on "
         f"{os.cpu_count()} cores ({platform.machine()}), one thread per operator, with a load average of "
         f"{load_average:.0f} at the end: read ratios, not seconds.",
         "",
@@ -77,90 +76,42 @@ def export(folder: Path) -> Path:
     from benchmarks.network import INPUT_SIZE, camera, whole_model
     from dibr_deploy.export import to_bundle
     from dibr_deploy.export.stages import renderer_of
+    from dibr_deploy.export.views import cameras, noise
 
     model = whole_model()
     example = (torch.rand(1, 3, INPUT_SIZE, INPUT_SIZE), camera())
-    sample = (torch.rand(2, 3, INPUT_SIZE, INPUT_SIZE), camera().repeat(2, 1, 1))
+    pictures = noise(2, INPUT_SIZE)
+    sample = (pictures, cameras(model, pictures))
     path = folder / "resnet.zip"
     return to_bundle(model, example, path, photo_input="image", renderer=renderer_of(model), sample_args=sample)
-
-
-@contextmanager
-def serving(bundle: Path, *arguments: str) -> Iterator[tuple[str, str]]:
-    """Addresses of a `dibr serve` of its own, for HTTP and gRPC."""
-    command = [sys.executable, "-m", "dibr_deploy.cli", "serve", f"resnet={bundle}", "--threads", "1"]
-    ports = ["--http-port", "0", "--grpc-port", "0", "--queue-limit", "256", "--timeout", "600"]
-    process = subprocess.Popen([*command, *ports, *arguments], stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        started = json.loads(process.stderr.readline())
-        drain = ThreadPoolExecutor(1)
-        drain.submit(process.stderr.read)
-        yield f"127.0.0.1:{started['http']}", f"127.0.0.1:{started['grpc']}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def ask(module: Any, client: Any, feed: Mapping[str, np.ndarray]) -> Any:
-    from tritonclient.utils import np_to_triton_dtype
-
-    inputs = []
-    for name, array in feed.items():
-        inputs.append(module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))
-        inputs[-1].set_data_from_numpy(array)
-    return client.infer("resnet", inputs)
 
 
 # --- The same everywhere?
 
 
-def parity(bundle: Path, rows: Sequence[str], sample: Path | None) -> list[str]:
-    """A table of the largest differences from torch."""
-    import tritonclient.grpc
-    import tritonclient.http
-
-    from dibr_deploy.runtime import Session
+def parity(bundle: Path, folder: Path) -> str:
+    """A table of the largest differences from torch. Ends the program where a door differs by more than it may."""
     from dibr_deploy.runtime.bundle import Bundle
-    from dibr_deploy.runtime.comparison import compare, read_sample
+    from dibr_deploy.runtime.comparison import read_sample
 
     feed, expected = read_sample(Bundle(bundle))
-    if sample is not None:
-        np.savez(sample, **{name: np.asarray(array) for name, array in feed.items()})
-    answers: dict[str, Mapping[str, np.ndarray]] = {
-        "ONNX Runtime, Python": Session(bundle, "cpu", threads=1).run(**feed)
-    }
-    with serving(bundle) as (http, grpc):
-        for name, module, address in (
-            ("dibr serve, HTTP", tritonclient.http, http),
-            ("dibr serve, gRPC", tritonclient.grpc, grpc),
-        ):
-            answer = ask(module, module.InferenceServerClient(address), feed)
-            answers[name] = {output: answer.as_numpy(output) for output in expected}
-    for row in rows:
-        name, _, path = row.rpartition("=")
-        with np.load(path) as stored:
-            answers[name] = {output: stored[output] for output in expected}
-    first = answers["ONNX Runtime, Python"]
-    lines = [
-        "### The same image everywhere",
-        "",
-        "Largest difference from torch, where both see the same face; the pixels at which they do not; and whether all "
-        "outputs are those of ONNX Runtime in Python, bit for bit.",
-        "",
-        "| | image | mask | vertices | texture | light | face_index differs | bit for bit | |",
-        "|---|---:|---:|---:|---:|---:|---:|---|---|",
-    ]
-    for name, outputs in answers.items():
-        agreement = compare(expected, outputs)
-        by_name = {difference.output: difference for difference in agreement.differences}
-        numbers = [f"{by_name[output].largest:.1e}" for output in ("image", "mask", "vertices", "texture", "light")]
-        faces = by_name["face_index"]
-        same = all(outputs[output].tobytes() == first[output].tobytes() for output in expected)
-        verdict = "ok" if agreement.passed else "FAILED"
-        cells = [name, *numbers, f"{faces.differing} of {faces.compared:,}", "yes" if same else "no", verdict]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
+    lines, passed = doors.table(expected, doors.ask_all(bundle, feed, expected, folder))
+    text = "\n".join(
+        [
+            f"Compared {datetime.date.today().isoformat()} at commit {commit()} by `python -m benchmarks.serving "
+            f"--parity-only`, on {os.cpu_count()} cores ({platform.machine()}): the ResNet-18 model below, from one "
+            "bundle, with a batch of two pictures of noise and two cameras.",
+            "",
+            "Largest difference from torch, where both see the same face; the pixels at which they do not; and whether "
+            f"all outputs are those of {doors.SESSION}, bit for bit.",
+            "",
+            *lines,
+        ]
+    )
+    print(text)
+    if not passed:
+        raise SystemExit("a door differs from torch by more than it may")
+    return text
 
 
 # --- How much time?
@@ -196,15 +147,15 @@ def overhead(bundle: Path) -> list[str]:
         "| | overhead | middle half |",
         "|---|---:|---:|",
     ]
-    with serving(bundle) as (http, grpc):
+    with doors.serving(bundle) as (http, grpc):
         for name, module, address in (("HTTP", tritonclient.http, http), ("gRPC", tritonclient.grpc, grpc)):
             options = {"network_timeout": 600.0, "connection_timeout": 600.0} if name == "HTTP" else {}
             client = module.InferenceServerClient(address, **options)
-            ask(module, client, feed)
+            doors.ask(module, client, feed)
             shares = []
             for _ in range(ROUNDS):
                 before, began = compute_seconds(http), time.monotonic()
-                ask(module, client, feed)
+                doors.ask(module, client, feed)
                 whole = time.monotonic() - began
                 inside = compute_seconds(http) - before
                 shares.append(100 * (whole - inside) / inside)
@@ -229,7 +180,7 @@ def load(bundle: Path, requests: int) -> list[str]:
             for _ in range(max(requests // 4, 4)):
                 session.run(**one)
             alone.append((time.monotonic() - began) / max(requests // 4, 4))
-            with serving(bundle, *options) as (_, grpc):
+            with doors.serving(bundle, *options) as (_, grpc):
                 results.setdefault(name, []).append(from_clients(grpc, one, requests))
     per_run = statistics.median(alone)
     lines = [
@@ -269,7 +220,7 @@ def from_clients(grpc: str, feed: Mapping[str, np.ndarray], requests: int) -> tu
         seconds = []
         for _ in range(requests // CLIENTS):
             began = time.monotonic()
-            ask(tritonclient.grpc, client, feed)
+            doors.ask(tritonclient.grpc, client, feed)
             seconds.append(time.monotonic() - began)
         return seconds
 
@@ -289,8 +240,8 @@ def start(bundle: Path) -> list[str]:
     seconds = []
     for _ in range(3):
         began = time.monotonic()
-        with serving(bundle) as (_, grpc):
-            ask(tritonclient.grpc, tritonclient.grpc.InferenceServerClient(grpc), photos(1))
+        with doors.serving(bundle) as (_, grpc):
+            doors.ask(tritonclient.grpc, tritonclient.grpc.InferenceServerClient(grpc), photos(1))
             seconds.append(time.monotonic() - began)
     return [
         "### Cold start and size",
@@ -330,13 +281,17 @@ def installation() -> list[str]:
     ]
 
 
-def update(text: str) -> None:
+def update(sections: Mapping[str, str]) -> None:
+    """Replaces the sections of the page between marks of their names."""
     from dibr_deploy.files import write_atomically
 
     page = PAGE.read_text()
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_atomically(PAGE, f"{before}{BEGIN}\n{text}\n{END}{after}")
+    for name, text in sections.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = f"{before}{begin}\n{text}\n{end}{after}"
+    write_atomically(PAGE, page)
 
 
 if __name__ == "__main__":

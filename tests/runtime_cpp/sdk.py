@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from cuda_backend.host_build import ROOT, build, tool
 
 HERE = Path(__file__).parent
@@ -79,6 +80,24 @@ def compile_with_pkg_config(package: str, prefix: Path, source: Path, program: P
     compiler = ["gcc", "-std=c99", "-pedantic"] if source.suffix == ".c" else ["g++", "-std=c++17"]
     warnings = ["-Wall", "-Wextra", "-Werror"]
     run([*compiler, *warnings, str(source), *flags, f"-Wl,-rpath,{prefix / 'lib'}", "-o", str(program)])
+
+
+def run_bundle(
+    programs: Path, model: Path, arrays: Mapping[str, np.ndarray], folder: Path, threads: int = 2
+) -> dict[str, np.ndarray]:
+    """Outputs of the program run_bundle, which writes them into a new folder."""
+    folder.mkdir()
+    arguments = []
+    for name, array in arrays.items():
+        array.tofile(folder / f"{name}.raw")
+        sizes = ",".join(map(str, array.shape))
+        arguments.append(f"{name}:{array.dtype}:{sizes}={folder / f'{name}.raw'}")
+    printed = run([programs / "run_bundle", model, str(threads), folder, *arguments], with_onnxruntime())
+    outputs = {}
+    for line in printed.splitlines():
+        name, dtype, *shape = line.split()
+        outputs[name] = np.fromfile(folder / name, dtype).reshape([int(size) for size in shape])
+    return outputs
 
 
 def with_onnxruntime(**others: str) -> dict[str, str]:

@@ -17,24 +17,6 @@ from dibr_deploy.runtime.render import Predictor, turntable
 from runtime_cpp import sdk
 
 
-def run_bundle(
-    programs: Path, model: Path, arrays: Mapping[str, np.ndarray], folder: Path, threads: int = 2
-) -> dict[str, np.ndarray]:
-    """Outputs of the C++ program."""
-    folder.mkdir()
-    arguments = []
-    for name, array in arrays.items():
-        array.tofile(folder / f"{name}.raw")
-        sizes = ",".join(map(str, array.shape))
-        arguments.append(f"{name}:{array.dtype}:{sizes}={folder / f'{name}.raw'}")
-    printed = sdk.run([programs / "run_bundle", model, str(threads), folder, *arguments], sdk.with_onnxruntime())
-    outputs = {}
-    for line in printed.splitlines():
-        name, dtype, *shape = line.split()
-        outputs[name] = np.fromfile(folder / name, dtype).reshape([int(size) for size in shape])
-    return outputs
-
-
 def assert_identical(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> None:
     assert list(ours) == list(theirs)
     for name, expected in theirs.items():
@@ -53,7 +35,7 @@ def test_outputs(
         path = write_model_bundle(tmp_path / {"folder": "bundle", "zip": "bundle.zip"}[kind], model)
     expected = Session(path, "cpu", threads=threads).run(**arrays)
     assert (expected["face_index"] >= 0).mean() > 0.1
-    assert_identical(run_bundle(programs, path, arrays, tmp_path / "out", threads), expected)
+    assert_identical(sdk.run_bundle(programs, path, arrays, tmp_path / "out", threads), expected)
 
 
 def test_outputs_of_an_image_to_mesh_model(image_bundle: Path, programs: Path, tmp_path: Path) -> None:
@@ -62,20 +44,20 @@ def test_outputs_of_an_image_to_mesh_model(image_bundle: Path, programs: Path, t
     vertices = session.run(photos, np.stack([np.eye(4, dtype=np.float32)] * 2))["vertices"]
     arrays = {"input_image": photos, "world_to_clip": turntable(vertices[0], (48, 64), 2, 0.0, 0.3, 0.7)}
     assert list(arrays) == [info.name for info in session.inputs]
-    assert_identical(run_bundle(programs, image_bundle, arrays, tmp_path / "out"), session.run(**arrays))
+    assert_identical(sdk.run_bundle(programs, image_bundle, arrays, tmp_path / "out"), session.run(**arrays))
 
 
 def test_an_empty_batch(model: Path, programs: Path, tmp_path: Path) -> None:
     arrays = {"offsets": np.zeros((0, 1, 3), np.float32), "world_to_clip": np.zeros((0, 4, 4), np.float32)}
     expected = Session(model, "cpu", threads=2).run(**arrays)
-    assert_identical(run_bundle(programs, model, arrays, tmp_path / "out"), expected)
+    assert_identical(sdk.run_bundle(programs, model, arrays, tmp_path / "out"), expected)
 
 
 def test_a_deflated_bundle(bundle: Path, arrays: dict[str, np.ndarray], programs: Path, tmp_path: Path) -> None:
     """As other zip programs pack it."""
     packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", bundle))
     expected = Session(packed, "cpu", threads=2).run(**arrays)
-    assert_identical(run_bundle(programs, packed, arrays, tmp_path / "out"), expected)
+    assert_identical(sdk.run_bundle(programs, packed, arrays, tmp_path / "out"), expected)
 
 
 def pictures(folder: Path) -> list[Path]:
