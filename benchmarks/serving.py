@@ -103,7 +103,7 @@ def parity(bundle: Path, folder: Path) -> str:
             "bundle, with a batch of two pictures of noise and two cameras.",
             "",
             "Largest difference from torch, where both see the same face; the pixels at which they do not; and whether "
-            f"all outputs are those of {doors.SESSION}, bit for bit.",
+            "all outputs are those of ONNX Runtime in Python, bit for bit.",
             "",
             *lines,
         ]
