@@ -100,6 +100,7 @@ class Session:
         self._running = 0
         self._bundle = _open_bundle(path) if isinstance(path, (str, Path)) else path
         self._pictures: Backend | None = None
+        self._pictures_model = _preprocess_model(self._bundle)
         self._pool: ThreadPoolExecutor | None = None
         self._model: OnnxModel | None = None
         self._backend: Backend | None = self._open_first() if provider == "auto" else self._open(provider)
@@ -227,7 +228,7 @@ class Session:
     @property
     def can_preprocess(self) -> bool:
         """Whether the model is a bundle that says how pictures become its input."""
-        return self._bundle is not None and self._bundle.manifest.preprocess is not None
+        return self._pictures_model is not None
 
     def open_renderer(self) -> Session | None:
         """A session of the bundle's renderer alone, on the CPU: it takes what this model predicts, and a camera.
@@ -284,6 +285,7 @@ class Session:
         session = cls.__new__(cls)
         session.path, session.provider = whole.path / name, "cpu"
         session._idle, session._running, session._bundle, session._pictures = Condition(), 0, None, None
+        session._pictures_model = None
         session._pool, session._instances = None, 1
         model = _part(whole._bundle, name)
         session._backend = OnnxRuntimeBackend(model, "cpu", threads=whole._threads)
@@ -292,15 +294,14 @@ class Session:
         return session
 
     def _preprocessor(self) -> Backend:
-        if self._bundle is None or self._bundle.manifest.preprocess is None:
+        if self._pictures_model is None:
             raise DibrError(
                 f"model {self.path} does not say how a picture becomes its input: a bundle that `dibr export` writes "
                 f"of a checkpoint does"
             )
         with self._idle:
             if self._pictures is None:
-                model = _part(self._bundle, self._bundle.manifest.preprocess)
-                self._pictures = OnnxRuntimeBackend(model, "cpu", threads=self._threads)
+                self._pictures = OnnxRuntimeBackend(self._pictures_model, "cpu", threads=self._threads)
             return self._pictures
 
     def _open_first(self) -> Backend:
@@ -387,6 +388,13 @@ def _checked_model(bundle: Bundle) -> OnnxModel:
             f"names: export the bundle again"
         )
     return OnnxModel(path, content, header)
+
+
+def _preprocess_model(bundle: Bundle | None) -> OnnxModel | None:
+    """Read now, though it is opened at the first picture: the file may be replaced until then."""
+    if bundle is None or bundle.manifest.preprocess is None:
+        return None
+    return _part(bundle, bundle.manifest.preprocess)
 
 
 def _part(bundle: Bundle, name: str) -> OnnxModel:

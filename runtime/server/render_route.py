@@ -152,9 +152,10 @@ async def _answer(service: Service, model: Model, asked: _Asked, media: str) -> 
 def _photo(model: Model, asked: _Asked, max_pixels: int) -> np.ndarray:
     assert model.predictor is not None
     try:
-        return model.predictor.photo(decode_pixels(asked.image, (asked.format,), max_pixels))
+        pixels = decode_pixels(asked.image, (asked.format,), max_pixels)
     except DibrError as error:
         raise invalid(one_line(error)) from None
+    return model.predictor.photo(pixels)
 
 
 def _light(text: str, predicted: np.ndarray) -> np.ndarray:

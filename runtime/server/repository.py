@@ -107,12 +107,13 @@ class Model:
         self.stamp = _stamp(spec.path)
         self.session = Session(spec.path, settings.provider, threads=settings.threads, instances=settings.instances)
         try:
-            self.session.warm_up()
-        except DibrError as error:
-            log.warning("model is not warm", extra={"model": spec.name, "why": one_line(error)})
-        self.predictor = _predictor(self.session)
+            _warm_up(self.session, spec.name)
+            self.predictor = _predictor(self.session)
+            renderer = self.session.open_renderer() if self.predictor is not None else None
+        except BaseException:
+            self.session.close()
+            raise
         self.batcher = _batcher(self.session, settings, metrics, spec.name, spec.version)
-        renderer = self.session.open_renderer() if self.predictor is not None else None
         self.renderer = (
             None if renderer is None else _batcher(renderer, settings, metrics, f"{spec.name}.renderer", spec.version)
         )
@@ -130,6 +131,13 @@ class Model:
         self.batcher.close()
         if self.renderer is not None:
             self.renderer.close()
+
+
+def _warm_up(session: Session, name: str) -> None:
+    try:
+        session.warm_up()
+    except DibrError as error:
+        log.warning("model is not warm", extra={"model": name, "why": one_line(error)})
 
 
 def _predictor(session: Session) -> Predictor | None:

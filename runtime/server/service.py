@@ -156,6 +156,6 @@ def timeout_of(parameters: Mapping[str, Any]) -> float | None:
     value = parameters.get("timeout")
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
         raise invalid("parameter timeout must be a number of microseconds")
     return value / 1e6 if value else None

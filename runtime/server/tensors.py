@@ -28,6 +28,8 @@ DTYPES: dict[str, np.dtype] = {
 }
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 MAX_RANK = 8
+_LEAVES = {int, float, bool}
+"""What JSON has for numbers and truth values."""
 _SHOWN = 64
 
 
@@ -77,6 +79,8 @@ def from_numbers(name: str, datatype: str, shape: Sequence[int], data: Any) -> n
     """Numbers or booleans, in nested lists or flat, in C order. Numbers must be values of the datatype: nothing is
     truncated or wrapped around, and real numbers are rounded to its precision."""
     dtype, sizes = dtype_of(name, datatype), check_shape(name, shape)
+    if not isinstance(data, np.ndarray) and not _numbers_alone(data):
+        raise invalid(f"input {quoted(name)} has data that are no values of {datatype}")
     try:
         values = np.asarray(data)
     except (ValueError, OverflowError, RecursionError):
@@ -88,6 +92,17 @@ def from_numbers(name: str, datatype: str, shape: Sequence[int], data: Any) -> n
     if not _holds(dtype, values):
         raise invalid(f"input {quoted(name)} has data that are no values of {datatype}")
     return values.astype(dtype).reshape(sizes)
+
+
+def _numbers_alone(data: Any) -> bool:
+    """Whether nested lists have nothing else in them: of texts numpy would make as many copies of the longest one."""
+    pending = [[data]]
+    while pending:
+        part = pending.pop()
+        if not set(map(type, part)) <= _LEAVES | {list}:
+            return False
+        pending += [each for each in part if type(each) is list]
+    return True
 
 
 def _holds(dtype: np.dtype, values: np.ndarray) -> bool:

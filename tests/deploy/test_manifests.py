@@ -14,6 +14,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from absent import missing
 from cuda_backend.host_build import ROOT
 from kubernetes_validate.utils import schema_contents
 
@@ -64,7 +65,7 @@ class KServeTypes:
     def __init__(self) -> None:
         found = list(TRITON.glob("lib/python*/site-packages/kserve/models"))
         if not found:
-            pytest.skip("KServe's types are not installed: `make setup-triton`")
+            missing("KServe's types are not installed: `make setup-triton`")
         self._types: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
         for path in found[0].glob("v1*.py"):
             for node in ast.parse(path.read_text()).body:
@@ -213,7 +214,7 @@ def test_triton_takes_the_arguments(name: str) -> None:
     """The real server knows every flag."""
     server = TRITON / "bin" / "tritonserver"
     if not server.exists():
-        pytest.skip("Triton is not installed: `make setup-triton`")
+        missing("Triton is not installed: `make setup-triton`")
     known = subprocess.run([str(server), "--help"], capture_output=True, text=True)
     arguments = [part for part in container(name)["args"] if part.startswith("--")]
     assert arguments

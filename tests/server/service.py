@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -23,6 +24,14 @@ class Running(NamedTuple):
     @property
     def grpc(self) -> str:
         return f"127.0.0.1:{self.ports.grpc}"
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Come back when it holds; fail where it does not come to hold."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not so after {seconds} s"
+        time.sleep(0.005)
 
 
 @contextmanager

@@ -52,6 +52,14 @@ def test_http_asks_for_a_key(service: Running, path: str) -> None:
     assert get(service, path, x_api_key=KEY) == expected
 
 
+@pytest.mark.parametrize("path", ["/v2/models/gated/infer", "/v2/models/gated/render", "/v2/repository/index"])
+def test_what_is_posted_needs_a_key(service: Running, path: str) -> None:
+    url = f"http://{service.http}{path}"
+    assert urllib3.request("POST", url, body=b"{}").status == 401
+    shown = urllib3.request("POST", url, body=b"{}", headers={"authorization": f"Bearer {KEY}"})
+    assert shown.status == (200 if path.endswith("index") else 400)
+
+
 def test_probes_need_no_key(service: Running) -> None:
     assert get(service, "/v2/health/live") == get(service, "/v2/health/ready") == 200
     client = tritonclient.grpc.InferenceServerClient(service.grpc)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,10 +13,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc
 import tritonclient.http
 import urllib3
 from onnxruntime_door import modules
@@ -23,7 +26,12 @@ from onnxruntime_door import modules
 from dibr_deploy.errors import DibrError
 from dibr_deploy.export import to_bundle
 from dibr_deploy.runtime import Session
+from dibr_deploy.runtime.server import repository
+from dibr_deploy.runtime.server.metrics import Metrics
 from dibr_deploy.runtime.server.repository import parse_specs
+from dibr_deploy.runtime.server.settings import settings_of
+from server.gated import GatedSession
+from server.service import until
 
 END = {"message": "the end of the log"}
 
@@ -56,9 +64,7 @@ class Process:
             return [line for line in self.log if text in line["message"]]
 
         with self.changed:
-            assert self.changed.wait_for(
-                lambda: len(found()) >= count or self.log[-1:] == [{"message": "the end"}], 120
-            )
+            assert self.changed.wait_for(lambda: len(found()) >= count or self.log[-1:] == [END], 120)
         assert len(found()) >= count, self.log
         return found()[count - 1]
 
@@ -81,24 +87,29 @@ def serving(*arguments: str) -> Iterator[tuple[Process, str]]:
         process.finish()
 
 
-def inputs_of(arrays: dict[str, np.ndarray]) -> list[tritonclient.http.InferInput]:
+def inputs_of(arrays: dict[str, np.ndarray], protocol: ModuleType = tritonclient.http) -> list[Any]:
     tensors = []
     for name, array in arrays.items():
-        tensors.append(tritonclient.http.InferInput(name, array.shape, "FP32"))
+        tensors.append(protocol.InferInput(name, array.shape, "FP32"))
         tensors[-1].set_data_from_numpy(array)
     return tensors
 
 
 def hammer(
-    address: str, arrays: dict, answers: list, done: threading.Event, threads: int = 4
+    address: str,
+    arrays: dict,
+    answers: list,
+    done: threading.Event,
+    threads: int = 4,
+    protocol: ModuleType = tritonclient.http,
 ) -> list[threading.Thread]:
     """Threads that ask, one request after another, until they are told to stop or the service no longer answers."""
 
     def ask() -> None:
-        client = tritonclient.http.InferenceServerClient(address)
+        client = protocol.InferenceServerClient(address)
         while not done.is_set():
             try:
-                answers.append(client.infer("sphere", inputs_of(arrays)).as_numpy("image").tobytes())
+                answers.append(client.infer("sphere", inputs_of(arrays, protocol)).as_numpy("image").tobytes())
             except Exception as error:
                 answers.append(error)
                 return
@@ -109,14 +120,16 @@ def hammer(
     return started
 
 
-def test_sigterm_under_load(bundle: Path, session: Session, arrays: dict) -> None:
+@pytest.mark.parametrize("protocol", [tritonclient.http, tritonclient.grpc])
+def test_sigterm_under_load(bundle: Path, session: Session, arrays: dict, protocol: ModuleType) -> None:
     """What was accepted is answered, and right; then the service ends by itself with exit code 0."""
     with serving(f"sphere={bundle}") as (process, address):
         answers: list[Any] = []
         done = threading.Event()
-        threads = hammer(address, arrays, answers, done)
-        while len(answers) < 20:
-            done.wait(0.01)
+        if protocol is tritonclient.grpc:
+            address = f"127.0.0.1:{process.wait_for('started')['grpc']}"
+        threads = hammer(address, arrays, answers, done, protocol=protocol)
+        until(lambda: len(answers) >= 20)
         process.signal(signal.SIGTERM)
         code = process.finish()
         done.set()
@@ -127,8 +140,24 @@ def test_sigterm_under_load(bundle: Path, session: Session, arrays: dict) -> Non
     assert process.wait_for("stopped")["all_answered"] is True
     kinds = Counter("right" if answer == expected else type(answer).__name__ for answer in answers)
     assert kinds["right"] >= 20 and sum(kinds.values()) - kinds["right"] == len(threads), kinds
-    served = [line for line in process.log if line.get("path", "").endswith("/infer") and line["status"] == 200]
+    served = [line for line in process.log if line["message"] == "request" and line["status"] in (200, "OK")]
     assert len(served) == kinds["right"], "an accepted request was answered, and its client has no answer"
+
+
+def test_an_accepted_request_that_is_not_answered_in_time(bundle: Path) -> None:
+    """The exit code says so."""
+    with serving(f"sphere={bundle}", "--shutdown-timeout", "0") as (process, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port))) as client:
+            head = (
+                "POST /v2/models/sphere/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+            )
+            client.sendall(head.encode())
+            assert client.recv(100).startswith(b"HTTP/1.1 100 ")  # accepted: the service waits for the body
+            process.signal(signal.SIGTERM)
+            assert process.wait_for("given up")["requests"] == 1
+        assert process.finish() == 1
+    assert process.wait_for("stopped")["all_answered"] is False
 
 
 @pytest.fixture
@@ -162,8 +191,7 @@ def test_a_bundle_is_replaced_while_it_is_served(
         process.signal(signal.SIGHUP)
         process.wait_for("model reloaded")
         after = len(answers) + len(threads)
-        while len(answers) < after + 5:
-            done.wait(0.01)
+        until(lambda: len(answers) >= after + 5)
         done.set()
         for thread in threads:
             thread.join()
@@ -241,6 +269,23 @@ def test_a_model_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dibr_deploy.cli", "serve", str(tmp_path / "m.onnx"), "--http-port", "0"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "is not an ONNX file" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_model_that_cannot_be_opened_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused reload, of a bundle whose renderer is damaged: no session and no thread stays behind."""
+
+    class Damaged(GatedSession):
+        def open_renderer(self) -> None:
+            raise DibrError("the renderer is damaged")
+
+    monkeypatch.setattr(repository, "Session", Damaged)
+    monkeypatch.setattr(repository, "_predictor", lambda session: session)
+    (tmp_path / "m.onnx").touch()
+    [spec] = parse_specs([f"damaged={tmp_path / 'm.onnx'}"])
+    with pytest.raises(DibrError, match="the renderer is damaged"):
+        repository.Model(spec, settings_of(), Metrics())
+    assert GatedSession.latest.closed
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("damaged")]
 
 
 LONG = max(int(os.environ.get("DIBR_HOSTILE_ITERATIONS", "50000")) // 50, 1000)

@@ -102,6 +102,15 @@ def test_the_mesh_is_the_predicted_one(service: Running, shape: Path) -> None:
     assert "mesh" not in post(service, "?mesh=false").json()
 
 
+def test_a_bundle_that_is_replaced_before_its_first_picture(shape: Path, bundle: Path, tmp_path: Path) -> None:
+    """What is served is in memory, the graph that makes pictures fit included."""
+    served = tmp_path / "served.zip"
+    served.write_bytes(shape.read_bytes())
+    with running([f"shape={served}"]) as service:
+        served.write_bytes(bundle.read_bytes())
+        assert post(service).status == 200
+
+
 def test_light_can_be_given(service: Running) -> None:
     dark = picture(post(service, "?light=0,0,0,0", accept="image/png").data)
     bright = picture(post(service, "?light=1,0,0,0", accept="image/png").data)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
+from absent import missing
 from cuda_backend.host_build import ROOT
 
 PROGRAM = ROOT / ".venv-triton" / "bin" / "tritonserver"
@@ -29,7 +29,7 @@ class Addresses(NamedTuple):
 def running(repository: Path, *models: str) -> Iterator[Addresses]:
     """The server with these models loaded, whose warm-ups have run; skips the test where it is not installed."""
     if not PROGRAM.exists():
-        pytest.skip("Triton is not installed: `make setup-triton`")
+        missing("Triton is not installed: `make setup-triton`")
     for attempt in range(_ATTEMPTS):
         http, grpc = _free_ports(2)
         command = [

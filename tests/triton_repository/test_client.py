@@ -75,7 +75,7 @@ def sample(bundle: Path) -> dict[str, np.ndarray]:
 
 
 def same(actual: Any, expected: dict[str, np.ndarray]) -> None:
-    """Every output to the last bit, but for what a library for matrices may sum in another order in another batch;
+    """Every output within 1e-5: a library for matrices may sum in another order in another batch;
     an output without batch axis may come once for every item."""
     for name, array in expected.items():
         got = actual.as_numpy(name)
