@@ -209,7 +209,7 @@ async def _infer(request: Request) -> Response:
     service = service_of(request)
     with service.accepted(*model_of(request), "http") as model:
         body = await read_body(request, service.settings)
-        asked = await http_infer.parse(body, request.headers.get(http_infer.HEADER_LENGTH))
+        asked = await http_infer.parse(body, request.headers.get(http_infer.HEADER_LENGTH), service.parsing)
         outputs = await unless_gone(request, service.infer(model, asked.request))
         content, json_length = http_infer.answer(asked, model.name, model.version, outputs)
     headers = {}

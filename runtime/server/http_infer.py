@@ -11,12 +11,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .batching import Arrays
+from .errors import Reason, RequestError
 from .http_body import IN_THREAD
 from .service import InferRequest, timeout_of
 from .tensors import datatype_of, from_bytes, from_numbers, invalid, quoted, to_numbers, view_of
 
 HEADER_LENGTH = "inference-header-content-length"
 _MOST_TENSORS = 64
+MOST_JSON = 1 << 24
+"""Bytes, without the raw tensors behind it. As Python's objects it takes up to thirty times as much."""
 
 _Name = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -56,15 +59,20 @@ class HttpInfer(NamedTuple):
     all_binary: bool
 
 
-async def parse(body: bytes, header_length: str | None) -> HttpInfer:
-    """Raises RequestError where the body is no inference request."""
-    if len(body) < IN_THREAD:
-        return _parse(body, header_length)
-    return await asyncio.to_thread(_parse, body, header_length)
-
-
-def _parse(body: bytes, header_length: str | None) -> HttpInfer:
+async def parse(body: bytes, header_length: str | None, one_at_a_time: asyncio.Semaphore) -> HttpInfer:
+    """Raises RequestError where the body is no inference request, or its JSON is too long."""
     length = _length(header_length, len(body))
+    if length > MOST_JSON:
+        raise RequestError(Reason.TOO_LARGE, f"a request may have {MOST_JSON} bytes of JSON: send tensors raw")
+    if len(body) < IN_THREAD:
+        return _parse(body, length)
+    if length < IN_THREAD:
+        return await asyncio.to_thread(_parse, body, length)
+    async with one_at_a_time:
+        return await asyncio.to_thread(_parse, body, length)
+
+
+def _parse(body: bytes, length: int) -> HttpInfer:
     described = _described(body[:length])
     inputs: dict[str, np.ndarray] = {}
     rest = memoryview(body)[length:]

@@ -16,6 +16,7 @@ from dibr_deploy.errors import DibrError
 
 from .app import build_app
 from .grpc_server import GrpcServer
+from .http_protocol import limited_protocol
 from .repository import ModelSpec
 from .routes import extra_routes
 from .service import Service
@@ -97,6 +98,8 @@ async def _shut_down(
     finished = await service.finish(timeout)
     http.should_exit = True
     await serving
+    if grpc_server is not None:
+        await grpc_server.stop(_TO_SEND)  # an idle stream would hold it for the whole timeout
     if calls is not None:
         await calls
     log.info("stopped", extra={"all_answered": finished})
@@ -111,7 +114,7 @@ def _http_config(service: Service, settings: Settings) -> uvicorn.Config:
     try:
         config = uvicorn.Config(
             build_app(service, extra_routes()),
-            http="httptools",
+            http=limited_protocol(settings.upload_timeout),
             ws="none",
             lifespan="off",
             log_config=None,

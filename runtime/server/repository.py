@@ -113,6 +113,9 @@ class Model:
         except BaseException:
             self.session.close()
             raise
+        self._released = threading.Condition()
+        self._users = 0
+        self._retired = False
         self.batcher = _batcher(self.session, settings, metrics, spec.name, spec.version)
         self.renderer = (
             None if renderer is None else _batcher(renderer, settings, metrics, f"{spec.name}.renderer", spec.version)
@@ -125,6 +128,24 @@ class Model:
     @property
     def version(self) -> str:
         return self.spec.version
+
+    def acquire(self) -> bool:
+        """Keep it open until ``release``; False where another one has replaced it."""
+        with self._released:
+            self._users += not self._retired
+            return not self._retired
+
+    def release(self) -> None:
+        with self._released:
+            self._users -= 1
+            self._released.notify_all()
+
+    def retire(self, timeout: float) -> None:
+        """Close it, once those who have acquired it have released it, or after so many seconds."""
+        with self._released:
+            self._retired = True
+            self._released.wait_for(lambda: self._users == 0, timeout)
+        self.close()
 
     def close(self) -> None:
         """Take nothing more, and finish what is accepted."""
@@ -189,6 +210,13 @@ class Repository:
             raise RequestError(Reason.NOT_FOUND, "the model has no such version")
         return versions[version]
 
+    def acquire(self, name: str, version: str = "") -> Model:
+        """The model, which stays open until its ``release``. Raises as ``find``."""
+        while True:
+            model = self.find(name, version)
+            if model.acquire():
+                return model
+
     def versions(self, name: str) -> list[str]:
         return sorted(self._models.get(name, {}), key=int)
 
@@ -214,7 +242,7 @@ class Repository:
                     continue
                 self._put(new)
                 log.info("model reloaded", extra={"model": old.name, "model_version": old.version})
-                old.close()
+                old.retire(self._settings.upload_timeout + self._settings.timeout)
         return problems
 
     def close(self) -> None:

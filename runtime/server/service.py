@@ -51,6 +51,8 @@ class Service:
         self.models = Repository(specs, settings, self.metrics)
         self.decoding = asyncio.Semaphore(os.cpu_count() or 1)
         """Held while an image file is decoded, which takes memory."""
+        self.parsing = asyncio.Semaphore(1)
+        """Held while long JSON is parsed, which takes many times its own memory."""
         self._in_flight = 0
         self._accepting = True
         self.metrics.ready.set(1)
@@ -89,7 +91,7 @@ class Service:
         """
         if not self._accepting:
             raise RequestError(Reason.UNAVAILABLE, "the service is shutting down")
-        model = self.models.find(name, version)
+        model = self.models.acquire(name, version)
         labels = (model.name, model.version, protocol)
         self._in_flight += 1
         try:
@@ -106,6 +108,7 @@ class Service:
             raise
         finally:
             self._in_flight -= 1
+            model.release()
 
     def deadline(self, timeout: float | None) -> float:
         """Of ``time.monotonic``, for a request that has come in now."""

@@ -46,7 +46,7 @@ class Settings(BaseModel):
     max_pixels: Annotated[int, Field(ge=1)] = 1 << 24
     """Of an image that is sent as a file."""
     upload_timeout: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds that an HTTP request's body may take to come."""
+    """Seconds that an HTTP request's head may take to come, and its body."""
     max_connections: Annotated[int, Field(ge=1)] = 512
     """HTTP connections and requests, and gRPC calls, at the same time."""
     shutdown_timeout: Annotated[float, Field(ge=0)] = 30.0

@@ -23,7 +23,11 @@ import urllib3
 
 from dibr_deploy.runtime.server import repository
 from dibr_deploy.runtime.server.errors import RequestError
+from dibr_deploy.runtime.server.http_infer import MOST_JSON
 from dibr_deploy.runtime.server.messages import MESSAGES, SERVICE
+from dibr_deploy.runtime.server.repository import parse_specs
+from dibr_deploy.runtime.server.service import Service
+from dibr_deploy.runtime.server.settings import settings_of
 from dibr_deploy.runtime.server.tensors import from_numbers
 from server.gated import POISON, GatedSession
 from server.service import Running, running, until
@@ -218,6 +222,64 @@ def test_requests_that_are_too_large(service: Running) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         Grpc(service).call("ModelInfer", bytes(3 * LIMIT))
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_json_that_is_too_long(model: str) -> None:
+    """Its limit is its own, since it takes many times its length as objects; raw tensors may be longer."""
+    body = gzip.compress(b'{"inputs": [' + b"[]," * (MOST_JSON // 3) + b"[]]}")
+    with running([model], max_request=4 * MOST_JSON) as service:
+        response = Http(service).post("/v2/models/gated/infer", body, content_encoding="gzip")
+        assert response.status == 413 and "of JSON: send tensors raw" in response.json()["error"]
+        content, length = binary([1, 2], bytes(MOST_JSON + 1))
+        response = Http(service).post("/v2/models/gated/infer", content, inference_header_content_length=length)
+        assert response.status == 400 and "takes 8 bytes" in response.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/gated/infer", "/v2/health/live"])
+def test_a_head_that_does_not_end(service: Running, path: str) -> None:
+    """Refused after 64 KiB, and what a socket buffers, whatever the path: no key has been looked at yet."""
+    with socket.create_connection(("127.0.0.1", service.ports.http)) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nX: ".encode())
+        with pytest.raises(ConnectionError):
+            connection.sendall(b"x" * (64 << 20))
+
+
+PROBE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "sent"), [(b"", b""), (b"", b"\r\n"), (b"", PROBE[:-1]), (PROBE, b"\r\n"), (PROBE, PROBE[:-1])]
+)
+def test_a_head_that_does_not_come(model: str, first: bytes, sent: bytes) -> None:
+    """On a connection that is new, or is kept alive."""
+    with (
+        running([model], upload_timeout=0.1) as service,
+        socket.create_connection(("127.0.0.1", service.ports.http), timeout=30) as connection,
+    ):
+        connection.sendall(first)
+        if first:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(sent)
+        while connection.recv(1000):
+            pass  # the rest of the answer, then the end
+
+
+def test_a_request_keeps_the_model_that_it_was_accepted_for(model: str, tmp_path: Any) -> None:
+    """A reload waits for it before it closes the old model."""
+    service = Service(parse_specs([model]), settings_of())
+    with service.accepted("gated", "", "http") as old:
+        session = GatedSession.latest
+        os.utime(tmp_path / "gated.onnx", (1, 1))
+        reload = threading.Thread(target=service.models.reload)
+        reload.start()
+        until(lambda: service.models.find("gated") is not old)
+        reload.join(0.2)
+        assert reload.is_alive() and not session.closed
+        work = old.batcher.submit({"x": np.ones((1, 2), np.float32)}, service.deadline(None))
+        assert work.future.result(60)["y"][0, 0] == 2
+    reload.join(60)
+    assert session.closed and not GatedSession.latest.closed
+    service.close()
 
 
 def resident() -> int:

@@ -160,6 +160,18 @@ def test_an_accepted_request_that_is_not_answered_in_time(bundle: Path) -> None:
     assert process.wait_for("stopped")["all_answered"] is False
 
 
+def test_an_idle_stream_does_not_hold_the_end(bundle: Path) -> None:
+    with serving(f"sphere={bundle}", "--shutdown-timeout", "600") as (process, _):
+        client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{process.wait_for('started')['grpc']}")
+        answered = threading.Event()
+        client.start_stream(lambda result, error: answered.set())
+        client.async_stream_infer("sphere", [])
+        assert answered.wait(60)  # the stream is open
+        process.signal(signal.SIGTERM)
+        assert process.finish() == 0
+        client.stop_stream()
+
+
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
     """The same model with another texture."""
