@@ -41,7 +41,7 @@ class Model:
         joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
         outputs = await asyncio.to_thread(self.session.run, **joined)
         # Outputs without the batch axis, such as the faces, are the same for all.
-        dynamic = {info.name for info in self.session.outputs if not isinstance(info.shape[0], int)}
+        dynamic = {info.name for info in self.session.outputs if info.shape and not isinstance(info.shape[0], int)}
         return [
             {name: array[number : number + 1] if name in dynamic else array for name, array in outputs.items()}
             for number in range(len(feeds))
@@ -54,7 +54,7 @@ def start(path: Path, replicas: int) -> Any:
 
 
 def example(path: Path) -> dict[str, np.ndarray]:
-    """The bundle's sample, or zeros: one of a batch."""
+    """Zeros, with 1 for every size that has a name: one of a batch."""
     with Session(path) as session:
         shapes = {info.name: [size if isinstance(size, int) else 1 for size in info.shape] for info in session.inputs}
         return {info.name: np.zeros(shapes[info.name], info.dtype) for info in session.inputs}

@@ -110,17 +110,15 @@ class _Door:
                 if name not in self._PUBLIC:
                     self._check(context)
                 response = await call(_parsed(f"{name}Request", content), context)
+                answer = response if isinstance(response, bytes) else response.SerializeToString()
                 status = "OK"
-                return response if isinstance(response, bytes) else response.SerializeToString()
+                return answer
             except RequestError as error:
                 status = error.reason.grpc_status
                 await context.abort(grpc.StatusCode[status], str(error))
             except Exception as error:
-                if status != "CANCELLED":
-                    raise  # abort's own
                 status = "INTERNAL"
-                log.exception("request failed", extra={"why": repr(error)})
-                await context.abort(grpc.StatusCode.INTERNAL, "the service failed at this request")
+                await _failed(context, error)
             finally:
                 _log(name, status, context, began)
 
@@ -139,6 +137,9 @@ class _Door:
             except RequestError as error:
                 status = error.reason.grpc_status
                 await context.abort(grpc.StatusCode[status], str(error))
+            except Exception as error:
+                status = "INTERNAL"
+                await _failed(context, error)
             finally:
                 _log("ModelStreamInfer", status, context, began)
 
@@ -155,6 +156,11 @@ def _parsed(name: str, content: bytes) -> Any:
         return MESSAGES[name].FromString(content)
     except DecodeError:
         raise invalid("the request is no message of its type") from None
+
+
+async def _failed(context: Any, error: Exception) -> None:
+    log.error("request failed", extra={"why": repr(error)}, exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "the service failed at this request")
 
 
 def _log(call: str, status: str, context: Any, began: float) -> None:

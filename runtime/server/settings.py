@@ -52,8 +52,8 @@ class Settings(BaseModel):
     shutdown_timeout: Annotated[float, Field(ge=0)] = 30.0
     """Seconds that accepted requests have to finish after SIGTERM."""
 
-    api_keys: tuple[Annotated[str, Field(min_length=16, max_length=512)], ...] = ()
-    """Any of which a request must show; none lets everyone in."""
+    api_keys: tuple[Annotated[str, Field(min_length=16, max_length=512, pattern="^[ -~]+$")], ...] = ()
+    """Any of which a request must show; none lets everyone in. ASCII, as all of a header is."""
     tls_certificate: Path | None = None
     """PEM file with the certificate and its chain, for both protocols."""
     tls_key: Path | None = None

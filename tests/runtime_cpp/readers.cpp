@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <cstddef>
 #include <functional>
 #include <limits>
 
@@ -124,6 +125,15 @@ void arguments_are_checked() {
   dibr_session_options options{};
   expect_refused(invalid, "session is NULL", dibr_session_open("x", nullptr, nullptr));
   expect_refused(invalid, "struct_size", dibr_session_open("x", &options, &session));
+  options.struct_size = offsetof(dibr_session_options, instances);
+  expect_refused(invalid, "struct_size must be at least", dibr_session_open("x", &options, &session));
+  struct {
+    dibr_session_options known;
+    void* field;
+  } later{};  // of a header with one more field
+  later.known.struct_size = sizeof later;
+  later.known.provider = "gpu";
+  expect_refused(invalid, "auto, cpu, cuda or tensorrt, got gpu", dibr_session_open("x", &later.known, &session));
   options.struct_size = sizeof options;
   options.provider = "gpu";
   expect_refused(invalid, "auto, cpu, cuda or tensorrt, got gpu", dibr_session_open("x", &options, &session));

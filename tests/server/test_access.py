@@ -103,6 +103,12 @@ def test_short_keys_are_refused() -> None:
         settings_of(api_keys=("short",))
 
 
+@pytest.mark.parametrize("key", ["schlüssel für die tür", "a key with a \ttab in it", "a key with a line's end\n"])
+def test_keys_that_no_header_can_carry_are_refused(key: str) -> None:
+    with pytest.raises(DibrError, match=r"api_keys: .*pattern"):
+        settings_of(api_keys=(key,))
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tls")

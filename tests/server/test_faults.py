@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import urllib3
 
-from dibr_deploy.runtime.server import repository
+from dibr_deploy.runtime.server import grpc_server, repository
 from dibr_deploy.runtime.server.errors import RequestError
 from dibr_deploy.runtime.server.http_infer import MOST_JSON
 from dibr_deploy.runtime.server.messages import MESSAGES, SERVICE
@@ -123,6 +123,16 @@ def test_a_model_that_fails(service: Running) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         Grpc(service).infer(POISON)
     assert raised.value.code() is grpc.StatusCode.INTERNAL
+
+
+@pytest.mark.parametrize("call", ["ModelInfer", "ModelStreamInfer"])
+def test_an_error_of_the_services_own(model: str, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    monkeypatch.setattr(grpc_server, "_parse", lambda request, remaining: 1 // 0)
+    with running([model]) as service, grpc.insecure_channel(service.grpc) as channel:
+        with pytest.raises(grpc.RpcError) as raised:
+            list(channel.stream_stream(f"/{SERVICE}/{call}")(iter([message(1.0)])))
+        assert raised.value.code() is grpc.StatusCode.INTERNAL
+        assert raised.value.details() == "the service failed at this request"
 
 
 def occupy(service: Running, waiting: int) -> list[threading.Thread]:

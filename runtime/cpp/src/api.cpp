@@ -1,5 +1,7 @@
 // The C ABI: arguments are checked, and nothing is thrown.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #include "bundle.h"
@@ -27,14 +29,25 @@ std::string path_of(const char* path) {
 
 std::string or_empty(const char* text) { return text != nullptr ? text : ""; }
 
-Options options_of(const dibr_session_options* given) {
-  Options options;
-  if (given == nullptr) return options;
-  // A caller that was compiled with another version of the header, or that forgot to set it.
-  if (given->struct_size != sizeof(dibr_session_options)) {
-    fail(DIBR_RUNTIME_INVALID_ARGUMENT, "options.struct_size must be ", sizeof(dibr_session_options), ", got ",
-         given->struct_size);
+// The fields up to here have been there from the first version of the header on.
+constexpr std::size_t kFirstOptions = offsetof(dibr_session_options, instances) + sizeof(std::int32_t);
+
+// What a caller has given that was compiled with any version of the header: zeros where it knows no field.
+dibr_session_options known_part(const dibr_session_options& given) {
+  if (given.struct_size < kFirstOptions) {
+    fail(DIBR_RUNTIME_INVALID_ARGUMENT, "options.struct_size must be at least ", kFirstOptions, ", got ",
+         given.struct_size);
   }
+  dibr_session_options known{};
+  std::memcpy(&known, &given, std::min(given.struct_size, sizeof known));
+  return known;
+}
+
+Options options_of(const dibr_session_options* pointer) {
+  Options options;
+  if (pointer == nullptr) return options;
+  const dibr_session_options part = known_part(*pointer);
+  const dibr_session_options* given = &part;
   const std::string provider = or_empty(given->provider);
   if (!provider.empty()) options.provider = provider;
   const char* known[] = {"auto", "cpu", "cuda", "tensorrt"};
