@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -144,7 +143,7 @@ class _Judge:
         solid = voxelize(mesh, self._resolution, side=SIDE)
         points = self._points(mesh.vertices, mesh.faces)
         own = self._unlit(mesh.vertices[None], mesh.faces, wanted.world_to_clip, **surface_color(mesh, object_id))
-        prediction = self._model.network(self._input(seen))
+        prediction = self._model.network(seen.resized(self._model.network.config.image_size))
         light = light_of(entry)
         rows = []
         for view in range(len(prediction.vertices)):
@@ -159,12 +158,6 @@ class _Judge:
                 )
             )
         return rows
-
-    def _input(self, seen: View) -> Tensor:
-        size = self._model.network.config.image_size
-        if seen.image.shape[-2:] == (size, size):
-            return seen.image
-        return F.interpolate(seen.image, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
     def _points(self, vertices: Tensor, faces: Tensor) -> Tensor:
         return sample_surface(vertices[None], faces, _POINTS, torch.Generator().manual_seed(self._seed))

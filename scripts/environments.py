@@ -5,10 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 LINK = "project_environment.pth"
+
+
+def set_up(folder: Path, stamp: str, packages: Sequence[str], install: Callable[[Path], None]) -> None:
+    """Make the environment by ``install`` where it is absent or has other packages, and show it those beside it.
+
+    The file ``stamp`` in it names what was installed; it is written last.
+    """
+    wanted = "\n".join(packages) + "\n"
+    if not ((folder / stamp).is_file() and (folder / stamp).read_text() == wanted):
+        install(folder)
+    link_packages(folder)
+    (folder / stamp).write_text(wanted)
 
 
 def pip_install(folder: Path, packages: Sequence[str], *options: str) -> bool:

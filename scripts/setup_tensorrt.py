@@ -15,7 +15,7 @@ import sys
 import venv
 from pathlib import Path
 
-from environments import link_packages, pip_install
+from environments import pip_install, set_up
 
 REQUIREMENTS = (
     "numpy==2.4.6",
@@ -26,19 +26,6 @@ REQUIREMENTS = (
 )
 RTX = tuple(package for package in REQUIREMENTS if package.startswith("tensorrt-rtx-"))
 STAMP = "TENSORRT"
-
-
-def set_up(folder: Path) -> None:
-    """Create the environment where it is absent or has other versions, and show it the packages beside it.
-
-    Ends the program where pip fails, which has printed why.
-    """
-    stamp = folder / STAMP
-    wanted = "\n".join(REQUIREMENTS) + "\n"
-    if not (stamp.is_file() and stamp.read_text() == wanted):
-        install(folder)
-    link_packages(folder)
-    stamp.write_text(wanted)
 
 
 def install(folder: Path) -> None:
@@ -75,7 +62,7 @@ def main() -> None:
     if arguments.rtx_here:
         install_rtx(Path(sys.prefix))
     else:
-        set_up(arguments.folder)
+        set_up(arguments.folder, STAMP, REQUIREMENTS, install)
 
 
 if __name__ == "__main__":

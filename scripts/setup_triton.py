@@ -17,7 +17,7 @@ import sys
 import venv
 from pathlib import Path
 
-from environments import link_packages, pip_install
+from environments import pip_install, set_up
 
 REQUIREMENTS = ("kserve==0.21.0", "numpy==1.26.4", "nvidia-pytriton==0.7.0")
 STAMP = "TRITON"
@@ -29,19 +29,6 @@ export PATH="$here/bin:$PATH"
 export LD_LIBRARY_PATH="$here/{libraries}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
 exec "$here/{server}" --backend-directory="$here/backends" "$@"
 """
-
-
-def set_up(folder: Path) -> None:
-    """Create the environment where it is absent or has another version, and show it the packages beside it.
-
-    Ends the program where pip fails, which has printed why.
-    """
-    stamp = folder / STAMP
-    wanted = "\n".join(REQUIREMENTS) + "\n"
-    if not (stamp.is_file() and stamp.read_text() == wanted):
-        install(folder)
-    link_packages(folder)
-    stamp.write_text(wanted)
 
 
 def install(folder: Path) -> None:
@@ -75,7 +62,7 @@ def add_python_backend(server: Path, backend: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Install the Triton Inference Server that the tests use.")
     parser.add_argument("folder", type=Path, help="the virtual environment to make")
-    set_up(parser.parse_args().folder)
+    set_up(parser.parse_args().folder, STAMP, REQUIREMENTS, install)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,6 +19,12 @@ class View(NamedTuple):
     """[H, W] float32 in 0..1, the part of each pixel that the object covers."""
     world_to_clip: Tensor
     """[4, 4] float32."""
+
+    def resized(self, size: int) -> Tensor:
+        """The images of a batch as a network of this input size takes them, [B, 3, size, size]."""
+        if self.image.shape[-2:] == (size, size):
+            return self.image
+        return F.interpolate(self.image, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 class PosedViews(Dataset[View]):

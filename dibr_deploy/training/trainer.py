@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -159,7 +158,7 @@ class Trainer:
         template = self.model.network.template.expand(len(inputs), -1, -1)
         seen, wanted = self._views(inputs), self._views(targets)
         with torch.no_grad():
-            prediction = self.model.network(self._input(seen))
+            prediction = self.model.network(seen.resized(self.config.image_size))
             scores = []
             for vertices in (prediction.vertices, template):
                 rendered = self.model.render(prediction._replace(vertices=vertices), wanted.world_to_clip)
@@ -217,7 +216,7 @@ class Trainer:
         """Through the wrapper that shares gradients, at the precision of the run."""
         reduced = self.config.precision == "bfloat16"
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=reduced):
-            prediction = self._shared_network(self._input(views))
+            prediction = self._shared_network(views.resized(self.config.image_size))
         return MeshPrediction(*(part.float() for part in prediction))
 
     def _losses(self, rendered: RenderedPrediction, wanted: View, vertices: Tensor) -> dict[str, Tensor]:
@@ -241,13 +240,6 @@ class Trainer:
         sharper = (config.sigmainv_end / config.sigmainv_start) ** min(1.0, 2 * done)
         self.model.renderer.sigmainv = config.sigmainv_start * sharper
 
-    def _input(self, views: View) -> Tensor:
-        """The network's input [B, 3, S, S] from images [B, 3, H, W]."""
-        size = self.config.image_size
-        if views.image.shape[-2:] == (size, size):
-            return views.image
-        return F.interpolate(views.image, (size, size), mode="bilinear", antialias=True, align_corners=False)
-
     def _evaluation_views(self) -> tuple[list[int], list[int]]:
         pairs = held_out_pairs(self._held_out)
         return [view for view, _ in pairs], [following for _, following in pairs]
@@ -256,7 +248,7 @@ class Trainer:
         """Writes sample pictures; returns them, [H, W, 3] uint8, and the IoU on held-out views."""
         inputs, targets = (self._views(views[:SAMPLES]) for views in self._evaluation_views())
         with torch.no_grad():
-            rendered = self.model(self._input(inputs), targets.world_to_clip)
+            rendered = self.model(inputs.resized(self.config.image_size), targets.world_to_clip)
         rows = [inputs.image.permute(0, 2, 3, 1), targets.image.permute(0, 2, 3, 1), rendered.image]
         rows.append(rendered.mask.unsqueeze(-1).expand(-1, -1, -1, 3))
         sheet = torch.cat([torch.cat(list(row), dim=1) for row in rows])

@@ -63,13 +63,16 @@ DIBR_HD AxisWeights<T> reduced_to(int64_t i, int64_t n) {
   return {j - 1, 2, {T(j) / T(n), T(half - j) / T(n)}};
 }
 
-// The weighted sum over a plane of `width` columns, rows x columns.
+// The weighted sum over a plane of `width` columns, rows x columns. Loops of a fixed length, unrolled, keep the weights
+// in registers on a GPU.
 template <class T, class S>
 DIBR_HD T weighted_sum(const AxisWeights<T>& rows, const AxisWeights<T>& columns, const S* plane, int64_t width) {
   T sum = T(0);
-  for (int y = 0; y < rows.count; ++y) {
+  for (int y = 0; y < 3; ++y) {
+    if (y >= rows.count) continue;
     T row = T(0);
-    for (int x = 0; x < columns.count; ++x) {
+    for (int x = 0; x < 3; ++x) {
+      if (x >= columns.count) continue;
       row += columns.weight[x] * load(plane[(rows.first + y) * width + columns.first + x]);
     }
     sum += rows.weight[y] * row;
@@ -118,7 +121,8 @@ DIBR_HD MipSample<T> mip_sample(const MipChain& chain, T u, T v, T mip_level, di
   sample.first = int(cell);
   sample.fraction = clamped - cell;
   sample.varies = mip_level >= T(0) && mip_level < last;
-  for (int part = 0; part < (sample.varies ? 2 : 1); ++part) {
+  for (int part = 0; part < 2; ++part) {
+    if (part == 1 && !sample.varies) continue;
     const int level = sample.first + part;
     sample.footprint[part] =
         texture_footprint(u, v, chain.height_at(level), chain.width_at(level), DIBR_FILTER_BILINEAR, wrap);

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dibr_deploy import ops, renderer
 from dibr_deploy.export import to_half, to_onnx, verify
 from dibr_deploy.export.fusion import fuse
+from dibr_deploy.mesh import vertex_face_table
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.runtime import Session
 
@@ -254,6 +255,7 @@ def test_a_phong_sphere_with_every_output(tmp_path: Path) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.sphere = modules.icosphere(1)
+            self.vertex_faces = vertex_face_table(self.sphere.faces, len(self.sphere.vertices))
             self.render = renderer.MeshRenderer(20, 33)
 
         def forward(self, world_to_clip: Tensor, texture: Tensor) -> dict[str, Tensor]:
@@ -267,7 +269,8 @@ def test_a_phong_sphere_with_every_output(tmp_path: Path) -> None:
                 uv_faces=ball.uv_faces,
                 light=torch.tensor([[0.3, 0.2, 0.5, 0.6]]),
                 material=renderer.Phong(0.4, 12.0),
-                normal_map=texture,
+                normal_map=1 - texture,
+                vertex_faces=self.vertex_faces,
                 outputs=renderer.OUTPUTS,
             )
 

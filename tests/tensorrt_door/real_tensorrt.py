@@ -105,11 +105,16 @@ def fields(library: str) -> dict[str, dict]:
     }
 
 
+field_values: list[np.ndarray] = []
+"""A PluginField does not keep the array that it points into."""
+
+
 def field_collection(values: list[list]) -> Any:
     collection = []
     for name, kind, value in values:
         numbers = list(value.encode()) if isinstance(value, str) else np.ravel(value)
-        collection.append(trt.PluginField(name, np.array(numbers, DTYPES[kind]), getattr(trt.PluginFieldType, kind)))
+        field_values.append(np.array(numbers, DTYPES[kind]))
+        collection.append(trt.PluginField(name, field_values[-1], getattr(trt.PluginFieldType, kind)))
     return trt.PluginFieldCollection(collection)
 
 

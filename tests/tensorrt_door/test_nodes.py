@@ -50,4 +50,5 @@ def test_defaults_agree(ask, libraries) -> None:
         cases += [{"op": op, "fields": fields, "phase": "BUILD"} for fields in ([], defaults)]
     answers = ask("rtx", "create", library=libraries["getCreators"], cases=cases)
     for bare, given in zip(answers[::2], answers[1::2], strict=True):
-        assert bare["created"] and bare["metadata"] == given["metadata"]
+        assert bare["created"] and given["created"], (bare, given)
+        assert bare["metadata"] == given["metadata"]

@@ -7,6 +7,7 @@
 
 #include "core/half.h"
 #include "core/platform.h"
+#include "core/soft_mask.h"
 #include "counters.h"
 
 namespace counting {
@@ -49,8 +50,16 @@ COUNTED_COMPARISON(==)
 COUNTED_COMPARISON(!=)
 #undef COUNTED_COMPARISON
 
+// What was loaded from 16 bits is a float.
+inline Counted operator*(Counted a, float b) { return a * Counted(b); }
+
 // A sign is an operand's modifier on the device.
 constexpr Counted operator-(Counted a) { return Counted(-a.value); }
+
+inline Counted exponent_from_low_bits(Counted a) {
+  ++operations;
+  return Counted(dibr::exponent_from_low_bits(a.value));
+}
 
 inline Counted load(Counted value) { return value; }
 inline void store(Counted value, Counted* out) { *out = value; }
@@ -76,6 +85,8 @@ struct Limits<counting::Counted> {
   static constexpr counting::Counted max_depth{Limits<float>::max_depth};
   static constexpr counting::Counted min_length2{Limits<float>::min_length2};
 };
+template <>
+struct Power2<counting::Counted> : Power2<float> {};
 template <>
 struct ComputeOf<counting::Counted> {
   using Type = counting::Counted;
