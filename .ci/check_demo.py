@@ -12,7 +12,7 @@ import onnx
 import trimesh
 from PIL import Image
 
-OPS = {"Rasterize", "Interpolate", "SoftMask", "Texture"}
+OPS = {"Render"}  # the fused form of Rasterize, Interpolate, Texture and SoftMask
 
 
 class Report(HTMLParser):
