@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -104,44 +105,21 @@ class _Door:
         """The call, of bytes: grpc's own answer to bytes that are no message would be UNKNOWN, and a traceback."""
 
         async def guarded(content: bytes, context: Any) -> Any:
-            began = time.monotonic()
-            status = "CANCELLED"
-            try:
+            async with _answering(name, context):
                 if name not in self._PUBLIC:
                     self._check(context)
                 response = await call(_parsed(f"{name}Request", content), context)
-                answer = response if isinstance(response, bytes) else response.SerializeToString()
-                status = "OK"
-                return answer
-            except RequestError as error:
-                status = error.reason.grpc_status
-                await context.abort(grpc.StatusCode[status], str(error))
-            except Exception as error:
-                status = "INTERNAL"
-                await _failed(context, error)
-            finally:
-                _log(name, status, context, began)
+                return response if isinstance(response, bytes) else response.SerializeToString()
 
         return guarded
 
     def guarded_stream(self, call: Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]) -> Any:
         async def guarded(contents: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
-            began = time.monotonic()
-            status = "CANCELLED"
-            try:
+            async with _answering("ModelStreamInfer", context):
                 self._check(context)
                 requests = (_parsed("ModelInferRequest", content) async for content in contents)
                 async for response in call(requests, context):
                     yield response
-                status = "OK"
-            except RequestError as error:
-                status = error.reason.grpc_status
-                await context.abort(grpc.StatusCode[status], str(error))
-            except Exception as error:
-                status = "INTERNAL"
-                await _failed(context, error)
-            finally:
-                _log("ModelStreamInfer", status, context, began)
 
         return guarded
 
@@ -149,6 +127,24 @@ class _Door:
         shown = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         if not self._keys.admit(shown.get("authorization"), shown.get("x-api-key")):
             raise RequestError(Reason.UNAUTHENTICATED, "this needs an API key: metadata authorization = Bearer KEY")
+
+
+@asynccontextmanager
+async def _answering(name: str, context: Any) -> AsyncIterator[None]:
+    """What goes wrong inside ends the call with its status; the call is logged however it ends."""
+    began = time.monotonic()
+    status = "CANCELLED"
+    try:
+        yield
+        status = "OK"
+    except RequestError as error:
+        status = error.reason.grpc_status
+        await context.abort(grpc.StatusCode[status], str(error))
+    except Exception as error:
+        status = "INTERNAL"
+        await _failed(context, error)
+    finally:
+        _log(name, status, context, began)
 
 
 def _parsed(name: str, content: bytes) -> Any:
