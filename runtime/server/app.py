@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from . import http_infer, metrics
 from .auth import Keys
 from .errors import Reason, RequestError
-from .http_body import packed, read_body, wanted_coding
+from .http_body import PartsResponse, packed, read_body, wanted_coding
 from .repository import Model
 from .service import EXTENSIONS, NAME, Service
 from .tensors import datatype_of, metadata_shape
@@ -53,7 +53,7 @@ def build_app(service: Service, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
         exception_handlers={RequestError: _refused, HTTPException: _http_error, Exception: _failed},
     )
     app.state.service = service
-    return _Door(app, Keys(service.settings.api_keys))
+    return _Door(app, service)
 
 
 def service_of(request: Request) -> Service:
@@ -88,12 +88,17 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-class _Door:
-    """Asks for the API key, and logs what was answered."""
+_END = {"type": "http.response.body"}
+"""Waits until what was sent before has left for the client, but for some kilobytes; other messages do not."""
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+
+class _Door:
+    """Asks for the API key, holds the service until the client has taken its answer, and logs what it was."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
-        self._keys = keys
+        self._service = service
+        self._keys = Keys(service.settings.api_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -106,10 +111,14 @@ class _Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif not message.get("more_body"):
+                await send({**message, "more_body": True})
+                message = _END
             await send(message)
 
         try:
-            await self._handler(scope)(scope, receive, sending)
+            with self._service.held():
+                await self._handler(scope)(scope, receive, sending)
         finally:
             client = scope.get("client")
             log.info(
@@ -209,15 +218,16 @@ async def _infer(request: Request) -> Response:
     service = service_of(request)
     with service.accepted(*model_of(request), "http") as model:
         body = await read_body(request, service.settings)
-        asked = await http_infer.parse(body, request.headers.get(http_infer.HEADER_LENGTH), service.parsing)
+        stated = request.headers.get(http_infer.HEADER_LENGTH)
+        asked = await http_infer.parse(body, stated, service.settings.max_json, service.long_json)
         outputs = await unless_gone(request, service.infer(model, asked.request))
-        content, json_length = http_infer.answer(asked, model.name, model.version, outputs)
+        parts, json_length = await http_infer.answer(asked, model.name, model.version, outputs, service.long_json)
     headers = {}
     if json_length is not None:
         headers[http_infer.HEADER_LENGTH] = str(json_length)
     coding = wanted_coding(request)
     if coding is not None:
-        content = await packed(content, coding)
+        parts = await packed(parts, coding)
         headers["content-encoding"] = coding
     media = "application/json" if json_length is None else "application/octet-stream"
-    return Response(content, headers=headers, media_type=media)
+    return PartsResponse(parts, headers, media)

@@ -6,6 +6,7 @@ A request is answered once: with its part of a run's outputs, or with the reason
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -20,6 +21,8 @@ from dibr_deploy.runtime.session import Session
 
 from .errors import Reason, RequestError
 from .metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -53,7 +56,7 @@ class Batcher:
     """The queue of one model, and the threads that run it.
 
     Args:
-        session: the model. It is closed by ``close``.
+        session: the model, which ``close`` closes.
         instances: how many runs at the same time.
         max_batch, max_delay, queue_limit: as in ``Settings``.
         labels: model and version, for the metrics.
@@ -79,6 +82,7 @@ class Batcher:
         self._queue: deque[Work] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._labels = labels
         self._queue_seconds = metrics.queue_seconds.labels(*labels)
         self._compute_seconds = metrics.compute_seconds.labels(*labels)
         self._batch_size = metrics.batch_size.labels(*labels)
@@ -112,14 +116,30 @@ class Batcher:
             self._changed.notify_all()
         return work
 
-    def close(self) -> None:
-        """Take nothing more, finish what is accepted, and close the session."""
+    def close(self, timeout: float) -> bool:
+        """Take nothing more, finish what is accepted, and close the session.
+
+        A run cannot be broken off. Where one goes on for so many seconds, what waits is refused, the session is left
+        open, since it is in use, and the result is False.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        end = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join()
+            thread.join(max(end - time.monotonic(), 0.0))
+        if any(thread.is_alive() for thread in self._threads):
+            self._give_up()
+            return False
         self.session.close()
+        return True
+
+    def _give_up(self) -> None:
+        with self._changed:
+            for work in self._queue:
+                work.fail(Reason.UNAVAILABLE, "the model is being unloaded, and hangs")
+            self._queue.clear()
+        log.error("a model hangs, and is left open", extra={"model": self._labels[0], "model_version": self._labels[1]})
 
     def _waiting(self) -> int:
         return len(self._queue)

@@ -46,6 +46,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     limits.add_argument("--timeout", type=float, default=30.0, metavar="S", help="of a request (default 30)")
     limits.add_argument("--upload-timeout", type=float, default=30.0, metavar="S", help="of head and body (default 30)")
     limits.add_argument("--max-request", type=float, default=64, metavar="MIB", help="of its body (default 64)")
+    limits.add_argument("--max-json", type=float, default=4, metavar="MIB", help="of its JSON (default 4)")
     limits.add_argument("--max-pixels", type=int, default=1 << 24, metavar="N", help="of an image file (default 2^24)")
     limits.add_argument("--max-connections", type=int, default=512, metavar="N", help="at a time (default 512)")
     limits.add_argument(
@@ -59,6 +60,8 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def _serve(arguments: argparse.Namespace) -> int:
     import asyncio
+    import logging
+    import os
 
     from . import logs
     from .lifecycle import serve
@@ -67,7 +70,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     specs = parse_specs(arguments.models)
     settings = _settings(arguments)
     logs.set_up(arguments.log_level)
-    return 0 if asyncio.run(serve(specs, settings)) else 1
+    if asyncio.run(serve(specs, settings)):
+        return 0
+    logging.shutdown()
+    os._exit(1)  # a run that hangs must not see the libraries that it is in taken down
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -78,6 +84,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         grpc_port=None if arguments.no_grpc else arguments.grpc_port,
         max_delay=arguments.max_delay / 1e3,
         max_request=int(arguments.max_request * _MIB),
+        max_json=int(arguments.max_json * _MIB),
         api_keys=_keys(arguments.api_keys),
     )
 

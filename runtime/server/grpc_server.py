@@ -17,7 +17,6 @@ from .auth import Keys
 from .errors import Reason, RequestError
 from .messages import MESSAGES, SERVICE
 from .service import EXTENSIONS, NAME, InferRequest, Service, timeout_of
-from .settings import Settings
 from .tensors import datatype_of, dtype_of, from_bytes, from_numbers, invalid, quoted, view_of
 
 log = logging.getLogger(__name__)
@@ -87,24 +86,27 @@ def _handlers(service: Service) -> grpc.GenericRpcHandler:
         "ModelInfer": calls.model_infer,
         "RepositoryIndex": calls.repository_index,
     }
-    door = _Door(service.settings)
+    door = _Door(service)
     handlers = {name: grpc.unary_unary_rpc_method_handler(door.guarded(name, call)) for name, call in unary.items()}
     handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(door.guarded_stream(calls.model_stream_infer))
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 
 class _Door:
-    """Asks for the API key, turns RequestErrors into statuses, and logs."""
+    """Asks for the API key, holds the service until a call has ended, turns RequestErrors into statuses, and logs."""
 
     _PUBLIC = ("ServerLive", "ServerReady")
 
-    def __init__(self, settings: Settings) -> None:
-        self._keys = Keys(settings.api_keys)
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._keys = Keys(service.settings.api_keys)
 
     def guarded(self, name: str, call: Call) -> Call:
         """The call, of bytes: grpc's own answer to bytes that are no message would be UNKNOWN, and a traceback."""
 
         async def guarded(content: bytes, context: Any) -> Any:
+            release = self._service.hold()
+            context.add_done_callback(lambda _: release())
             async with _answering(name, context):
                 if name not in self._PUBLIC:
                     self._check(context)
@@ -205,16 +207,18 @@ class _Calls:
         return await self._infer(request, context.time_remaining())
 
     async def model_stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """One answer per request, in their order; a refused request does not end the stream."""
+        """One answer per request, in their order; a refused request does not end the stream, and an idle stream does
+        not hold the service."""
         async for request in requests:
-            try:
-                response = await self._infer(request, context.time_remaining())
-            except RequestError as error:
-                failed = MESSAGES["ModelStreamInferResponse"](error_message=str(error))
-                failed.infer_response.id = request.id
-                yield failed.SerializeToString()
-            else:
-                yield b"".join(_field("ModelStreamInferResponse", "infer_response", response))
+            with self._service.held():
+                try:
+                    response = await self._infer(request, context.time_remaining())
+                except RequestError as error:
+                    failed = MESSAGES["ModelStreamInferResponse"](error_message=str(error))
+                    failed.infer_response.id = request.id
+                    yield failed.SerializeToString()
+                else:
+                    yield b"".join(_field("ModelStreamInferResponse", "infer_response", response))
 
     async def _infer(self, request: Any, remaining: float | None) -> bytes:
         """A ModelInferResponse, serialised with one copy of the tensors: protobuf itself would take three.

@@ -1,12 +1,15 @@
-"""Bodies of HTTP requests, read and unpacked within limits, and packed answers."""
+"""Bodies of HTTP requests, read and unpacked within limits, and of answers, packed and sent in parts."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from .errors import Reason, RequestError
 from .settings import Settings
@@ -17,6 +20,10 @@ _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _FASTEST = 1
 IN_THREAD = 1 << 16
 """Bytes from which on work is worth a thread."""
+_AT_ONCE = 1 << 20
+"""Bytes, of what the transport copies where the system does not take all of it."""
+
+Part = bytes | memoryview
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:
@@ -80,10 +87,31 @@ def wanted_coding(request: Request) -> str | None:
     return None
 
 
-async def packed(content: bytes, coding: str) -> bytes:
+class PartsResponse(Response):
+    """A body in parts, which are neither joined nor copied, and come one after another as the system takes them."""
+
+    def __init__(self, parts: Sequence[Part], headers: Mapping[str, str], media_type: str) -> None:
+        super().__init__(headers={**headers, "content-length": str(length_of(parts))}, media_type=media_type)
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for part in self._parts:
+            view = memoryview(part)
+            for start in range(0, len(view), _AT_ONCE):
+                some = view[start : start + _AT_ONCE]
+                await send({"type": "http.response.body", "body": some, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def length_of(parts: Sequence[Part]) -> int:
+    return sum(map(len, parts))
+
+
+async def packed(parts: Sequence[Part], coding: str) -> list[Part]:
     packer: Any = zlib.compressobj(_FASTEST, zlib.DEFLATED, _WINDOWS[coding])
 
-    def pack() -> bytes:
-        return packer.compress(content) + packer.flush()
+    def pack() -> list[Part]:
+        return [*map(packer.compress, parts), packer.flush()]
 
-    return pack() if len(content) < IN_THREAD else await asyncio.to_thread(pack)
+    return pack() if length_of(parts) < IN_THREAD else await asyncio.to_thread(pack)

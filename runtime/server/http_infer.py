@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -12,14 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .batching import Arrays
 from .errors import Reason, RequestError
-from .http_body import IN_THREAD
+from .http_body import IN_THREAD, Part
 from .service import InferRequest, timeout_of
-from .tensors import datatype_of, from_bytes, from_numbers, invalid, quoted, to_numbers, view_of
+from .tensors import datatype_of, finite, from_bytes, from_numbers, invalid, quoted, view_of
 
 HEADER_LENGTH = "inference-header-content-length"
 _MOST_TENSORS = 64
-MOST_JSON = 1 << 24
-"""Bytes, without the raw tensors behind it. As Python's objects it takes up to thirty times as much."""
+_VALUES_AT_ONCE = 1 << 14
+"""Of a tensor that is written as JSON: Python's objects for all of them would take ten times the tensor's memory."""
 
 _Name = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -59,17 +59,20 @@ class HttpInfer(NamedTuple):
     all_binary: bool
 
 
-async def parse(body: bytes, header_length: str | None, one_at_a_time: asyncio.Semaphore) -> HttpInfer:
-    """Raises RequestError where the body is no inference request, or its JSON is too long."""
+async def parse(body: bytes, header_length: str | None, most: int, one_at_a_time: asyncio.Semaphore) -> HttpInfer:
+    """Raises RequestError where the body is no inference request, or has more than ``most`` bytes of JSON."""
     length = _length(header_length, len(body))
-    if length > MOST_JSON:
-        raise RequestError(Reason.TOO_LARGE, f"a request may have {MOST_JSON} bytes of JSON: send tensors raw")
+    if length > most:
+        raise RequestError(Reason.TOO_LARGE, f"a request may have {most} bytes of JSON: send tensors raw")
     if len(body) < IN_THREAD:
         return _parse(body, length)
     if length < IN_THREAD:
         return await asyncio.to_thread(_parse, body, length)
     async with one_at_a_time:
-        return await asyncio.to_thread(_parse, body, length)
+        try:
+            return await asyncio.to_thread(_parse, body, length)
+        except RequestError as error:
+            raise error.with_traceback(None) from None  # it would keep the objects until the next one has its own
 
 
 def _parse(body: bytes, length: int) -> HttpInfer:
@@ -148,22 +151,48 @@ def _flag(parameters: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def answer(asked: HttpInfer, name: str, version: str, outputs: Arrays) -> tuple[bytes, int | None]:
-    """The body, and the length of its JSON where raw tensors follow it."""
-    described: list[dict[str, Any]] = []
-    raw: list[memoryview] = []
+async def answer(
+    asked: HttpInfer, name: str, version: str, outputs: Arrays, one_at_a_time: asyncio.Semaphore
+) -> tuple[list[Part], int | None]:
+    """The body in parts, and the length of its JSON where raw tensors follow it. Raises RequestError."""
+    numbers = sum(array.size for output, array in outputs.items() if not _is_raw(asked, output))
+    if numbers < _VALUES_AT_ONCE:
+        return _answer(asked, name, version, outputs)
+    async with one_at_a_time:
+        return await asyncio.to_thread(_answer, asked, name, version, outputs)
+
+
+def _is_raw(asked: HttpInfer, output: str) -> bool:
+    return asked.binary.get(output, asked.all_binary)
+
+
+def _answer(asked: HttpInfer, name: str, version: str, outputs: Arrays) -> tuple[list[Part], int | None]:
+    head: dict[str, Any] = {"model_name": name, "model_version": version}
+    if asked.id:
+        head["id"] = asked.id
+    words: list[Part] = [_json(head)[:-1], b', "outputs": [']
+    raw: list[Part] = []
     for output, array in outputs.items():
         tensor: dict[str, Any] = {
             "name": output, "datatype": datatype_of(array.dtype), "shape": list(array.shape),
         }  # fmt: skip
-        if asked.binary.get(output, asked.all_binary):
+        if _is_raw(asked, output):
             raw.append(view_of(array))
-            tensor["parameters"] = {"binary_data_size": len(raw[-1])}
+            words.append(_json({**tensor, "parameters": {"binary_data_size": len(raw[-1])}}))
         else:
-            tensor["data"] = to_numbers(output, array)
-        described.append(tensor)
-    head: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": described}
-    if asked.id:
-        head["id"] = asked.id
-    content = json.dumps(head, allow_nan=False).encode()
-    return b"".join([content, *raw]), len(content) if raw else None
+            words += [_json(tensor)[:-1], b', "data": [', *_numbers(output, array), b"]}"]
+        words.append(b", ")
+    words[-1] = b"]}"
+    content = b"".join(words)
+    return [content, *raw], len(content) if raw else None
+
+
+def _numbers(output: str, array: np.ndarray) -> Iterator[bytes]:
+    """The values with commas between them."""
+    values = finite(output, array).ravel()
+    for start in range(0, len(values), _VALUES_AT_ONCE):
+        yield b", " * (start > 0) + _json(values[start : start + _VALUES_AT_ONCE].tolist())[1:-1]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False).encode()

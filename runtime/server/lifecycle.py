@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import uvicorn
 
@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 _TICK = 0.05
 _KEEP_ALIVE = 60
 _TO_SEND = 5.0
-"""Seconds that connections have to take their last answers."""
+"""Seconds after the shutdown's time that idle connections, refusals and the last bytes of answers have."""
+_TO_STOP = 5.0
+"""Seconds that models have to finish runs for which nobody waits any more."""
 
 
 class Ports(NamedTuple):
@@ -62,13 +64,14 @@ async def serve(
         stop: ends the service when it is set, as SIGTERM does.
 
     Returns:
-        Whether every accepted request was answered.
+        Whether every accepted request was answered, and its client has taken the answer, and no model hangs.
 
     Raises:
         DibrError: a port or a certificate cannot be had, or what ``Session`` raises of a model.
     """
     stop = stop or asyncio.Event()
     service = await asyncio.to_thread(Service, specs, settings)
+    answered = False
     try:
         with _listening(settings) as listener:
             http = _HttpServer(_http_config(service, settings))
@@ -83,9 +86,10 @@ async def serve(
             log.info("started", extra={"host": settings.host, **ports._asdict(), "models": _names(service)})
             started(ports)
             await asyncio.wait((asyncio.ensure_future(stop.wait()), serving), return_when=asyncio.FIRST_COMPLETED)
-            return await _shut_down(service, http, grpc_server, serving)
+            answered = await _shut_down(service, http, grpc_server, serving)
     finally:
-        await asyncio.to_thread(service.close)
+        closed = await asyncio.to_thread(service.close, _TO_STOP)
+    return answered and closed
 
 
 async def _shut_down(
@@ -94,16 +98,29 @@ async def _shut_down(
     timeout = service.settings.shutdown_timeout
     log.info("shutting down", extra={"timeout": timeout})
     service.stop_accepting()
-    calls = asyncio.create_task(grpc_server.stop(timeout)) if grpc_server is not None else None
+    calls = asyncio.create_task(grpc_server.stop(timeout)) if grpc_server is not None else None  # refuses new ones
     finished = await service.finish(timeout)
     http.should_exit = True
     await serving
-    if grpc_server is not None:
-        await grpc_server.stop(_TO_SEND)  # an idle stream would hold it for the whole timeout
-    if calls is not None:
-        await calls
+    if grpc_server is not None and calls is not None:
+        await _end_calls(grpc_server, calls)
+    finished = finished and not any(_unsent(connection) for connection in http.server_state.connections)
     log.info("stopped", extra={"all_answered": finished})
     return finished
+
+
+async def _end_calls(grpc_server: GrpcServer, stopping: asyncio.Task[None]) -> None:
+    """Cut the timeout short, for which an idle stream would hold the server; a client that takes nothing would hold it
+    for longer still, until gRPC gives its connection up."""
+    ending = asyncio.create_task(grpc_server.stop(_TO_SEND))
+    _, held = await asyncio.wait((stopping, ending), timeout=_TO_SEND + 1)
+    for task in held:
+        task.cancel()
+
+
+def _unsent(connection: Any) -> bool:
+    """Whether the client has left a part of an answer where it was, too small to hold up the one who writes it."""
+    return connection.transport.get_write_buffer_size() > 0
 
 
 def _names(service: Service) -> list[str]:

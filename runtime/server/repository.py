@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,6 +130,10 @@ class Model:
     def version(self) -> str:
         return self.spec.version
 
+    @property
+    def batchers(self) -> list[Batcher]:
+        return [self.batcher] if self.renderer is None else [self.batcher, self.renderer]
+
     def acquire(self) -> bool:
         """Keep it open until ``release``; False where another one has replaced it."""
         with self._released:
@@ -145,13 +150,11 @@ class Model:
         with self._released:
             self._retired = True
             self._released.wait_for(lambda: self._users == 0, timeout)
-        self.close()
+        self.close(timeout)
 
-    def close(self) -> None:
-        """Take nothing more, and finish what is accepted."""
-        self.batcher.close()
-        if self.renderer is not None:
-            self.renderer.close()
+    def close(self, timeout: float) -> bool:
+        """Take nothing more, and finish what is accepted; False where a run goes on for longer."""
+        return _close(self.batchers, timeout)
 
 
 def _warm_up(session: Session, name: str) -> None:
@@ -181,6 +184,14 @@ def _batcher(session: Session, settings: Settings, metrics: Metrics, name: str, 
     )
 
 
+def _close(batchers: Sequence[Batcher], timeout: float) -> bool:
+    """All at the same time; False where one of them hangs."""
+    if not batchers:
+        return True
+    with ThreadPoolExecutor(len(batchers)) as pool:
+        return all(list(pool.map(lambda batcher: batcher.close(timeout), batchers)))
+
+
 class Repository:
     """The models that are served now. Requests look them up; ``reload`` replaces them.
 
@@ -196,7 +207,7 @@ class Repository:
             for spec in specs:
                 self._put(Model(spec, settings, metrics))
         except BaseException:
-            self.close()
+            self.close(settings.timeout)
             raise
 
     def find(self, name: str, version: str = "") -> Model:
@@ -245,10 +256,9 @@ class Repository:
                 old.retire(self._settings.upload_timeout + self._settings.timeout)
         return problems
 
-    def close(self) -> None:
-        """Finish what is accepted, and close every model."""
-        for model in self.all():
-            model.close()
+    def close(self, timeout: float) -> bool:
+        """Finish what is accepted, and close every model; False where one of them hangs for longer."""
+        return _close([batcher for model in self.all() for batcher in model.batchers], timeout)
 
     def _put(self, model: Model) -> None:
         """In one step for those who look models up meanwhile."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -51,9 +51,9 @@ class Service:
         self.models = Repository(specs, settings, self.metrics)
         self.decoding = asyncio.Semaphore(os.cpu_count() or 1)
         """Held while an image file is decoded, which takes memory."""
-        self.parsing = asyncio.Semaphore(1)
-        """Held while long JSON is parsed, which takes many times its own memory."""
-        self._in_flight = 0
+        self.long_json = asyncio.Semaphore(1)
+        """Held while long JSON is read or written: as Python's objects it takes many times its own memory."""
+        self._exchanges = 0
         self._accepting = True
         self.metrics.ready.set(1)
 
@@ -73,19 +73,41 @@ class Service:
         self._accepting = False
         self.metrics.ready.set(0)
 
+    def hold(self) -> Callable[[], None]:
+        """Counts an exchange with a client, from its request until its answer has been sent, when the result is called.
+
+        ``finish`` waits for the exchanges that began while requests were taken.
+        """
+        if not self._accepting:
+            return lambda: None
+        self._exchanges += 1
+        return self._release
+
+    def _release(self) -> None:
+        self._exchanges -= 1
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """``hold``, for the time of a ``with`` block."""
+        release = self.hold()
+        try:
+            yield
+        finally:
+            release()
+
     async def finish(self, timeout: float) -> bool:
-        """Wait for accepted requests; False where some are left after so many seconds."""
+        """Wait until accepted requests are answered; False where some are left after so many seconds."""
         end = time.monotonic() + timeout
-        while self._in_flight:
+        while self._exchanges:
             if time.monotonic() >= end:
-                log.warning("requests are given up", extra={"requests": self._in_flight})
+                log.warning("requests are given up", extra={"requests": self._exchanges})
                 return False
             await asyncio.sleep(0.01)
         return True
 
     @contextmanager
     def accepted(self, name: str, version: str, protocol: str) -> Iterator[Model]:
-        """A request for a model, from its acceptance until its answer is on its way; counts it and what becomes of it.
+        """A request for a model, from its acceptance until its answer is there; counts it and what becomes of it.
 
         Raises RequestError: the model is unknown or the service is shutting down.
         """
@@ -93,7 +115,6 @@ class Service:
             raise RequestError(Reason.UNAVAILABLE, "the service is shutting down")
         model = self.models.acquire(name, version)
         labels = (model.name, model.version, protocol)
-        self._in_flight += 1
         try:
             yield model
             self.metrics.requests.labels(*labels).inc()
@@ -107,7 +128,6 @@ class Service:
             self.metrics.failures.labels(*labels, Reason.FAILED.name.lower()).inc()
             raise
         finally:
-            self._in_flight -= 1
             model.release()
 
     def deadline(self, timeout: float | None) -> float:
@@ -144,10 +164,10 @@ class Service:
         except (TimeoutError, asyncio.TimeoutError):
             raise RequestError(Reason.DEADLINE, "the request's time is over") from None
 
-    def close(self) -> None:
-        """Give up the models, once what they have accepted is done."""
+    def close(self, timeout: float) -> bool:
+        """Give up the models, once what they have accepted is done; False where one of them hangs for longer."""
         self.stop_accepting()
-        self.models.close()
+        return self.models.close(timeout)
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:

@@ -43,6 +43,9 @@ class Settings(BaseModel):
 
     max_request: Annotated[int, Field(ge=1024)] = 64 * MiB
     """Bytes of a request's body, also after decompression."""
+    max_json: Annotated[int, Field(ge=1024)] = 4 * MiB
+    """Bytes of the JSON of an HTTP request, without the raw tensors behind it. As Python's objects it takes up to 30
+    times as much, one request at a time."""
     max_pixels: Annotated[int, Field(ge=1)] = 1 << 24
     """Of an image that is sent as a file."""
     upload_timeout: Annotated[float, Field(gt=0)] = 30.0

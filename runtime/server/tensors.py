@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -76,33 +77,37 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], content: bytes | 
 
 
 def from_numbers(name: str, datatype: str, shape: Sequence[int], data: Any) -> np.ndarray:
-    """Numbers or booleans, in nested lists or flat, in C order. Numbers must be values of the datatype: nothing is
-    truncated or wrapped around, and real numbers are rounded to its precision."""
+    """Numbers or booleans, in nested lists or flat, in C order, or in an array [N]. Numbers must be values of the
+    datatype: nothing is truncated or wrapped around, and real numbers are rounded to its precision."""
     dtype, sizes = dtype_of(name, datatype), check_shape(name, shape)
-    if not isinstance(data, np.ndarray) and not _numbers_alone(data):
-        raise invalid(f"input {quoted(name)} has data that are no values of {datatype}")
+    leaves, shape = (data, data.shape) if isinstance(data, np.ndarray) else _leaves(name, datatype, data)
+    if len(leaves) != math.prod(sizes):
+        raise invalid(f"input {quoted(name)} of shape {list(sizes)} takes {math.prod(sizes)} values, got {len(leaves)}")
+    if len(shape) > 1 and shape != sizes:
+        raise invalid(f"input {quoted(name)} has shape {list(sizes)}, but its data {list(shape)}")
     try:
-        values = np.asarray(data)
-    except (ValueError, OverflowError, RecursionError):
-        raise invalid(f"input {quoted(name)} has data that are no regular array of numbers") from None
-    if values.size != math.prod(sizes):
-        raise invalid(f"input {quoted(name)} of shape {list(sizes)} takes {math.prod(sizes)} values, got {values.size}")
-    if values.ndim > 1 and values.shape != sizes:
-        raise invalid(f"input {quoted(name)} has shape {list(sizes)}, but its data {list(values.shape)}")
+        values = np.asarray(leaves)
+    except OverflowError:
+        raise invalid(f"input {quoted(name)} has data that are no values of {datatype}") from None
     if not _holds(dtype, values):
         raise invalid(f"input {quoted(name)} has data that are no values of {datatype}")
     return values.astype(dtype).reshape(sizes)
 
 
-def _numbers_alone(data: Any) -> bool:
-    """Whether nested lists have nothing else in them: of texts numpy would make as many copies of the longest one."""
-    pending = [[data]]
-    while pending:
-        part = pending.pop()
-        if not set(map(type, part)) <= _LEAVES | {list}:
-            return False
-        pending += [each for each in part if type(each) is list]
-    return True
+def _leaves(name: str, datatype: str, data: Any) -> tuple[list[Any], tuple[int, ...]]:
+    """The numbers in nested lists, and the shape of these. numpy itself would take as much memory again for the lists,
+    and of texts it would make as many copies of the longest one."""
+    level: list[Any] = [data]
+    shape: list[int] = []
+    while not (kinds := set(map(type, level))) <= _LEAVES:
+        if not kinds <= _LEAVES | {list}:
+            raise invalid(f"input {quoted(name)} has data that are no values of {datatype}")
+        lengths = set(map(len, level)) if kinds == {list} else set()
+        if len(lengths) != 1:
+            raise invalid(f"input {quoted(name)} has data that are no regular array of numbers")
+        shape += lengths
+        level = list(chain.from_iterable(level))
+    return level, tuple(shape)
 
 
 def _holds(dtype: np.dtype, values: np.ndarray) -> bool:
@@ -124,11 +129,11 @@ def view_of(array: np.ndarray) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def to_numbers(name: str, array: np.ndarray) -> list[Any]:
-    """Flat, in C order. JSON has no word for NaN and infinity."""
+def finite(name: str, array: np.ndarray) -> np.ndarray:
+    """The array, for JSON, which has no word for NaN and infinity."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise invalid(f"output {name} has values that JSON cannot hold, NaN or infinity: ask for binary_data")
-    return array.ravel().tolist()
+    return array
 
 
 def datatype_of(dtype: np.dtype) -> str:

@@ -16,6 +16,8 @@ from dibr_deploy.runtime.server.settings import settings_of
 
 class Running(NamedTuple):
     ports: Ports
+    stop: Callable[[], bool]
+    """Ends the service, and returns what ``serve`` has returned."""
 
     @property
     def http(self) -> str:
@@ -51,14 +53,23 @@ def running(models: Sequence[str], **settings: Any) -> Iterator[Running]:
         return await serve(parse_specs(models), chosen, started=announce, stop=stop)
 
     failures: list[BaseException] = []
+    results: list[bool] = []
 
     def target() -> None:
         try:
-            loop.run_until_complete(main())
+            results.append(loop.run_until_complete(main()))
         except BaseException as error:
             failures.append(error)
         finally:
             up.set()
+
+    def end() -> bool:
+        if found:
+            loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        if failures:
+            raise failures[0]
+        return results[0]
 
     thread = threading.Thread(target=target)
     thread.start()
@@ -66,7 +77,7 @@ def running(models: Sequence[str], **settings: Any) -> Iterator[Running]:
     try:
         if failures:
             raise failures[0]
-        yield Running(found[0])
+        yield Running(found[0], end)
     finally:
         if found:
             loop.call_soon_threadsafe(stop.set)

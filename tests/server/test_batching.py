@@ -50,7 +50,7 @@ def test_what_waits_runs_together_and_everyone_gets_their_own_part() -> None:
     assert [answer(work) for work in (first, *waiting)] == [[2000], [2], [4, 6], [8], [10]]
     assert session.batches == [1, 4, 1]
     assert all(work.future.result()["constant"].tolist() == [0, 1, 2] for work in waiting)
-    queue.close()
+    queue.close(60.0)
     assert session.closed
 
 
@@ -61,11 +61,11 @@ def test_a_request_waits_for_others_at_most_max_delay() -> None:
     assert [answer(work) for work in works] == [[0], [2], [4]]  # a full batch does not wait
     assert session.batches == [3]
     alone = submit(queue, 7.0)
-    queue.close()  # nor does anything at the end
+    queue.close(60.0)  # nor does anything at the end
     assert answer(alone) == [14]
     quick = batcher(GatedSession(), max_delay=0.01)
     assert answer(submit(quick, 1.0)) == [2]
-    quick.close()
+    quick.close(60.0)
 
 
 def test_without_batching_every_request_runs_alone() -> None:
@@ -76,7 +76,7 @@ def test_without_batching_every_request_runs_alone() -> None:
     session.gate.set()
     assert [answer(work) for work in works] == [[0], [2], [4]]
     assert session.batches == [1, 1, 1, 1]
-    queue.close()
+    queue.close(60.0)
 
 
 def test_a_failing_request_does_not_fail_the_others() -> None:
@@ -89,7 +89,7 @@ def test_a_failing_request_does_not_fail_the_others() -> None:
     with pytest.raises(RequestError, match="poison") as raised:
         answer(works[1])
     assert raised.value.reason is Reason.FAILED
-    queue.close()
+    queue.close(60.0)
 
 
 def test_a_full_queue_refuses() -> None:
@@ -106,7 +106,7 @@ def test_a_full_queue_refuses() -> None:
     assert [answer(work) for work in works[1:]] == [[4], [8]]
     with pytest.raises(CancelledError):
         answer(works[0])
-    queue.close()
+    queue.close(60.0)
 
 
 def test_time_that_is_over() -> None:
@@ -121,7 +121,7 @@ def test_time_that_is_over() -> None:
         answer(late)
     assert raised.value.reason is Reason.DEADLINE
     assert session.batches == [1, 1]  # the late one never ran
-    queue.close()
+    queue.close(60.0)
 
 
 def test_too_large_a_batch_and_a_closed_queue() -> None:
@@ -130,10 +130,27 @@ def test_too_large_a_batch_and_a_closed_queue() -> None:
     with pytest.raises(RequestError, match="batch of 4 at most, got one of 5") as raised:
         submit(queue, *range(5))
     assert raised.value.reason is Reason.INVALID
-    queue.close()
+    queue.close(60.0)
     with pytest.raises(RequestError) as raised:
         submit(queue, 1.0)
     assert raised.value.reason is Reason.UNAVAILABLE
+
+
+def test_a_run_that_does_not_end() -> None:
+    """The queue is closed all the same: what waits is refused, and the session, which is in use, is left open."""
+    session = GatedSession()
+    queue = batcher(session)
+    running = held(queue, session)
+    waiting = submit(queue, 1.0)
+    assert queue.close(0.05) is False
+    assert not session.closed and not running.future.done()
+    with pytest.raises(RequestError, match="hangs") as raised:
+        answer(waiting)
+    assert raised.value.reason is Reason.UNAVAILABLE
+    session.gate.set()
+    assert answer(running) == [2000]
+    assert queue.close(60.0) is True
+    assert session.closed
 
 
 def test_none_lost_and_none_answered_twice() -> None:
@@ -161,6 +178,6 @@ def test_none_lost_and_none_answered_twice() -> None:
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(request, range(2000)))
-    queue.close()
+    queue.close(60.0)
     assert sum(counts.values()) == 2000
     assert counts["answered"] > 100

@@ -19,82 +19,22 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-import urllib3
 
 from dibr_deploy.runtime.server import grpc_server, repository
 from dibr_deploy.runtime.server.errors import RequestError
-from dibr_deploy.runtime.server.http_infer import MOST_JSON
 from dibr_deploy.runtime.server.messages import MESSAGES, SERVICE
 from dibr_deploy.runtime.server.repository import parse_specs
 from dibr_deploy.runtime.server.service import Service
 from dibr_deploy.runtime.server.settings import settings_of
 from dibr_deploy.runtime.server.tensors import from_numbers
+from server.clients import Grpc, Http, binary, first, message, metrics, request_of
 from server.gated import POISON, GatedSession
+from server.memory import forget_peak, peak
 from server.service import Running, running, until
 
 MALFORMED = max(int(os.environ.get("DIBR_HOSTILE_ITERATIONS", "50000")) // 1000, 50)
 """Of each kind: 1,000 at full length."""
 LIMIT = 1 << 20
-
-
-class Http:
-    """Plain requests, so that nothing of a client's own stands between the test and the service."""
-
-    def __init__(self, service: Running) -> None:
-        self.pool = urllib3.PoolManager(retries=False, maxsize=32)
-        self.base = f"http://{service.http}"
-
-    def post(self, path: str, body: bytes, **headers: str) -> urllib3.BaseHTTPResponse:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.pool.request("POST", self.base + path, body=body, headers=named)
-
-    def get(self, path: str) -> urllib3.BaseHTTPResponse:
-        return self.pool.request("GET", self.base + path)
-
-    def infer(self, *values: float, **parameters: Any) -> urllib3.BaseHTTPResponse:
-        return self.post("/v2/models/gated/infer", request_of(*values, **parameters))
-
-
-class Grpc:
-    def __init__(self, service: Running) -> None:
-        self.channel = grpc.insecure_channel(service.grpc)
-
-    def infer(self, *values: float, timeout: float | None = None, microseconds: int | None = None) -> Any:
-        """timeout: gRPC's deadline, seconds; microseconds: the protocol's parameter."""
-        return self.call("ModelInfer", message(*values, microseconds=microseconds), timeout)
-
-    def status(self, name: str, content: bytes) -> tuple[str, Any]:
-        """Name of the status, and the answer."""
-        try:
-            return "OK", self.call(name, content, 60.0)
-        except grpc.RpcError as error:
-            return error.code().name, None
-
-    def call(self, name: str, content: bytes, timeout: float | None = None, **options: Any) -> Any:
-        """Bytes in, a parsed message out."""
-        parse = MESSAGES[f"{name}Response"].FromString
-        call = self.channel.unary_unary(f"/{SERVICE}/{name}", None, parse)
-        return call(content, timeout=timeout, **options)
-
-
-def message(*values: float, microseconds: int | None = None) -> bytes:
-    request = MESSAGES["ModelInferRequest"](model_name="gated")
-    request.inputs.add(name="x", datatype="FP32", shape=[len(values), 2])
-    request.raw_input_contents.append(np.array([[v, -v] for v in values], np.float32).tobytes())
-    if microseconds is not None:
-        request.parameters["timeout"].int64_param = microseconds
-    return request.SerializeToString()
-
-
-def request_of(*values: float, **parameters: Any) -> bytes:
-    data = [[value, -value] for value in values]
-    tensor = {"name": "x", "datatype": "FP32", "shape": [len(values), 2], "data": data}
-    return json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
-
-
-def first(response: urllib3.BaseHTTPResponse) -> float:
-    assert response.status == 200, response.data
-    return response.json()["outputs"][0]["data"][0]
 
 
 @pytest.fixture(autouse=True)
@@ -149,10 +89,6 @@ def occupy(service: Running, waiting: int) -> list[threading.Thread]:
             waiting = f'waiting{{model="gated",version="1"}} {number}.0'
             until(lambda waiting=waiting: waiting in metrics(service))
     return threads
-
-
-def metrics(service: Running) -> str:
-    return Http(service).get("/metrics").data.decode()
 
 
 def test_a_full_queue_refuses_with_the_right_status(service: Running) -> None:
@@ -236,13 +172,44 @@ def test_requests_that_are_too_large(service: Running) -> None:
 
 def test_json_that_is_too_long(model: str) -> None:
     """Its limit is its own, since it takes many times its length as objects; raw tensors may be longer."""
-    body = gzip.compress(b'{"inputs": [' + b"[]," * (MOST_JSON // 3) + b"[]]}")
-    with running([model], max_request=4 * MOST_JSON) as service:
+    limit = settings_of().max_json
+    body = gzip.compress(b'{"inputs": [' + b"[]," * (limit // 3) + b"[]]}")
+    with running([model], max_request=4 * limit) as service:
         response = Http(service).post("/v2/models/gated/infer", body, content_encoding="gzip")
         assert response.status == 413 and "of JSON: send tensors raw" in response.json()["error"]
-        content, length = binary([1, 2], bytes(MOST_JSON + 1))
+        content, length = binary([1, 2], bytes(limit + 1))
         response = Http(service).post("/v2/models/gated/infer", content, inference_header_content_length=length)
         assert response.status == 400 and "takes 8 bytes" in response.json()["error"]
+
+
+@pytest.mark.parametrize("many", ['{"":1},', "[],", "257,", '"\U0001f600",'])
+def test_the_memory_that_long_json_takes(model: str, many: str) -> None:
+    """Of what takes the most as objects, from several clients at once: that of one, thirty times its length."""
+    limit = settings_of().max_json
+    head, tail = '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [', "1]}]}"
+    each = len(many.encode())
+    body = (head + many * ((limit - len(head) - len(tail)) // each) + tail).encode()
+    assert limit - each < len(body) <= limit
+    with running([model]) as service, ThreadPoolExecutor(4) as pool:
+        http = Http(service)
+        before = forget_peak()
+        answers = list(pool.map(lambda _: http.post("/v2/models/gated/infer", body).status, range(4)))
+        assert answers == [400] * 4
+        assert peak() - before < (30 + 4 * 3) * limit  # the bodies are here themselves, up to three times each
+
+
+def test_the_memory_that_an_answer_in_json_takes(model: str) -> None:
+    """A few times the answer's length, and not the objects of all its numbers."""
+    values = np.random.default_rng(0).random((1 << 19, 2)).astype(np.float32)
+    body, length = binary([len(values), 2], values.tobytes())
+    body = body.replace(b'"binary_data_output": true', b'"binary_data_output":false')
+    with running([model], max_batch=len(values)) as service:
+        before = forget_peak()
+        response = Http(service).post("/v2/models/gated/infer", body, inference_header_content_length=length)
+        grown = peak() - before
+    assert response.status == 200
+    assert np.array_equal(np.array(response.json()["outputs"][0]["data"], np.float32).reshape(-1, 2), 2 * values)
+    assert grown < 6 * len(response.data), grown / len(response.data)
 
 
 @pytest.mark.parametrize("path", ["/v2/models/gated/infer", "/v2/health/live"])
@@ -289,12 +256,7 @@ def test_a_request_keeps_the_model_that_it_was_accepted_for(model: str, tmp_path
         assert work.future.result(60)["y"][0, 0] == 2
     reload.join(60)
     assert session.closed and not GatedSession.latest.closed
-    service.close()
-
-
-def resident() -> int:
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
+    service.close(60.0)
 
 
 def test_bodies_that_unpack_to_too_much(service: Running) -> None:
@@ -302,7 +264,7 @@ def test_bodies_that_unpack_to_too_much(service: Running) -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
     assert len(bomb) < LIMIT
-    before = resident()
+    before = forget_peak()
     http = Http(service)
     inside_another = gzip.compress(bomb)  # unpacked once, as the header says, it is no JSON
     for coding, body, status in (
@@ -314,7 +276,7 @@ def test_bodies_that_unpack_to_too_much(service: Running) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         Grpc(service).call("ModelInfer", bytes(32 * LIMIT), compression=grpc.Compression.Gzip)
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert resident() - before < 150 << 20  # twice what the gRPC client itself packs
+    assert peak() - before < 150 << 20  # twice what the gRPC client itself packs
 
 
 @pytest.mark.parametrize(
@@ -395,13 +357,6 @@ def test_texts_among_the_numbers_take_no_memory() -> None:
 def test_bodies_that_are_no_requests(service: Running, body: bytes) -> None:
     response = Http(service).post("/v2/models/gated/infer", body)
     assert response.status == 400 and response.json()["error"]
-
-
-def binary(shape: list[int], content: bytes, size: int | None = None, datatype: str = "FP32") -> tuple[bytes, str]:
-    tensor = {"name": "x", "datatype": datatype, "shape": shape}
-    tensor["parameters"] = {"binary_data_size": len(content) if size is None else size}
-    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-    return head + content, str(len(head))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -10,8 +9,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,60 +28,8 @@ from dibr_deploy.runtime.server.metrics import Metrics
 from dibr_deploy.runtime.server.repository import parse_specs
 from dibr_deploy.runtime.server.settings import settings_of
 from server.gated import GatedSession
+from server.process import serving
 from server.service import until
-
-END = {"message": "the end of the log"}
-
-
-class Process:
-    """`dibr serve`, with what it logs."""
-
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "dibr_deploy.cli", "serve", "--http-port", "0", "--grpc-port", "0"]
-        self.process = subprocess.Popen([*command, "--threads", "1", *arguments], stderr=subprocess.PIPE, text=True)
-        self.log: list[dict[str, Any]] = []
-        self.changed = threading.Condition()
-        self.reader = threading.Thread(target=self._read)
-        self.reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self.changed:
-                self.log.append(json.loads(line))  # every line is JSON
-                self.changed.notify_all()
-        with self.changed:
-            self.log.append(END)
-            self.changed.notify_all()
-
-    def wait_for(self, text: str, count: int = 1) -> dict[str, Any]:
-        """The line of the log whose message has the text."""
-
-        def found() -> list[dict[str, Any]]:
-            return [line for line in self.log if text in line["message"]]
-
-        with self.changed:
-            assert self.changed.wait_for(lambda: len(found()) >= count or self.log[-1:] == [END], 120)
-        assert len(found()) >= count, self.log
-        return found()[count - 1]
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def finish(self) -> int:
-        code = self.process.wait(60)
-        self.reader.join()
-        return code
-
-
-@contextmanager
-def serving(*arguments: str) -> Iterator[tuple[Process, str]]:
-    process = Process(*arguments)
-    try:
-        yield process, f"127.0.0.1:{process.wait_for('started')['http']}"
-    finally:
-        process.process.kill()
-        process.finish()
 
 
 def inputs_of(arrays: dict[str, np.ndarray], protocol: ModuleType = tritonclient.http) -> list[Any]:

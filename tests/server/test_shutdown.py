@@ -1,0 +1,179 @@
+"""The end of a service: what it waits for, what its result says, and models that hang. And clients that break off."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from dibr_deploy.runtime.server import lifecycle, repository
+from dibr_deploy.runtime.server.messages import SERVICE
+from server.clients import Grpc, Http, first, message, request_of
+from server.gated import GatedSession
+from server.process import serving
+from server.service import Running, running, until
+
+ROWS = 1 << 21
+"""A tensor of 16 MiB, more than what sockets and gRPC keep of an answer that nobody reads."""
+
+CLIENT = """
+import hashlib, sys
+import numpy as np
+import tritonclient.{protocol} as triton
+client = triton.InferenceServerClient(sys.argv[1])
+x = np.arange(2 * int(sys.argv[2]), dtype=np.float32).reshape(-1, 2)
+tensor = triton.InferInput("x", x.shape, "FP32")
+tensor.set_data_from_numpy(x)
+answer = client.infer("gated", [tensor], outputs=[triton.InferRequestedOutput("y")]).as_numpy("y")
+print(hashlib.sha256(answer.tobytes()).hexdigest())
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(repository, "Session", GatedSession)
+    monkeypatch.setattr(repository, "_predictor", lambda session: None)
+    (tmp_path / "gated.onnx").touch()
+    return f"gated={tmp_path / 'gated.onnx'}"
+
+
+@contextmanager
+def stopped_client(service: Running, protocol: str) -> Iterator[subprocess.Popen]:
+    """A client that does not run, while its answer is on its way."""
+    session = GatedSession.latest
+    session.gate.clear()
+    command = [sys.executable, "-c", CLIENT.format(protocol=protocol), getattr(service, protocol), str(ROWS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+        try:
+            assert session.begun.acquire(timeout=60)
+            client.send_signal(signal.SIGSTOP)
+            session.gate.set()
+            until(lambda: session.batches == [ROWS])
+            yield client
+        finally:
+            client.kill()
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_the_end_waits_for_answers_that_are_being_sent(model: str, protocol: str) -> None:
+    with running([model], max_batch=ROWS) as service, ThreadPoolExecutor(1) as pool:
+        with stopped_client(service, protocol) as client:
+            result = pool.submit(service.stop)
+            until(lambda: refuses(service))
+            assert not result.done()
+            client.send_signal(signal.SIGCONT)
+            told, _ = client.communicate(timeout=60)
+        assert result.result(60) is True
+    expected = 2 * np.arange(2 * ROWS, dtype=np.float32)
+    assert told.strip() == hashlib.sha256(expected.tobytes()).hexdigest()
+
+
+def refuses(service: Running) -> bool:
+    """New requests, although it still listens."""
+    return Http(service).infer(1.0).status == 503
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_an_answer_that_its_client_does_not_take(model: str, protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for longer than the shutdown may take, and the result says so."""
+    monkeypatch.setattr(lifecycle, "_TO_SEND", 0.0)
+    with running([model], max_batch=ROWS, shutdown_timeout=0.2) as service, stopped_client(service, protocol):
+        assert service.stop() is False
+
+
+def test_a_model_that_hangs(tmp_path: Path) -> None:
+    """The command ends all the same, with exit code 1, and says which model it was."""
+    (tmp_path / "hangs.onnx").touch()
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+        "from dibr_deploy import cli\n"
+        "from dibr_deploy.runtime.server import lifecycle, repository\n"
+        "from server.gated import GatedSession\n"
+        "class Hangs(GatedSession):\n"
+        "    def run(self, x):\n"
+        "        self.gate.clear()\n"
+        "        self.gate.wait()\n"
+        "lifecycle._TO_SEND, lifecycle._TO_STOP = 0.0, 0.2\n"
+        "repository.Session, repository._predictor = Hangs, lambda session: None\n"
+        "sys.exit(cli.main())\n"
+    )
+    options = ("--shutdown-timeout", "0.2")
+    with serving(f"gated={tmp_path / 'hangs.onnx'}", *options, program=(str(program),)) as (process, address):
+        host, port = address.split(":")
+        body = request_of(1.0)
+        head = f"POST /v2/models/gated/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(head.encode() + body)
+            process.wait_for_metric(address, 'dibr_queue_seconds_count{model="gated",version="1"} 1.0')
+            process.signal(signal.SIGTERM)
+            assert process.finish() == 1
+    assert process.wait_for("stopped")["all_answered"] is False
+    assert process.wait_for("a model hangs, and is left open")["model"] == "gated"
+
+
+class Cut:
+    """A way to the service's gRPC port that is cut, in both directions, after so many bytes from the client."""
+
+    def __init__(self, port: int, after: int) -> None:
+        self._port, self._after = port, after
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.forwarded = 0
+        self._thread = threading.Thread(target=self._forward)
+        self._thread.start()
+
+    def _forward(self) -> None:
+        client, _ = self._listener.accept()
+        self._listener.close()
+        with client, socket.create_connection(("127.0.0.1", self._port)) as service:
+            back = threading.Thread(target=self._back, args=(service, client))
+            back.start()
+            while self.forwarded < self._after:
+                content = client.recv(min(1 << 16, self._after - self.forwarded))
+                service.sendall(content)
+                self.forwarded += len(content)
+            for connection in (service, client):
+                connection.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+    @staticmethod
+    def _back(service: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(ConnectionError):
+            while content := service.recv(1 << 16):
+                client.sendall(content)
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+@pytest.mark.parametrize("call", ["ModelInfer", "ModelStreamInfer"])
+def test_a_grpc_client_that_is_killed_while_it_sends(model: str, call: str) -> None:
+    """Nothing of its request is run, the service goes on, and its end waits for nobody."""
+    content = message(*range(1 << 17))
+    with running([model], max_batch=1 << 17, shutdown_timeout=600.0) as service:
+        for number in range(6):
+            cut = Cut(service.ports.grpc, after=1000 + number * len(content) // 6)
+            with grpc.insecure_channel(cut.address) as channel:
+                answers = channel.stream_stream(f"/{SERVICE}/{call}")(iter([content]), timeout=60)
+                with pytest.raises(grpc.RpcError) as raised:
+                    next(answers)
+            assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+            cut.join()
+        assert GatedSession.latest.batches == []
+        assert Grpc(service).infer(1.0).outputs[0].shape == [1, 2]
+        assert first(Http(service).infer(21.0)) == 42
+        assert service.stop() is True
