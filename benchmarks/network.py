@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dibr_deploy import cameras, mesh, ops
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
+from dibr_deploy.models.resnet import ResNet18
 
 INPUT_SIZE = 224
 IMAGE_SIZE = 256
 TEXTURE_SIZE = 256
-
-
-class _Block(nn.Module):
-    """Two 3x3 convolutions with a shortcut (He et al., Deep Residual Learning, 2016)."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.first, self.first_norm = nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)
-        self.second, self.second_norm = nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after)
-        self.shortcut = nn.Identity() if stride == 1 and before == after else _projection(before, after, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.second_norm(self.second(F.relu(self.first_norm(self.first(x)))))
-        return F.relu(inner + self.shortcut(x))
-
-
-def _projection(before: int, after: int, stride: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-
-
-def resnet18_encoder() -> nn.Sequential:
-    """[B, 3, 224, 224] -> [B, 512]: ResNet-18 without its classifier, random weights."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    layers.append(nn.MaxPool2d(3, 2, 1))
-    for before, after, stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)):
-        layers += [_Block(before, after, stride), _Block(after, after, 1)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def predictor() -> ImageToMesh:
@@ -46,7 +19,7 @@ def predictor() -> ImageToMesh:
     torch.manual_seed(0)
     config = ModelConfig(image_size=INPUT_SIZE, subdivisions=3, texture_size=TEXTURE_SIZE, features=512)
     network = ImageToMesh(config)
-    network.encoder = resnet18_encoder()
+    network.encoder = ResNet18("frozen_batch")  # 512 numbers, which are the heads' features
     return network.eval()
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .evaluation import Scores
+    from .models import ImageToMeshRenderer
+    from .runtime.session import Session
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `evaluate`."""
     command = subparsers.add_parser("evaluate", help="compare predictions from single images with the true objects")
-    command.add_argument("--checkpoint", type=Path, required=True, metavar="RUN", help="run folder or checkpoint")
+    model = command.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", type=Path, metavar="RUN", help="run folder or checkpoint")
+    model.add_argument("--model", type=Path, metavar="FILE", help="written by `dibr export`")
     command.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="dataset with truth.json")
     command.add_argument("--views", type=int, default=4, help="images of each object to predict from (default 4)")
     command.add_argument("--resolution", type=int, default=32, help="of the voxels along an axis (default 32)")
@@ -21,34 +31,56 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    import torch
-
-    from .evaluation import bootstrap_interval, class_means, evaluate, fixed_shape_iou, true_solids
+    from .evaluation import class_means, evaluate, true_solids
     from .files import write_atomically
     from .runtime.tables import aligned
-    from .training import load_checkpoint
 
+    model, appearance = _model(arguments)
+    solids = true_solids(arguments.data, arguments.resolution)
     scores = evaluate(
-        load_checkpoint(arguments.checkpoint),
+        model,
         arguments.data,
         views=arguments.views,
         resolution=arguments.resolution,
         threshold=arguments.threshold,
+        appearance=appearance,
+        solids=solids,
     )
     head = ("class", "objects", "3D IoU", f"F-score at {arguments.threshold:g}", "texture L1", "light angle")
-    rows = [
-        (row.class_name, row.object_id, *(f"{value:.3f}" for value in row[2:5]), f"{row.light_angle:.1f}")
-        for row in class_means(scores)
-    ]
+    rows = [(row.class_name, row.object_id, *map(_number, row[2:5]), _number(row[5], 1)) for row in class_means(scores)]
     print("\n".join(aligned([head, *rows], left=1)))
     if arguments.training_data is not None:
-        solids = true_solids(arguments.data, arguments.resolution)
-        training = torch.stack(list(true_solids(arguments.training_data, arguments.resolution).values()))
-        fixed = fixed_shape_iou(torch.stack([solids[row.object_id] for row in scores]), training)
-        gains = [row.iou - float(base) for row, base in zip(scores, fixed, strict=True)]
-        low, high = bootstrap_interval(gains)
-        print(f"3D IoU of the best fixed shape of the training objects: {float(fixed.mean()):.3f}")
-        print(f"gain over it: {sum(gains) / len(gains):.3f}, 95 % interval {low:.3f} to {high:.3f}")
+        _print_gain(scores, solids, arguments)
     if arguments.output is not None:
-        content = json.dumps([row._asdict() for row in scores], indent=1)
-        write_atomically(arguments.output, content + "\n")
+        # JSON has no NaN: what is not known is null there.
+        kept = [{name: None if value != value else value for name, value in row._asdict().items()} for row in scores]
+        write_atomically(arguments.output, json.dumps(kept, indent=1) + "\n")
+
+
+def _model(arguments: argparse.Namespace) -> tuple[ImageToMeshRenderer | Session, bool]:
+    """What to judge, and whether it has learned texture and light: what is exported does not say, and counts as yes."""
+    from .runtime.session import Session
+    from .training.checkpoint import learned_appearance, model_of, read_checkpoint
+
+    if arguments.model is not None:
+        return Session(arguments.model), True
+    content = read_checkpoint(arguments.checkpoint)
+    return model_of(content, arguments.checkpoint), learned_appearance(content)
+
+
+def _print_gain(scores: list[Scores], solids: dict[str, Tensor], arguments: argparse.Namespace) -> None:
+    import torch
+
+    from .evaluation import bootstrap_interval, fixed_shape_iou, true_solids
+
+    training = torch.stack(list(true_solids(arguments.training_data, arguments.resolution).values()))
+    fixed = fixed_shape_iou(torch.stack([solids[row.object_id] for row in scores]), training)
+    gains = [row.iou - float(base) for row, base in zip(scores, fixed, strict=True)]
+    low, high = bootstrap_interval(gains)
+    print(f"3D IoU of the best fixed shape of the training objects: {float(fixed.mean()):.3f}")
+    print(f"gain over it: {sum(gains) / len(gains):.3f}, 95 % interval {low:.3f} to {high:.3f}")
+
+
+def _number(value: float, digits: int = 3) -> str:
+    """A dash where it is not known."""
+    return "-" if value != value else f"{value:.{digits}f}"

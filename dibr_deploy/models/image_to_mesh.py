@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,13 @@ from torch import Tensor, nn
 from ..errors import DibrError
 from ..mesh import icosphere, vertex_face_table
 from ..renderer import MeshRenderer
+from .resnet import WIDTH, Norm, ResNet18, pretrained_weights
+
+Encoder = Literal["convolution", "resnet18"]
 
 LIGHT_CHANNELS = 4
 _COARSE_TEXTURE = 8
+_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class MeshPrediction(NamedTuple):
@@ -74,8 +78,15 @@ class ModelConfig:
     """Of the undeformed sphere, world units."""
     max_offset: float = 0.6
     """Largest offset of a vertex along each axis, world units."""
+    encoder: Encoder = "convolution"
+    """"convolution" is the paper's: four layers, meant for images of 64 x 64; "resnet18" is meant for 224 x 224."""
+    norm: Norm = "group"
+    """Of resnet18: "group", or "frozen_batch", as pretrained weights need. The small encoder has group norms."""
 
     def __post_init__(self) -> None:
+        for name, choices in (("encoder", get_args(Encoder)), ("norm", get_args(Norm))):
+            if getattr(self, name) not in choices:
+                raise DibrError(f"{name} must be {' or '.join(choices)}, but is {getattr(self, name)!r}")
         if self.image_size < 16 or self.image_size % 16:
             raise DibrError(f"image_size must be a positive multiple of 16, but is {self.image_size}")
         if self.texture_size < 32 or self.texture_size & (self.texture_size - 1):
@@ -117,6 +128,21 @@ class ImageToMesh(nn.Module):
         offsets = self.config.max_offset * torch.tanh(self.vertex_head(code))
         vertices = self.template + offsets.unflatten(1, (-1, 3))
         return MeshPrediction(vertices, self.texture_head(code), _light(self.light_head(code)))
+
+    def load_pretrained(self, source: str) -> None:
+        """Takes ResNet-18's weights from ImageNet; see ``dibr_deploy.models.resnet.pretrained_weights``.
+
+        Raises:
+            DibrError: the encoder is not resnet18 with the norm frozen_batch, or as ``pretrained_weights``.
+        """
+        if (self.config.encoder, self.config.norm) != ("resnet18", "frozen_batch"):
+            raise DibrError(
+                f"pretrained weights are for the encoder resnet18 with the norm frozen_batch, but these are "
+                f"{self.config.encoder} and {self.config.norm}"
+            )
+        encoder = self.encoder[1]
+        assert isinstance(encoder, ResNet18)
+        encoder.load_state_dict(pretrained_weights(source))
 
 
 class ImageToMeshRenderer(nn.Module):
@@ -202,13 +228,38 @@ def _light(raw: Tensor) -> Tensor:
 
 
 def _encoder(config: ModelConfig) -> nn.Sequential:
-    """[B, 3, S, S] -> [B, features]."""
+    """[B, 3, S, S] in -1..1 -> [B, features]."""
+    layers = _resnet(config) if config.encoder == "resnet18" else _convolutions(config)
+    return nn.Sequential(*layers, nn.ReLU())
+
+
+def _convolutions(config: ModelConfig) -> list[nn.Module]:
     widths = [3, config.channels, 2 * config.channels, 4 * config.channels, 4 * config.channels]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
         layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.ReLU()]
     cells = (config.image_size // 16) ** 2
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * cells, config.features), nn.ReLU())
+    return [*layers, nn.Flatten(), nn.Linear(widths[-1] * cells, config.features)]
+
+
+def _resnet(config: ModelConfig) -> list[nn.Module]:
+    return [_ImageNetColours(), ResNet18(config.norm), nn.Linear(WIDTH, config.features)]
+
+
+class _ImageNetColours(nn.Module):
+    """Colours in -1..1 to those that ImageNet's networks are trained with: zero mean, unit variance."""
+
+    factor: Tensor
+    offset: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (_IMAGENET_MEAN, _IMAGENET_DEVIATION))
+        self.register_buffer("factor", 0.5 / deviation, persistent=False)
+        self.register_buffer("offset", (0.5 - mean) / deviation, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image * self.factor + self.offset
 
 
 def _vertex_head(config: ModelConfig, vertex_count: int) -> nn.Sequential:

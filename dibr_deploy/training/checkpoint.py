@@ -81,6 +81,11 @@ def model_of(content: dict[str, Any], path: str | Path) -> ImageToMeshRenderer:
         raise DibrError(f"checkpoint {path} does not fit this dibr_deploy's model: {error}") from error
 
 
+def learned_appearance(content: dict[str, Any]) -> bool:
+    """Whether the training of a checkpoint looked at colours, so that its texture and light mean something."""
+    return content["training"].get("config", {}).get("color_weight", 1.0) > 0
+
+
 def checkpoint_path(path: str | Path) -> Path:
     """A run folder's checkpoint, or the path itself."""
     path = Path(path)

@@ -9,7 +9,10 @@ from typing import Any
 
 INTERRUPTED = 130
 
-_SETTINGS = ("steps", "batch", "lr", "seed", "image_size", "texture_size", "checkpoint_every", "device", "precision")
+_SETTINGS = (
+    "steps", "batch", "lr", "seed", "encoder", "pretrained", "image_size", "texture_size", "features",
+    "checkpoint_every", "device", "precision",
+)  # fmt: skip
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,8 +26,11 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     train.add_argument("--batch", type=int, help="input images per step (default 8)")
     train.add_argument("--lr", type=float, help="peak learning rate (default 0.001)")
     train.add_argument("--seed", type=int, help="of weights and order (default 0)")
+    train.add_argument("--encoder", help="convolution, or resnet18 for images of 224 (default convolution)")
+    train.add_argument("--pretrained", metavar="SOURCE", help="weights of resnet18: torchvision, timm or a file")
     train.add_argument("--image-size", type=int, help="side of the network's input (default 64)")
     train.add_argument("--texture-size", type=int, help="side of the predicted texture (default 64)")
+    train.add_argument("--features", type=int, help="length of the code behind the encoder (default 256)")
     train.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints (default 250)")
     train.add_argument("--device", help="auto, cpu or cuda (default auto)")
     train.add_argument("--precision", help="of the network's layers, float32 or bfloat16 (default float32)")

@@ -26,10 +26,17 @@ class TrainingConfig(BaseModel):
     """Learning rate of Adam at its peak; it falls along a half cosine to a twentieth."""
     seed: int = Field(default=0, ge=0)
     """Of the first weights and of the order of the images."""
+    encoder: Literal["convolution", "resnet18"] = "convolution"
+    """The paper's small one, or ResNet-18, which is meant for an image_size of 224."""
+    pretrained: str | None = None
+    """Where resnet18's first weights come from: "torchvision" or "timm", which download those of ImageNet, or a file
+    that has them. Its batch norms then keep their statistics; without, it has group norms and random weights."""
     image_size: int = Field(default=64, ge=16, multiple_of=16)
     """Side of the network's input; images of another size are resized to it, and rendered at their own."""
     texture_size: int = Field(default=64, ge=32)
     """Side of the predicted texture, a power of two."""
+    features: int = Field(default=256, ge=1)
+    """Length of the code between the encoder and the heads: half as many make a network of about half the size."""
     checkpoint_every: int = Field(default=250, ge=1)
     """Steps between checkpoints; each comes with sample pictures and the IoU on held-out views."""
     mask_weight: float = Field(default=1.0, ge=0)

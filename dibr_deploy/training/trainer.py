@@ -178,10 +178,19 @@ class Trainer:
         return content
 
     def _new_model(self) -> ImageToMeshRenderer:
-        sizes = ModelConfig(image_size=self.config.image_size, texture_size=self.config.texture_size)
+        config = self.config
+        sizes = ModelConfig(
+            image_size=config.image_size,
+            texture_size=config.texture_size,
+            features=config.features,
+            encoder=config.encoder,
+            norm="group" if config.pretrained is None else "frozen_batch",
+        )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
+            torch.manual_seed(config.seed)
             network = ImageToMesh(sizes)
+        if config.pretrained is not None:
+            network.load_pretrained(config.pretrained)
         return ImageToMeshRenderer(network, self.data.height, self.data.width)
 
     def _train_step(self) -> dict[str, Any]:

@@ -15,9 +15,17 @@ from dibr_deploy.data import make_dataset
 from dibr_deploy.data.shapes import CLASSES, make_shape, write_shapes
 from dibr_deploy.data.truth import read_truth
 from dibr_deploy.errors import DibrError
-from dibr_deploy.evaluation import bootstrap_interval, class_means, evaluate, fixed_shape_iou, true_solids
+from dibr_deploy.evaluation import (
+    bootstrap_interval,
+    class_means,
+    evaluate,
+    fixed_shape_iou,
+    fixed_shape_of_class_iou,
+    true_solids,
+)
 from dibr_deploy.mesh import Mesh, icosphere, write_mesh
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
+from dibr_deploy.runtime import Session
 from dibr_deploy.training.checkpoint import save_checkpoint
 from dibr_deploy.voxels import voxelize
 
@@ -89,6 +97,40 @@ def test_the_best_fixed_shape_is_the_best_of_its_kind() -> None:
     best = max(np.mean(np.minimum(lengths, fixed) / np.maximum(lengths, fixed)) for fixed in lengths)
     assert float(fixed_shape_iou(boxes, boxes).mean()) == pytest.approx(best)
     assert fixed_shape_iou(boxes[:1], boxes[6:7]).tolist() == pytest.approx([1 / 7])
+
+
+def test_a_shape_for_each_class_is_the_best_of_the_class() -> None:
+    """Two classes of boxes: each is judged by its own, and one without training objects is refused."""
+    boxes = torch.zeros(10, 10, 10, 10, dtype=torch.bool)
+    for length in range(1, 11):
+        boxes[length - 1, :length] = True
+    solids, training = {"a": boxes[1], "b": boxes[8]}, {"c": boxes[3], "d": boxes[9]}
+    class_of = {"a": "short", "c": "short", "b": "long", "d": "long"}
+    assert fixed_shape_of_class_iou(solids, training, class_of) == pytest.approx({"a": 2 / 4, "b": 9 / 10})
+    with pytest.raises(DibrError, match="no training object has the class 'long' of b"):
+        fixed_shape_of_class_iou(solids, {"c": boxes[3]}, class_of)
+
+
+def test_an_exported_model_has_the_scores_of_the_network(dataset: Path, tmp_path: Path) -> None:
+    model = predicting(0.8, COLOR, [0.5, 0.1, 0.2, 0.3])
+    (expected,) = evaluate(model, dataset, views=2)
+    save_checkpoint(tmp_path / "checkpoint.pt", model)
+    for name in ("model.onnx", "bundle.zip"):  # one takes floats, the other bytes
+        assert main(["export", "--checkpoint", str(tmp_path), "--output", str(tmp_path / name)]) == 0
+        (actual,) = evaluate(Session(tmp_path / name, "cpu"), dataset, views=2)
+        assert actual[:2] == expected[:2]
+        assert actual[2:] == pytest.approx(expected[2:], abs=1e-4)
+
+
+def test_what_was_not_learned_is_not_judged(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run without colours: dashes in the table, null in the file."""
+    model = predicting(1.0, COLOR, [0.5, 0.1, 0.2, 0.3])
+    save_checkpoint(tmp_path / "checkpoint.pt", model, {"config": {"color_weight": 0.0}})
+    command = ["evaluate", "--checkpoint", str(tmp_path), "--data", str(dataset), "--views=1"]
+    assert main([*command, "--output", str(tmp_path / "scores.json")]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["round", "1", "1.000", "1.000", "-", "-"]
+    (row,) = json.loads((tmp_path / "scores.json").read_text())
+    assert (row["texture_l1"], row["light_angle"]) == (None, None)
 
 
 def test_the_bootstrap_interval_is_that_of_the_mean() -> None:

@@ -63,6 +63,24 @@ def test_verify_prints_a_table(run: Path, pictures: Path, source: str, capsys: p
     assert float(lines[-1].split("%")[0]) > 10
 
 
+@pytest.mark.parametrize("norm", ["group", "frozen_batch"])
+def test_a_network_with_resnet_agrees(norm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        image_size=32, subdivisions=1, texture_size=32, channels=8, features=16, encoder="resnet18", norm=norm
+    )
+    model = ImageToMeshRenderer(ImageToMesh(config), 24, 24)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "head" in name:
+                parameter += 0.05 * torch.randn_like(parameter)
+    save_checkpoint(tmp_path / "checkpoint.pt", model)
+    exported = str(tmp_path / "model.onnx")
+    assert main(["export", "--checkpoint", str(tmp_path), "--output", exported]) == 0
+    assert main(["verify", "--checkpoint", str(tmp_path), "--model", exported, "--threads", "2"]) == 0
+    assert sum(line.endswith(" ok") for line in capsys.readouterr().out.splitlines()) == 9
+
+
 def test_verify_fails_on_another_checkpoint(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dibr_deploy.training import load_checkpoint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -31,6 +32,26 @@ def test_all_settings_of_the_model_are_kept(checkpoint: Path) -> None:
     assert not model.training
     assert (renderer.height, renderer.width, renderer.sigmainv) == (20, 24, 1234.0)
     assert renderer.background.tolist() == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("norm", ["group", "frozen_batch"])
+def test_a_resnet_comes_back(norm: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, encoder="resnet18", norm=norm)
+    model = ImageToMeshRenderer(ImageToMesh(config), 20, 24)
+    save_checkpoint(tmp_path / "checkpoint.pt", model)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.network.config == config
+    image = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(loaded.network(image).vertices, model.eval().network(image).vertices)
+
+
+def test_a_checkpoint_from_before_there_were_encoders_is_one_of_convolutions(checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    for name in ("encoder", "norm"):
+        del content["model"][name]
+    torch.save(content, checkpoint)
+    assert load_checkpoint(checkpoint).network.config == SMALL
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])

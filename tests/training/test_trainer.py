@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from dibr_deploy.errors import DibrError
+from dibr_deploy.models.resnet import ResNet18
 from dibr_deploy.training import Trainer, TrainingConfig, load_checkpoint
 from dibr_deploy.training.checkpoint import read_checkpoint
 from dibr_deploy.training.distributed import Processes
@@ -110,6 +111,27 @@ def test_the_loaded_model_is_the_trained_one(dataset: Path, config: TrainingConf
         expected = trainer.model(view.image, view.world_to_clip)
         for path in (tmp_path / "run", tmp_path / "run" / "checkpoint.pt"):
             assert_same(tuple(load_checkpoint(path)(view.image, view.world_to_clip)), tuple(expected))
+
+
+def test_a_resnet_trains_from_given_weights(dataset: Path, config: TrainingConfig, tmp_path: Path) -> None:
+    """Its norms stay as they were given, the rest moves on from there; a run that goes on does not begin anew."""
+    given = ResNet18("frozen_batch").state_dict()
+    given["bn1.running_mean"] = torch.full((64,), 0.1)
+    torch.save(given, tmp_path / "given.pth")
+    config = config.model_copy(
+        update={"encoder": "resnet18", "pretrained": str(tmp_path / "given.pth"), "steps": 1, "lr": 1e-4}
+    )
+    Trainer(dataset, tmp_path / "run", config).run()
+    (tmp_path / "given.pth").unlink()
+    longer = Trainer(dataset, tmp_path / "run", config.model_copy(update={"steps": 2}), resume=True)
+    longer.run()
+    trained = longer.model.network.encoder[1].state_dict()
+    for name, value in given.items():
+        moved = (trained[name] - value).abs().max()
+        if "bn" in name or "downsample.1" in name:
+            assert moved == 0, name
+        else:
+            assert 0 < moved <= 2.1e-4, name
 
 
 def test_images_of_another_size_are_resized_for_the_network(dataset: Path, tmp_path: Path) -> None:

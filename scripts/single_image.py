@@ -1,0 +1,428 @@
+"""One image to a mesh, measured: four networks, judged on objects that they never saw.
+
+    python scripts/single_image.py                   # data, training, evaluation and the page, in build/single_image
+    python scripts/single_image.py --update-docs     # and what the repository holds: the page, its picture, the model
+    python scripts/single_image.py --smoke           # the same in a minute, with next to no training
+
+Two seeds, each with texture and light and from silhouettes alone. A run that was stopped goes on, and what is finished
+is not done again: remove the folder to begin anew. `--train RUN` leaves the other runs to another process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that wait leave their core to others
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dibr_deploy import evaluation
+from dibr_deploy.data import PosedImages, make_dataset
+from dibr_deploy.data.shapes import CLASSES, write_shapes
+from dibr_deploy.data.truth import read_truth
+from dibr_deploy.evaluation import MEASURES, Scores, bootstrap_interval, class_means
+from dibr_deploy.files import write_atomically
+from dibr_deploy.models import RenderedPrediction
+from dibr_deploy.pictures import to_bytes
+from dibr_deploy.training import Trainer, TrainingConfig, load_checkpoint
+from dibr_deploy.training.checkpoint import read_checkpoint
+from dibr_deploy.training.config import parse_config, read_config_file
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "scripts" / "single_image.toml"
+PAGE = ROOT / "docs" / "single_image.md"
+PICTURE = ROOT / "docs" / "images" / "single_image.png"
+DEMO = ROOT / "dibr_deploy" / "demo"
+SHIPPED = "textured_0"
+"""The run whose network the package brings: chosen by its name, not by its score."""
+SHOWN_VIEWS = (0, 2, 5)
+"""Views of a held-out object in the picture: the input, and two from which the prediction is shown beside the truth."""
+
+
+class Settings(NamedTuple):
+    objects: int
+    """Training objects per class."""
+    views: int
+    """Of each training object; every eighth is held out."""
+    held_out: int
+    """Objects per class that training does not have."""
+    judged_views: int
+    """Images of each of them that are predicted from, one by one."""
+    size: int = 64
+    """Of the images, pixels."""
+
+
+FULL = Settings(200, 8, 12, 4)
+SMOKE = Settings(2, 4, 1, 1)
+HELD_OUT_VIEWS = 8
+"""Views of a held-out object, over all of which textures are compared."""
+
+
+class Run(NamedTuple):
+    name: str
+    seed: int
+    textured: bool
+
+
+RUNS = [Run(f"{kind}_{seed}", seed, kind == "textured") for kind in ("textured", "silhouette") for seed in (0, 1)]
+
+
+class Result(NamedTuple):
+    """What became of a run."""
+
+    run: Run
+    scores: list[Scores]
+    record: dict[str, Any]
+    """Seconds, load and versions of its training."""
+
+
+class Baselines(NamedTuple):
+    """3D IoU of every held-out object with shapes that do not look at the image, by id."""
+
+    fixed: dict[str, float]
+    """The best shape for all training objects."""
+    of_class: dict[str, float]
+    """The best shape for those of its class."""
+
+
+# --- What is done, each step once.
+
+
+def make_data(folder: Path, settings: Settings) -> None:
+    """``folder/train`` and ``folder/test``, of which no object is in both."""
+    parts = [
+        ("train", 0, settings.objects, settings.views),
+        ("test", settings.objects, settings.held_out, HELD_OUT_VIEWS),
+    ]
+    for name, first, count, views in parts:
+        if not (folder / name).exists():
+            meshes = write_shapes(folder / "meshes" / name, first=first, count=count)
+            make_dataset(meshes, folder / name, views=views, size=settings.size, with_truth=True)
+
+
+def config_of(run: Run, changes: dict[str, Any]) -> TrainingConfig:
+    values: dict[str, Any] = {**read_config_file(CONFIG), "seed": run.seed, **changes}
+    return parse_config(values if run.textured else {**values, "color_weight": 0.0})
+
+
+def train(folder: Path, run: Run, config: TrainingConfig) -> None:
+    """Trains ``folder/RUN`` to its end, and notes in ``folder/RUN.json`` what each session of it took."""
+    output, notes = folder / run.name, folder / f"{run.name}.json"
+    begun = (output / "checkpoint.pt").exists()
+    trainer = Trainer(folder / "train", output, config, resume=begun)
+    if trainer.step >= config.steps:
+        return
+    first, clock, cpu = trainer.step, time.monotonic(), time.process_time()
+    try:
+        trainer.run()
+    finally:
+        session = {
+            "steps": [first, trainer.step],
+            "seconds": round(time.monotonic() - clock),
+            "cpu_seconds": round(time.process_time() - cpu),
+            "load": round(os.getloadavg()[2], 1),
+            "threads": torch.get_num_threads(),
+            "versions": f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}",
+            "date": datetime.date.today().isoformat(),
+        }
+        earlier = json.loads(notes.read_text()) if begun and notes.exists() else []
+        write_atomically(notes, json.dumps([*earlier, session], indent=1) + "\n")
+
+
+def judge(folder: Path, run: Run, settings: Settings, solids: dict[str, Tensor]) -> Result:
+    model = load_checkpoint(folder / run.name)
+    scores = evaluation.evaluate(
+        model, folder / "test", views=settings.judged_views, appearance=run.textured, solids=solids
+    )
+    return Result(run, scores, joined(json.loads((folder / f"{run.name}.json").read_text())))
+
+
+def joined(sessions: list[dict[str, Any]]) -> dict[str, Any]:
+    """The notes of a run that may have been stopped: times are sums, the rest is that of the last session."""
+    return sessions[-1] | {name: sum(session[name] for session in sessions) for name in ("seconds", "cpu_seconds")}
+
+
+def baselines(folder: Path, solids: dict[str, Tensor]) -> Baselines:
+    training = evaluation.true_solids(folder / "train")
+    objects = {**read_truth(folder / "train"), **read_truth(folder / "test")}
+    fixed = evaluation.fixed_shape_iou(torch.stack(list(solids.values())), torch.stack(list(training.values())))
+    class_of = {name: entry.class_name for name, entry in objects.items()}
+    return Baselines(
+        dict(zip(solids, fixed.tolist(), strict=True)),
+        evaluation.fixed_shape_of_class_iou(solids, training, class_of),
+    )
+
+
+# --- The page.
+
+
+def page(folder: Path, settings: Settings, results: list[Result], base: Baselines) -> str:
+    return (
+        "\n\n".join(
+            [
+                "# One image to a mesh, measured",
+                introduction(settings),
+                results_table(results, base),
+                verdict(results, base),
+                "![Input; the truth and the prediction from two other sides](images/single_image.png)",
+                "Held-out objects, three of each class: the one image that the network sees, and from two other sides "
+                f"the\ntruth and the prediction of `{SHIPPED}`, with the texture and the light that it predicts.",
+                "## By class",
+                class_table(results, base),
+                "## Every held-out object",
+                "3D IoU of each, mean of its predictions from single images.",
+                object_table(results, base),
+                "## How it was made",
+                recipe(folder, settings, results),
+            ]
+        )
+        + "\n"
+    )
+
+
+def introduction(settings: Settings) -> str:
+    return f"""The first application of the paper (Chen et al. 2019, section 4.1): a network that turns one image into a shape, a
+texture and a light, trained from images, masks and cameras alone. `scripts/single_image.py` is all of it, from data to
+this page:
+
+    python scripts/single_image.py --update-docs
+
+There are four classes of random objects (`dibr data shapes`, [data.md](data.md)), {settings.objects} of each for training and
+{settings.held_out} of each held out; two seeds, each with texture and light, and from silhouettes alone (`color_weight = 0`).
+Each held-out object is predicted from {settings.judged_views} single images; its scores are means over them, as `dibr evaluate`
+takes them ([training.md](training.md)).
+
+The baseline *fixed shape* is the one solid that suits all training objects best; *of its class* is the best solid for
+each class, which only somebody who already knows the class could give. The gain is that of the mean 3D IoU, with its
+95 % bootstrap interval over the held-out objects."""  # noqa: E501
+
+
+def gains(scores: Sequence[Scores], base: dict[str, float]) -> list[float]:
+    return [row.iou - base[row.object_id] for row in scores]
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def with_interval(values: Sequence[float]) -> str:
+    low, high = bootstrap_interval(values)
+    return f"{mean(values):+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def results_table(results: list[Result], base: Baselines) -> str:
+    head = ["run", "3D IoU", "gain over the fixed shape", "gain over that of its class"]
+    head += ["F-score", "texture L1", "light angle"]
+    rows = []
+    for run, scores, _ in results:
+        total = class_means(scores)[-1]
+        rows.append(
+            [
+                f"`{run.name}`",
+                f"{total.iou:.3f}",
+                with_interval(gains(scores, base.fixed)),
+                with_interval(gains(scores, base.of_class)),
+                *measures(total)[1:],
+            ]
+        )
+    for name, values in (("fixed shape", base.fixed), ("fixed shape of its class", base.of_class)):
+        rows.append([name, f"{mean(list(values.values())):.3f}", *["-"] * 5])
+    return table(head, rows)
+
+
+def verdict(results: list[Result], base: Baselines) -> str:
+    """Whether what was asked for holds, in words that follow the numbers."""
+    lacking = []
+    for run, scores, _ in results:
+        values = gains(scores, base.fixed)
+        if mean(values) < 0.05 or bootstrap_interval(values)[0] <= 0:
+            lacking.append(f"`{run.name}`")
+    if lacking:
+        return f"Asked for is a gain of 0.05 with an interval above zero; {', '.join(lacking)} did not reach it."
+    return "Asked for is a gain over the fixed shape of 0.05, with an interval above zero: all four runs have it."
+
+
+def class_table(results: list[Result], base: Baselines) -> str:
+    head = ["class", "objects", "run", "3D IoU", "fixed shape of its class", "F-score", "texture L1", "light angle"]
+    rows = []
+    for number, name in enumerate(sorted({row.class_name for row in results[0].scores})):
+        for run, scores, _ in results:
+            row = class_means(scores)[number]
+            own = mean([base.of_class[score.object_id] for score in scores if score.class_name == name])
+            iou, *others = measures(row)
+            rows.append([name, row.object_id, f"`{run.name}`", iou, f"{own:.3f}", *others])
+    return table(head, rows)
+
+
+def object_table(results: list[Result], base: Baselines) -> str:
+    head = ["object", *(f"`{run.name}`" for run, _, _ in results), "fixed shape", "of its class"]
+    rows = []
+    for columns in zip(*(scores for _, scores, _ in results), strict=True):
+        name = columns[0].object_id
+        values = [*(score.iou for score in columns), base.fixed[name], base.of_class[name]]
+        rows.append([name, *(f"{value:.3f}" for value in values)])
+    return table(head, rows)
+
+
+def measures(row: Scores) -> list[str]:
+    """MEASURES of a row as text; a dash where they are not known."""
+    texts = [f"{row.iou:.3f}", f"{row.f_score:.3f}", f"{row.texture_l1:.3f}", f"{row.light_angle:.1f}°"]
+    return ["-" if np.isnan(getattr(row, name)) else text for name, text in zip(MEASURES, texts, strict=True)]
+
+
+def recipe(folder: Path, settings: Settings, results: list[Result]) -> str:
+    config = read_checkpoint(folder / SHIPPED)["training"]["config"]
+    kept = {name: value for name, value in config.items() if name not in ("seed", "device", "tensorboard")}
+    rows = [
+        [
+            f"`{run.name}`",
+            f"{record['steps'][1]:,}",
+            f"{record['seconds'] / 60:.0f}",
+            f"{record['cpu_seconds'] / 60:.0f}",
+            str(record["threads"]),
+            f"{record['load']:g}",
+        ]
+        for run, _, record in results
+    ]
+    last = results[-1].record
+    parameters = sum(weight.numel() for weight in load_checkpoint(folder / SHIPPED).network.parameters())
+    return f"""    dibr data shapes --output meshes/train --count {settings.objects}
+    dibr data shapes --output meshes/test --count {settings.held_out} --first {settings.objects}
+    dibr data make --meshes meshes/train --output train --views {settings.views} --size {settings.size} --truth
+    dibr data make --meshes meshes/test --output test --views {HELD_OUT_VIEWS} --size {settings.size} --truth
+    dibr train --config scripts/single_image.toml --data train --output run --seed 0
+    dibr evaluate --checkpoint run --data test --training-data train --views {settings.judged_views}
+
+Settings of `textured_0` (`TrainingConfig`), whose network has {parameters:,} parameters; the silhouette runs have
+`color_weight` 0, the runs `_1` another seed:
+
+{table(["setting", "value"], [[f"`{name}`", str(value)] for name, value in sorted(kept.items())])}
+
+Training, on a machine that did other work too: the load is the mean number of processes that wanted its
+{os.cpu_count()} cores in the last 15 minutes of a run.
+
+{table(["run", "steps", "minutes", "minutes of one core", "threads", "load"], rows)}
+
+Commit {current_commit()}, {last["date"]}, {last["versions"]}, no GPU."""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    marks = ["---" if number == 0 else "---:" for number in range(len(head))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, marks, *rows])
+
+
+@torch.no_grad()
+def picture(folder: Path, per_class: int = 3) -> Image.Image:
+    """A column per object; from top to bottom the input, then truth and prediction from two other views."""
+    dataset, model = PosedImages(folder / "test"), load_checkpoint(folder / SHIPPED)
+    columns = []
+    for object_id in shown(folder, per_class):
+        views = dataset.views([dataset.views_of[object_id][view] for view in SHOWN_VIEWS])
+        prediction = model.network(views.image[:1])
+        rendered: RenderedPrediction = model.render(
+            type(prediction)(*(part.expand(2, *part.shape[1:]) for part in prediction)), views.world_to_clip[1:]
+        )
+        photos = views.image.permute(0, 2, 3, 1)
+        columns.append(torch.cat([photos[0], photos[1], rendered.image[0], photos[2], rendered.image[1]]))
+    pixels = to_bytes(torch.cat(columns, dim=1))
+    return Image.fromarray(pixels)
+
+
+def shown(folder: Path, per_class: int) -> list[str]:
+    """The first held-out objects of every class."""
+    truth = read_truth(folder / "test")
+    names = [[name for name, entry in truth.items() if entry.class_name == kind] for kind in sorted(CLASSES)]
+    return [name for of_class in names for name in of_class[:per_class]]
+
+
+def current_commit() -> str:
+    """Its hash; it says so where files differ from it."""
+    describe = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty= and changes to it"]
+    return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+# --- The model that the package brings.
+
+
+def write_demo(folder: Path, demo: Path, settings: Settings) -> None:
+    """The exported network, an image of a held-out object of each class, and the scores of what is exported."""
+    demo.mkdir(exist_ok=True)
+    dibr("export", "--checkpoint", folder / SHIPPED, "--output", demo / "model.zip", "--fp16")
+    for object_id in shown(folder, per_class=1):
+        name = read_truth(folder / "test")[object_id].class_name
+        shutil.copyfile(folder / "test" / "images" / f"{object_id}_{SHOWN_VIEWS[0]:03d}.png", demo / f"{name}.png")
+    views, judged = f"--views={settings.judged_views}", folder / "demo_scores.json"
+    dibr("evaluate", "--model", demo / "model.zip", "--data", folder / "test", views, "--output", judged)
+    scores = [Scores(**row) for row in json.loads(judged.read_text())]
+    card = {
+        "data": f"dibr data shapes, {settings.held_out} objects of each class from number {settings.objects} on; "
+        f"dibr data make --views {HELD_OUT_VIEWS} --size {settings.size}; predicted from {settings.judged_views} views",
+        "training": read_checkpoint(folder / SHIPPED)["training"]["config"],
+        "means": [rounded(row) for row in class_means(scores)],
+        "objects": [rounded(row) for row in scores],
+    }
+    write_atomically(demo / "scores.json", json.dumps(card, indent=1) + "\n")
+
+
+def dibr(*arguments: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "dibr_deploy.cli", *map(str, arguments)], check=True)
+
+
+def rounded(row: Scores) -> dict[str, Any]:
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in row._asdict().items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Train and judge networks that turn one image into a mesh.")
+    parser.add_argument("--output", type=Path, help="folder (default build/single_image, or single_image_smoke)")
+    parser.add_argument("--smoke", action="store_true", help="the smallest data, and two steps of training")
+    parser.add_argument(
+        "--train", nargs="+", metavar="RUN", choices=[run.name for run in RUNS], help="no more than this"
+    )
+    parser.add_argument("--update-docs", action="store_true", help="also write the page, its picture and the model")
+    arguments = parser.parse_args()
+    if arguments.smoke and arguments.update_docs:
+        parser.error("--update-docs needs the whole training")
+    settings = SMOKE if arguments.smoke else FULL
+    folder = arguments.output or ROOT / "build" / ("single_image_smoke" if arguments.smoke else "single_image")
+    folder.mkdir(parents=True, exist_ok=True)
+    make_data(folder, settings)
+    for run in RUNS:
+        if run.name in (arguments.train or [run.name]):
+            train(folder, run, config_of(run, {"steps": 2} if arguments.smoke else {}))
+    if arguments.train:
+        return 0
+    solids = evaluation.true_solids(folder / "test")
+    results = [judge(folder, run, settings, solids) for run in RUNS]
+    text = page(folder, settings, results, baselines(folder, solids))
+    write_atomically(folder / "single_image.md", text)
+    picture(folder, min(settings.held_out, 3)).save(folder / "single_image.png", optimize=True)
+    write_demo(folder, folder / "demo", settings)
+    if arguments.update_docs:
+        write_atomically(PAGE, text)
+        for source, target in [(folder / "single_image.png", PICTURE), *demo_files(folder)]:
+            write_atomically(target, source.read_bytes())
+    print(f"written to {folder}")
+    return 0
+
+
+def demo_files(folder: Path) -> list[tuple[Path, Path]]:
+    return [(path, DEMO / path.name) for path in sorted((folder / "demo").iterdir())]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
