@@ -121,6 +121,10 @@ def interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentr
 
     Returns:
         [B, H, W, D], 0 on background.
+
+    Where face_index and barycentrics come straight from :func:`rasterize`, outside of ``torch.compile``, the backward
+    pass goes from the output to attributes and positions at once. Barycentrics that retain their gradient or have a
+    hook get theirs all the same; ``torch.autograd.grad`` with respect to them needs a ``clone()`` of them here.
     """
     op = "interpolate"
     _tensor(op, "attributes", attributes, _REAL_OR_HALF, ("B or 1", "V", "D"))
@@ -131,6 +135,9 @@ def interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentr
     _like(op, "barycentrics", barycentrics, "attributes", attributes)
     _same_shape(op, "barycentrics", barycentrics, [*face_index.shape, 3])
     _shared_batch(op, "attributes", attributes, face_index.shape[0])
+    rasterized = _rasterized(face_index, barycentrics) if attributes.dtype in _REAL else None
+    if rasterized is not None:
+        return torch.ops.dibr.interpolate_raster(attributes, faces, face_index, barycentrics, *rasterized)
     return torch.ops.dibr.interpolate(attributes, faces, face_index, barycentrics)
 
 
@@ -566,8 +573,23 @@ def _(attributes, faces, face_index, barycentrics):
 
 
 @torch.library.register_fake("dibr::interpolate_backward")
-def _(attributes, faces, face_index, barycentrics, grad_output, deterministic=False):
-    return attributes.new_empty(attributes.shape), barycentrics.new_empty(barycentrics.shape)
+def _(attributes, faces, face_index, barycentrics, grad_output, needs_attributes=True, needs_barycentrics=True, *_):
+    grad_attributes = attributes.new_empty(attributes.shape if needs_attributes else (0,))
+    return grad_attributes, barycentrics.new_empty(barycentrics.shape if needs_barycentrics else (0,))
+
+
+@torch.library.register_fake("dibr::interpolate_raster")
+def _(attributes, faces, face_index, *_):
+    return attributes.new_empty((*face_index.shape, attributes.shape[2]))
+
+
+@torch.library.register_fake("dibr::interpolate_raster_backward")
+def _(
+    attributes, faces, face_index, barycentrics, positions, raster_faces, grad_output, perspective_correct,
+    needs_attributes=True, *_,
+):  # fmt: skip
+    grad_attributes = attributes.new_empty(attributes.shape if needs_attributes else (0,))
+    return grad_attributes, positions.new_empty(positions.shape)
 
 
 @torch.library.register_fake("dibr::soft_mask")
@@ -631,6 +653,7 @@ def _rasterize_context(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(inputs[0], inputs[1], output[0], output[1])
     ctx.perspective_correct = inputs[6]
+    ctx.makes_raster = True
 
 
 def _rasterize_gradient(ctx, _, grad_barycentrics, grad_depth):
@@ -642,15 +665,56 @@ def _rasterize_gradient(ctx, _, grad_barycentrics, grad_depth):
     return grad_positions, None, None, None, None, None, None, None, None
 
 
+def _rasterized(face_index: Tensor, barycentrics: Tensor) -> tuple[Tensor, Tensor, bool] | None:
+    """Positions, faces and perspective_correct of the call of rasterize whose outputs these two are, where gradients
+    shall reach it."""
+    if torch.compiler.is_compiling() or type(barycentrics) is not Tensor or not torch.is_grad_enabled():
+        return None
+    node: Any = barycentrics.grad_fn
+    if not getattr(node, "makes_raster", False):
+        return None
+    try:
+        positions, faces, its_face_index, _ = node.saved_tensors
+    except RuntimeError:  # a backward pass has freed them
+        return None
+    same = its_face_index.data_ptr() == face_index.data_ptr() and its_face_index.shape == face_index.shape
+    return (positions, faces, node.perspective_correct) if same else None
+
+
 def _interpolate_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs)
 
 
 def _interpolate_gradient(ctx, grad_output):
+    needs_attributes, _, _, needs_barycentrics = ctx.needs_input_grad
     grad_attributes, grad_barycentrics = torch.ops.dibr.interpolate_backward(
-        *ctx.saved_tensors, grad_output, _deterministic()
+        *ctx.saved_tensors, grad_output, needs_attributes, needs_barycentrics, _deterministic()
     )
-    return grad_attributes, None, None, grad_barycentrics
+    return grad_attributes if needs_attributes else None, None, None, grad_barycentrics if needs_barycentrics else None
+
+
+def _interpolate_raster_context(ctx, inputs, output) -> None:
+    *tensors, ctx.perspective_correct = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _interpolate_raster_gradient(ctx, grad_output):
+    *interpolated, positions, raster_faces = ctx.saved_tensors
+    barycentrics = interpolated[3]
+    needs_attributes = ctx.needs_input_grad[0]
+    grad_barycentrics = grad_positions = None
+    if barycentrics.retains_grad or barycentrics._backward_hooks:  # somebody wants to see theirs
+        grad_attributes, grad_barycentrics = torch.ops.dibr.interpolate_backward(
+            *interpolated, grad_output, needs_attributes, True, _deterministic()
+        )
+    else:
+        grad_attributes, grad_positions = torch.ops.dibr.interpolate_raster_backward(
+            *(*interpolated, positions, raster_faces, grad_output),
+            *(ctx.perspective_correct, needs_attributes, _deterministic()),
+        )
+    if not needs_attributes:
+        grad_attributes = None
+    return grad_attributes, None, None, grad_barycentrics, grad_positions, None, None
 
 
 def _soft_mask_context(ctx, inputs, output) -> None:
@@ -695,6 +759,7 @@ def _register_gradient(op: str, setup_context, gradient) -> None:
 
 _register_gradient("rasterize", _rasterize_context, _rasterize_gradient)
 _register_gradient("interpolate", _interpolate_context, _interpolate_gradient)
+_register_gradient("interpolate_raster", _interpolate_raster_context, _interpolate_raster_gradient)
 _register_gradient("soft_mask", _soft_mask_context, _soft_mask_gradient)
 _register_gradient("texture", _texture_context, _texture_gradient)
 _register_gradient("antialias", _antialias_context, _antialias_gradient)

@@ -201,6 +201,20 @@ void check_pointers(Checker& c, const dibr_interpolate_backward_params& p) {
   c.optional("grad_barycentrics", p.grad_barycentrics);
 }
 
+void check_sizes(Checker& c, const dibr_interpolate_raster_backward_params& p) {
+  check_interpolate_sizes(c, p);
+  c.range("raster vertices", p.raster_vertices, 0, kMaxCount);
+  c.elements("positions", {p.batch, p.raster_vertices, 4});
+}
+void check_pointers(Checker& c, const dibr_interpolate_raster_backward_params& p) {
+  check_interpolate_pointers(c, p);
+  c.pointer("positions", p.positions, p.batch * p.raster_vertices);
+  c.pointer("raster_faces", p.raster_face_indices, p.faces, 4);
+  c.pointer("grad_output", p.grad_output, pixels(p) * p.channels, c.storage());
+  c.optional("grad_attributes", p.grad_attributes);
+  c.pointer("grad_positions", p.grad_positions, p.batch * p.raster_vertices);
+}
+
 template <class P>
 void check_soft_mask_sizes(Checker& c, const P& p) {
   check_raster_sizes(c, p);
@@ -459,6 +473,7 @@ DIBR_DEFINE_OP(rasterize)
 DIBR_DEFINE_OP(rasterize_backward)
 DIBR_DEFINE_OP(interpolate)
 DIBR_DEFINE_OP(interpolate_backward)
+DIBR_DEFINE_OP(interpolate_raster_backward)
 DIBR_DEFINE_OP(soft_mask)
 DIBR_DEFINE_OP(soft_mask_backward)
 DIBR_DEFINE_OP(texture)

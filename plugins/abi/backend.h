@@ -10,17 +10,18 @@ namespace dibr {
   dibr_status name##_workspace(const dibr_##name##_params&, Arena&); \
   dibr_status name(const dibr_##name##_params&, const dibr_launch&);
 
-#define DIBR_DECLARE_BACKEND                    \
-  DIBR_DECLARE_BACKEND_OP(rasterize)            \
-  DIBR_DECLARE_BACKEND_OP(rasterize_backward)   \
-  DIBR_DECLARE_BACKEND_OP(interpolate)          \
-  DIBR_DECLARE_BACKEND_OP(interpolate_backward) \
-  DIBR_DECLARE_BACKEND_OP(soft_mask)            \
-  DIBR_DECLARE_BACKEND_OP(soft_mask_backward)   \
-  DIBR_DECLARE_BACKEND_OP(texture)              \
-  DIBR_DECLARE_BACKEND_OP(texture_backward)     \
-  DIBR_DECLARE_BACKEND_OP(antialias)            \
-  DIBR_DECLARE_BACKEND_OP(antialias_backward)   \
+#define DIBR_DECLARE_BACKEND                           \
+  DIBR_DECLARE_BACKEND_OP(rasterize)                   \
+  DIBR_DECLARE_BACKEND_OP(rasterize_backward)          \
+  DIBR_DECLARE_BACKEND_OP(interpolate)                 \
+  DIBR_DECLARE_BACKEND_OP(interpolate_backward)        \
+  DIBR_DECLARE_BACKEND_OP(interpolate_raster_backward) \
+  DIBR_DECLARE_BACKEND_OP(soft_mask)                   \
+  DIBR_DECLARE_BACKEND_OP(soft_mask_backward)          \
+  DIBR_DECLARE_BACKEND_OP(texture)                     \
+  DIBR_DECLARE_BACKEND_OP(texture_backward)            \
+  DIBR_DECLARE_BACKEND_OP(antialias)                   \
+  DIBR_DECLARE_BACKEND_OP(antialias_backward)          \
   DIBR_DECLARE_BACKEND_OP(render)
 
 namespace cpu {

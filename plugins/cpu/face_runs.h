@@ -2,6 +2,8 @@
 // kept for a while, since the rows below show it too, before it is spread to the vertices.
 #pragma once
 
+#include <memory>
+
 #include "cpu/parallel.h"
 #include "cpu/simd.h"
 
@@ -100,6 +102,12 @@ void for_each_strip_row(const int32_t* face_index, int64_t pixels, int64_t width
 template <class Known>
 class RecentFaces {
  public:
+  // This thread's, empty between calls; made at the first one.
+  static RecentFaces& of_thread() {
+    static thread_local const std::unique_ptr<RecentFaces> own(new RecentFaces);
+    return *own;
+  }
+
   // Those of a face; where they are new, end(face, known) sees off the ones in their place, and start(known) makes
   // them.
   template <class Start, class End>

@@ -3,28 +3,13 @@
 
 #include "abi/backend.h"
 #include "abi/dispatch.h"
+#include "cpu/channel_sums.h"
 #include "cpu/face_runs.h"
 #include "cpu/mesh.h"
-#include "cpu/quads.h"
 #include "cpu/scatter.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 namespace {
-
-// Offsets of a face's three attribute rows within one image's attributes.
-template <class P>
-struct Corners {
-  int64_t offset[3];
-  Corners(const P& p, int64_t face) {
-    for (int k = 0; k < 3; ++k) offset[k] = p.face_indices[3 * face + k] * p.channels;
-  }
-};
-
-template <class T, class P>
-const T* attributes_of(const P& p, int64_t image) {
-  const int64_t source = p.attribute_batch == 1 ? 0 : image;
-  return static_cast<const T*>(p.attributes) + source * p.vertices * p.channels;
-}
 
 constexpr int64_t kRowsAtOnce = 16;
 
@@ -75,8 +60,7 @@ struct FaceAttributes {
 template <class T, int kChannels>
 void interpolate_few(const dibr_interpolate_params& p, int64_t image, int64_t first_row, int64_t last_row,
                      LowestFault& fault) {
-  static thread_local RecentFaces<FaceAttributes<T>> recent_of_thread;
-  RecentFaces<FaceAttributes<T>>& recent = recent_of_thread;
+  RecentFaces<FaceAttributes<T>>& recent = RecentFaces<FaceAttributes<T>>::of_thread();
   const auto end = [](int32_t, const FaceAttributes<T>&) {};
   const T *attributes = attributes_of<T>(p, image), *b = static_cast<const T*>(p.barycentrics);
   T* out = static_cast<T*>(p.output);
@@ -148,40 +132,6 @@ struct FaceSums {
   T attributes[kChannels][4];        // of the face's vertices
 };
 
-// The same in registers: of the last channel, and of those before.
-template <class T, int kChannels>
-struct ChannelSums {
-  ChannelSums<T, kChannels - 1> before;
-  Quads<T> sum, attributes;
-
-  DIBR_HD ChannelSums(const T (*sums)[16], const T (*of_vertices)[4])
-      : before(sums, of_vertices),
-        sum(Quads<T>::load(sums[kChannels - 1])),
-        attributes(Quads<T>::repeat(of_vertices[kChannels - 1])) {}
-  DIBR_HD void add(const Quads<T>& b, const Quads<T>& g) {
-    before.add(b, g);
-    sum = sum + g.template spread<kChannels - 1>() * b;
-  }
-  DIBR_HD Quads<T> of_barycentrics(const Quads<T>& g) const {
-    const Quads<T> product = g.template spread<kChannels - 1>() * attributes;
-    if constexpr (kChannels == 1) {
-      return product;
-    } else {
-      return before.of_barycentrics(g) + product;
-    }
-  }
-  DIBR_HD void store(T (*sums)[16]) const {
-    before.store(sums);
-    sum.store(sums[kChannels - 1]);
-  }
-};
-template <class T>
-struct ChannelSums<T, 0> {
-  DIBR_HD ChannelSums(const T (*)[16], const T (*)[4]) {}
-  DIBR_HD void add(const Quads<T>&, const Quads<T>&) {}
-  DIBR_HD void store(T (*)[16]) const {}
-};
-
 template <class T, int kChannels>
 class FewChannels {
  public:
@@ -189,8 +139,7 @@ class FewChannels {
       : p_(p), attributes_(attributes), sum_(sum) {}
 
   void run(int64_t first_row, int64_t last_row, LowestFault& fault) {
-    static thread_local RecentFaces<Sums> recent_of_thread;
-    RecentFaces<Sums>& recent = recent_of_thread;
+    RecentFaces<Sums>& recent = RecentFaces<Sums>::of_thread();
     const auto flush = [&](int32_t face, const Sums& sums) { this->flush(face, sums); };
     for_each_strip_row(p_.face_index, pixels(), p_.width, first_row, last_row, fault, [&](const StripRow& row) {
       if (p_.grad_barycentrics != nullptr && !row.is_covered()) {

@@ -31,14 +31,20 @@ inline void find_fault(const dibr_launch& launch, const int32_t* values, int64_t
   });
 }
 
-template <class P>
-dibr_status check_faces(const char* op, const P& p, const dibr_launch& launch) {
+// The error for the first corner of `faces` faces that is no vertex, if there is one; `name` is that of face_indices.
+inline dibr_status check_corners(const char* op, const char* name, const int32_t* face_indices, int64_t faces,
+                                 int64_t vertices, const dibr_launch& launch) {
   LowestFault fault;
-  find_fault(launch, p.face_indices, 3 * p.faces, 0, p.vertices - 1, fault);
+  find_fault(launch, face_indices, 3 * faces, 0, vertices - 1, fault);
   if (!fault.found()) return DIBR_OK;
   const long long i = fault.position();
-  return fail(DIBR_INVALID_ARGUMENT, "%s: faces[%lld, %lld] = %d is out of range for %lld vertices", op, i / 3, i % 3,
-              p.face_indices[i], static_cast<long long>(p.vertices));
+  return fail(DIBR_INVALID_ARGUMENT, "%s: %s[%lld, %lld] = %d is out of range for %lld vertices", op, name, i / 3,
+              i % 3, face_indices[i], static_cast<long long>(vertices));
+}
+
+template <class P>
+dibr_status check_faces(const char* op, const P& p, const dibr_launch& launch) {
+  return check_corners(op, "faces", p.face_indices, p.faces, p.vertices, launch);
 }
 
 template <class P>

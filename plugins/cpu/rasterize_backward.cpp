@@ -2,23 +2,22 @@
 // follows.
 #include "abi/backend.h"
 #include "abi/dispatch.h"
-#include "core/rasterize.h"
 #include "cpu/face_runs.h"
 #include "cpu/mesh.h"
-#include "cpu/quads.h"
+#include "cpu/raster_gradient.h"
 #include "cpu/scatter.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 namespace {
 
-// RasterSums of one face so far. `whole` is false for a face that has none in screen space (see raster_gradient).
+// RasterSums of one face so far, where it has them.
 template <class T>
 struct FaceSums {
-  alignas(64) T weight[3][16];  // RasterSums::weight[k], of four pixels each
+  WeightSums<T> weights;
   T depth[4];
   Triangle<T> triangle;
-  T px, py;  // a pixel that shows it
-  bool whole;
+  int64_t pixel;  // one that shows it
+  bool has_sums;
 };
 
 // The gradient of some rows of one image.
@@ -26,11 +25,12 @@ template <class T>
 class Pass {
  public:
   Pass(const dibr_rasterize_backward_params& p, int64_t image, T* sum)
-      : p_(p), positions_(static_cast<const T*>(p.positions) + image * p.vertices * 4), sum_(sum) {}
+      : p_(p),
+        raster_(static_cast<const T*>(p.positions) + image * p.vertices * 4, p.face_indices, p.height, p.width,
+                p.perspective_correct != 0, sum) {}
 
   void run(int64_t first_row, int64_t last_row, LowestFault& fault) {
-    static thread_local RecentFaces<FaceSums<T>> recent_of_thread;
-    RecentFaces<FaceSums<T>>& recent = recent_of_thread;
+    RecentFaces<FaceSums<T>>& recent = RecentFaces<FaceSums<T>>::of_thread();
     const auto flush = [&](int32_t face, const FaceSums<T>& sums) { this->flush(face, sums); };
     for_each_strip_row(p_.face_index, pixels(), p_.width, first_row, last_row, fault, [&](const StripRow& row) {
       for (int i = 0; i < row.count(); ++i) {
@@ -49,16 +49,15 @@ class Pass {
 
  private:
   void start(int32_t face, int64_t pixel, FaceSums<T>& sums) const {
-    for (int k = 0; k < 3; ++k) Quads<T>::of(T(0)).store(sums.weight[k]);
+    sums.weights.clear();
     Quads<T, 1>::of(T(0)).store(sums.depth);
-    sums.px = x_of(pixel);
-    sums.py = y_of(pixel);
-    const Triangle<T>& t = sums.triangle = gather_triangle(positions_, p_.face_indices + 3 * int64_t(face));
-    sums.whole = p_.perspective_correct != 0 || (t.w[0] > T(0) && t.w[1] > T(0) && t.w[2] > T(0));
+    sums.pixel = pixel;
+    sums.triangle = raster_.triangle(face);
+    sums.has_sums = raster_.has_sums(sums.triangle);
   }
 
   void add(int32_t face, FaceSums<T>& sums, int64_t pixel, int count) {
-    if (!sums.whole) return add_each(face, sums.triangle, pixel, count);
+    if (!sums.has_sums) return add_each(face, sums.triangle, pixel, count);
     if (p_.barycentrics != nullptr) {
       const T* all = static_cast<const T*>(p_.barycentrics);
       return add(sums, all + 3 * pixel, all + 3 * pixels(), pixel, count);
@@ -68,91 +67,52 @@ class Pass {
     T again[3 * kAtOnce + 16];
     for (int done = 0; done < count; done += kAtOnce) {
       const int some = std::min(count - done, kAtOnce);
-      for (int i = 0; i < some; ++i) make_barycentrics(sums.triangle, pixel + done + i, again + 3 * i);
+      for (int i = 0; i < some; ++i) raster_.make_barycentrics(sums.triangle, pixel + done + i, again + 3 * i);
       add(sums, again, again + 3 * kAtOnce + 16, pixel + done, some);
     }
   }
 
   // b are the barycentrics of the `count` pixels from `pixel` on, and b_end is where they may be read to.
   void add(FaceSums<T>& sums, const T* b, const T* b_end, int64_t pixel, int count) const {
-    if (p_.grad_barycentrics != nullptr) add_weights(sums, b, b_end, pixel, count);
-    if (p_.grad_depth != nullptr) add_depth(sums, b, pixel, count);
-  }
-
-  DIBR_HD void add_weights(FaceSums<T>& sums, const T* b, const T* b_end, int64_t pixel, int count) const {
-    const T* all = static_cast<const T*>(p_.grad_barycentrics);
-    const T *g = all + 3 * pixel, *g_end = all + 3 * pixels();
-    Quads<T> sum0 = Quads<T>::load(sums.weight[0]);
-    Quads<T> sum1 = Quads<T>::load(sums.weight[1]);
-    Quads<T> sum2 = Quads<T>::load(sums.weight[2]);
-    for (int i = 0; i < count; i += 4) {
-      const int some = std::min(count - i, 4);
-      const Quads<T> weights = load_pixels<3>(b + 3 * i, some, b_end);
-      const Quads<T> gradient = load_pixels<3>(g + 3 * i, some, g_end);
-      const Quads<T> products = weights * gradient;
-      const Quads<T> mean =
-          products.template spread<0>() + products.template spread<1>() + products.template spread<2>();
-      const Quads<T> difference = gradient - mean;
-      sum0 = sum0 + difference.template spread<0>() * weights;
-      sum1 = sum1 + difference.template spread<1>() * weights;
-      sum2 = sum2 + difference.template spread<2>() * weights;
+    if (p_.grad_barycentrics != nullptr) {
+      const T* all = static_cast<const T*>(p_.grad_barycentrics);
+      sums.weights.add(b, b_end, all + 3 * pixel, all + 3 * pixels(), count);
     }
-    sum0.store(sums.weight[0]);
-    sum1.store(sums.weight[1]);
-    sum2.store(sums.weight[2]);
+    if (p_.grad_depth != nullptr) add_depth(sums, b, pixel, count);
   }
 
   void add_depth(FaceSums<T>& sums, const T* b, int64_t pixel, int count) const {
     const T* gradient = static_cast<const T*>(p_.grad_depth) + pixel;
     const T* w = sums.triangle.w;
     for (int i = 0; i < count; ++i, b += 3) {
-      const T share = p_.perspective_correct ? gradient[i] / (b[0] * w[0] + b[1] * w[1] + b[2] * w[2]) : gradient[i];
+      const T share =
+          raster_.perspective_correct() ? gradient[i] / (b[0] * w[0] + b[1] * w[1] + b[2] * w[2]) : gradient[i];
       for (int m = 0; m < 3; ++m) sums.depth[m] += share * b[m];
     }
   }
 
-  // Without sums.
   void add_each(int32_t face, const Triangle<T>& t, int64_t begin, int count) {
-    TriangleGradient<T> gradient = {};
     for (int64_t pixel = begin; pixel < begin + count; ++pixel) {
       const T none[3] = {};
-      accumulate_raster_gradient(
-          t, x_of(pixel), y_of(pixel), false,
+      raster_.add_pixel(
+          face, t, pixel,
           p_.grad_barycentrics != nullptr ? static_cast<const T*>(p_.grad_barycentrics) + 3 * pixel : none,
-          p_.grad_depth != nullptr ? static_cast<const T*>(p_.grad_depth)[pixel] : T(0), &gradient);
+          p_.grad_depth != nullptr ? static_cast<const T*>(p_.grad_depth)[pixel] : T(0));
     }
-    spread(face, gradient);
   }
 
   void flush(int32_t face, const FaceSums<T>& sums) const {
-    if (!sums.whole) return;
+    if (!sums.has_sums) return;
     RasterSums<T> totals;
-    for (int k = 0; k < 3; ++k) {
-      T four[4];
-      add_pixels(sums.weight[k], four);
-      for (int m = 0; m < 3; ++m) totals.weight[k][m] = four[m];
-      totals.depth[k] = sums.depth[k];
-    }
-    spread(face, raster_gradient(sums.triangle, sums.px, sums.py, p_.perspective_correct != 0, totals));
+    sums.weights.total(totals);
+    std::copy_n(sums.depth, 3, totals.depth);
+    raster_.add(face, sums.triangle, sums.pixel, totals);
   }
 
-  void spread(int32_t face, const TriangleGradient<T>& gradient) const {
-    for (int k = 0; k < 3; ++k) {
-      T* target = sum_ + 4 * int64_t(p_.face_indices[3 * int64_t(face) + k]);
-      (Quads<T, 1>::load(target) + Quads<T, 1>::load(gradient.v[k])).store(target);
-    }
-  }
-
-  void make_barycentrics(const Triangle<T>& t, int64_t pixel, T* out) const {
-    barycentrics(t, edges_at(t, x_of(pixel), y_of(pixel)), p_.perspective_correct != 0, out);
-  }
-  T x_of(int64_t pixel) const { return pixel_x<T>(pixel % p_.width, p_.width); }
-  T y_of(int64_t pixel) const { return pixel_y<T>(pixel / p_.width % p_.height, p_.height); }
   int64_t pixels() const { return p_.batch * p_.height * p_.width; }
 
   const dibr_rasterize_backward_params& p_;
-  const T* positions_;
-  T* sum_;
+  const RasterGradient<T> raster_;
 };
 
 template <class T>

@@ -315,26 +315,19 @@ class Renderer {
   std::optional<NearFaces<T>> near_;
 };
 
-dibr_status check_corners(const char* name, const dibr_render_params& p, const dibr_render_attributes& a,
-                          const dibr_launch& launch) {
-  LowestFault fault;
-  find_fault(launch, a.face_indices, 3 * p.faces, 0, a.vertices - 1, fault);
-  if (!fault.found()) return DIBR_OK;
-  const long long i = fault.position();
-  return fail(DIBR_INVALID_ARGUMENT, "render: %s[%lld, %lld] = %d is out of range for %lld vertices", name, i / 3,
-              i % 3, a.face_indices[i], static_cast<long long>(a.vertices));
-}
-
 dibr_status check_indices(const dibr_render_params& p, const dibr_launch& launch) {
   constexpr const char* kNames[] = {"attribute_faces_0", "attribute_faces_1", "attribute_faces_2"};
+  const auto corners = [&](const char* name, const dibr_render_attributes& a) {
+    return check_corners("render", name, a.face_indices, p.faces, a.vertices, launch);
+  };
   if (const dibr_status status = check_faces("render", p, launch)) return status;
   if (const dibr_status status = check_face_ranges("render", p)) return status;
   if (samples_uv(p)) {
-    if (const dibr_status status = check_corners("uv_faces", p, p.uv, launch)) return status;
+    if (const dibr_status status = corners("uv_faces", p.uv)) return status;
   }
   for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
     if (!writes_attributes(p, k)) continue;
-    if (const dibr_status status = check_corners(kNames[k], p, p.attributes[k], launch)) return status;
+    if (const dibr_status status = corners(kNames[k], p.attributes[k])) return status;
   }
   return DIBR_OK;
 }

@@ -17,12 +17,20 @@ class Scatter {
   // keep threads busy, few where they would have more than `budget` elements in all, since they must be cleared and
   // added up, and none where one alone has.
   Scatter(int64_t groups, int64_t elements, int64_t units, int64_t budget, Arena& arena)
-      : groups_(groups), elements_(elements), units_(units) {
+      : Scatter(Runs{runs_within(groups, elements, units, budget)}, groups, elements, units, arena) {}
+
+  struct Runs {
+    int64_t of_each_group;
+  };
+  Scatter(Runs runs, int64_t groups, int64_t elements, int64_t units, Arena& arena)
+      : groups_(groups), elements_(elements), units_(units), runs_(runs.of_each_group) {
+    if (runs_ > 1) private_ = arena.take<T>(groups * runs_ * elements);
+  }
+  static int64_t runs_within(int64_t groups, int64_t elements, int64_t units, int64_t budget) {
     const int64_t wanted = (kRuns + groups - 1) / std::max<int64_t>(groups, 1);
     const int64_t affordable = budget / std::max<int64_t>(groups * elements, 1);
     const int64_t least = affordable >= 1 ? (kFewRuns + groups - 1) / std::max<int64_t>(groups, 1) : 1;
-    runs_ = std::clamp<int64_t>(std::min(wanted, std::max(affordable, least)), 1, std::max<int64_t>(units, 1));
-    if (runs_ > 1) private_ = arena.take<T>(groups * runs_ * elements);
+    return std::clamp<int64_t>(std::min(wanted, std::max(affordable, least)), 1, std::max<int64_t>(units, 1));
   }
 
   // body(group, unit, sum) adds unit's share to sum[elements]. Overwrites out [groups, elements].
@@ -36,21 +44,23 @@ class Scatter {
   // body(group, begin, end, sum) adds the shares of the units from begin to end, which are one thread's.
   template <class Body>
   void run_parts(const dibr_launch& launch, T* out, const Body& body) const {
-    T* sums = runs_ > 1 ? private_ : out;
-    parallel_for(launch, groups_ * runs_, [&](int64_t i) {
-      T* sum = sums + i * elements_;
-      if (elements_ > 0) std::memset(sum, 0, size_t(elements_) * sizeof(T));
-      const Range part = part_of(units_, runs_, i % runs_);
-      body(i / runs_, part.begin, part.end, sum);
+    parallel_for(launch, parts(), [&](int64_t i) {
+      const Range part = units_of(i);
+      body(i / runs_, part.begin, part.end, cleared(i, out));
     });
-    if (runs_ > 1) reduce(launch, out);
+    add_up(launch, out);
   }
 
- private:
-  static constexpr int64_t kRuns = 16, kFewRuns = 4;
-  static constexpr int64_t kBlock = 4096;
-
-  void reduce(const dibr_launch& launch, T* out) const {
+  // The pieces of run_parts, for work that feeds several outputs: parts [0, parts()), each with its units and an array.
+  int64_t parts() const { return groups_ * runs_; }
+  Range units_of(int64_t part) const { return part_of(units_, runs_, part % runs_); }
+  T* cleared(int64_t part, T* out) const {
+    T* sum = (runs_ > 1 ? private_ : out) + part * elements_;
+    if (elements_ > 0) std::memset(sum, 0, size_t(elements_) * sizeof(T));
+    return sum;
+  }
+  void add_up(const dibr_launch& launch, T* out) const {
+    if (runs_ <= 1) return;
     const int64_t blocks = (elements_ + kBlock - 1) / kBlock;
     parallel_for(launch, groups_ * blocks, [&](int64_t i) {
       const int64_t group = i / blocks, begin = i % blocks * kBlock, end = std::min(begin + kBlock, elements_);
@@ -63,7 +73,11 @@ class Scatter {
     });
   }
 
-  int64_t groups_, elements_, units_, runs_ = 1;
+ private:
+  static constexpr int64_t kRuns = 16, kFewRuns = 4;
+  static constexpr int64_t kBlock = 4096;
+
+  int64_t groups_, elements_, units_, runs_;
   T* private_ = nullptr;
 };
 

@@ -22,6 +22,12 @@ void read_inputs(Call& call, Params& params, const Tensor& attributes, const Ten
   params.channels = D.value;
 }
 
+// Empty where they are not needed.
+template <class Params>
+Tensor new_attributes(const Call& call, const Params& params, bool needed) {
+  return needed ? call.new_real({params.attribute_batch, params.vertices, params.channels}) : call.new_real({0});
+}
+
 }  // namespace
 
 Tensor interpolate(const Tensor& attributes, const Tensor& faces, const Tensor& face_index,
@@ -38,7 +44,7 @@ Tensor interpolate(const Tensor& attributes, const Tensor& faces, const Tensor& 
 
 std::tuple<Tensor, Tensor> interpolate_backward(const Tensor& attributes, const Tensor& faces, const Tensor& face_index,
                                                 const Tensor& barycentrics, const Tensor& grad_output,
-                                                bool deterministic) {
+                                                bool needs_attributes, bool needs_barycentrics, bool deterministic) {
   Call call("interpolate_backward", "attributes", attributes);
   dibr_interpolate_backward_params params{};
   params.deterministic = deterministic;
@@ -46,12 +52,44 @@ std::tuple<Tensor, Tensor> interpolate_backward(const Tensor& attributes, const 
   params.grad_output =
       call.real("grad_output", grad_output, {params.batch, params.height, params.width, params.channels});
   call.prepare(params, dibr_interpolate_backward_workspace_size);
-  Tensor grad_attributes = call.new_real({params.attribute_batch, params.vertices, params.channels});
-  Tensor grad_barycentrics = call.new_real({params.batch, params.height, params.width, 3});
-  params.grad_attributes = grad_attributes.mutable_data_ptr();
-  params.grad_barycentrics = grad_barycentrics.mutable_data_ptr();
+  Tensor grad_attributes = new_attributes(call, params, needs_attributes);
+  Tensor grad_barycentrics =
+      needs_barycentrics ? call.new_real({params.batch, params.height, params.width, 3}) : call.new_real({0});
+  params.grad_attributes = needs_attributes ? grad_attributes.mutable_data_ptr() : nullptr;
+  params.grad_barycentrics = needs_barycentrics ? grad_barycentrics.mutable_data_ptr() : nullptr;
   call.launch(params, dibr_interpolate_backward);
   return {grad_attributes, grad_barycentrics};
+}
+
+// The positions are what gradients go to; the output does not depend on them.
+Tensor interpolate_raster(const Tensor& attributes, const Tensor& faces, const Tensor& face_index,
+                          const Tensor& barycentrics, const Tensor&, const Tensor&, bool) {
+  return interpolate(attributes, faces, face_index, barycentrics);
+}
+
+std::tuple<Tensor, Tensor> interpolate_raster_backward(const Tensor& attributes, const Tensor& faces,
+                                                       const Tensor& face_index, const Tensor& barycentrics,
+                                                       const Tensor& positions, const Tensor& raster_faces,
+                                                       const Tensor& grad_output, bool perspective_correct,
+                                                       bool needs_attributes, bool deterministic) {
+  Call call("interpolate_raster_backward", "attributes", attributes);
+  dibr_interpolate_raster_backward_params params{};
+  params.deterministic = deterministic;
+  params.perspective_correct = perspective_correct;
+  read_inputs(call, params, attributes, faces, face_index, barycentrics);
+  Size R{"R"};
+  params.positions = call.real("positions", positions, {params.batch, R, 4});
+  params.raster_face_indices = call.int32("raster_faces", raster_faces, {params.faces, 3});
+  params.raster_vertices = R.value;
+  params.grad_output =
+      call.real("grad_output", grad_output, {params.batch, params.height, params.width, params.channels});
+  call.prepare(params, dibr_interpolate_raster_backward_workspace_size);
+  Tensor grad_attributes = new_attributes(call, params, needs_attributes);
+  Tensor grad_positions = call.new_real({params.batch, R.value, 4});
+  params.grad_attributes = needs_attributes ? grad_attributes.mutable_data_ptr() : nullptr;
+  params.grad_positions = grad_positions.mutable_data_ptr();
+  call.launch(params, dibr_interpolate_raster_backward);
+  return {grad_attributes, grad_positions};
 }
 
 }  // namespace dibr::torch_door

@@ -19,7 +19,15 @@ Tensor rasterize_backward(const Tensor& positions, const Tensor& faces, const Te
 Tensor interpolate(const Tensor& attributes, const Tensor& faces, const Tensor& face_index, const Tensor& barycentrics);
 std::tuple<Tensor, Tensor> interpolate_backward(const Tensor& attributes, const Tensor& faces, const Tensor& face_index,
                                                 const Tensor& barycentrics, const Tensor& grad_output,
-                                                bool deterministic);
+                                                bool needs_attributes, bool needs_barycentrics, bool deterministic);
+Tensor interpolate_raster(const Tensor& attributes, const Tensor& faces, const Tensor& face_index,
+                          const Tensor& barycentrics, const Tensor& positions, const Tensor& raster_faces,
+                          bool perspective_correct);
+std::tuple<Tensor, Tensor> interpolate_raster_backward(const Tensor& attributes, const Tensor& faces,
+                                                       const Tensor& face_index, const Tensor& barycentrics,
+                                                       const Tensor& positions, const Tensor& raster_faces,
+                                                       const Tensor& grad_output, bool perspective_correct,
+                                                       bool needs_attributes, bool deterministic);
 
 Tensor soft_mask(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
                  const OptionalTensor& face_ranges, double sigmainv, double boxlen, int64_t knum);

@@ -16,7 +16,15 @@ STABLE_TORCH_LIBRARY(dibr, library) {
   library.def("interpolate(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics) -> Tensor");
   library.def(
       "interpolate_backward(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics, "
-      "Tensor grad_output, bool deterministic=False) -> (Tensor grad_attributes, Tensor grad_barycentrics)");
+      "Tensor grad_output, bool needs_attributes=True, bool needs_barycentrics=True, bool deterministic=False) "
+      "-> (Tensor grad_attributes, Tensor grad_barycentrics)");
+  library.def(
+      "interpolate_raster(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics, Tensor positions, "
+      "Tensor raster_faces, bool perspective_correct) -> Tensor");
+  library.def(
+      "interpolate_raster_backward(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics, "
+      "Tensor positions, Tensor raster_faces, Tensor grad_output, bool perspective_correct, "
+      "bool needs_attributes=True, bool deterministic=False) -> (Tensor grad_attributes, Tensor grad_positions)");
   library.def(
       "soft_mask(Tensor positions, Tensor faces, Tensor face_index, Tensor? face_ranges, float sigmainv, "
       "float boxlen, int knum) -> Tensor");
@@ -49,6 +57,8 @@ void implement_ops(Library& library) {
   library.impl("rasterize_backward", TORCH_BOX(&door::rasterize_backward));
   library.impl("interpolate", TORCH_BOX(&door::interpolate));
   library.impl("interpolate_backward", TORCH_BOX(&door::interpolate_backward));
+  library.impl("interpolate_raster", TORCH_BOX(&door::interpolate_raster));
+  library.impl("interpolate_raster_backward", TORCH_BOX(&door::interpolate_raster_backward));
   library.impl("soft_mask", TORCH_BOX(&door::soft_mask));
   library.impl("soft_mask_backward", TORCH_BOX(&door::soft_mask_backward));
   library.impl("texture", TORCH_BOX(&door::texture));

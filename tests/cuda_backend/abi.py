@@ -52,6 +52,15 @@ PARAMS: dict[str, type[c.Structure]] = {
         (_I64, " ".join(_INTERPOLATE)),
         (_PTR, "attributes face_indices face_index barycentrics grad_output grad_attributes grad_barycentrics"),
     ),
+    "interpolate_raster_backward": _params(
+        "interpolate_raster_backward",
+        (_I32, "deterministic"),
+        (_I64, " ".join(_INTERPOLATE)),
+        (_I64, "raster_vertices"),
+        (_I32, "perspective_correct"),
+        (_PTR, "attributes face_indices face_index barycentrics positions raster_face_indices grad_output"),
+        (_PTR, "grad_attributes grad_positions"),
+    ),
     "soft_mask": _params(
         "soft_mask",
         (_I64, " ".join(_MESH)),

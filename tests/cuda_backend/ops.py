@@ -163,6 +163,36 @@ class Device:
         )
         return out
 
+    def interpolate_raster_backward(
+        self,
+        attributes: np.ndarray,
+        scene: Scene,
+        face_index: np.ndarray,
+        barycentrics: np.ndarray,
+        grad_output: np.ndarray,
+        *,
+        perspective_correct: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients of attributes, which share the scene's faces, and positions."""
+        out = aligned(attributes.shape, attributes.dtype), aligned(scene.positions.shape, scene.positions.dtype)
+        faces = np.ascontiguousarray(scene.faces, np.int32)
+        self.library.run(
+            "interpolate_raster_backward",
+            self.code,
+            _code(attributes),
+            **self._attributes(attributes, faces, face_index),
+            raster_vertices=scene.positions.shape[1],
+            deterministic=int(self.deterministic),
+            perspective_correct=int(perspective_correct),
+            barycentrics=barycentrics,
+            positions=np.ascontiguousarray(scene.positions),
+            raster_face_indices=faces,
+            grad_output=grad_output,
+            grad_attributes=out[0],
+            grad_positions=out[1],
+        )
+        return out
+
     @staticmethod
     def _texture(
         texture: np.ndarray, uv: np.ndarray, filter: int, wrap: int, mip_level: np.ndarray | None

@@ -69,6 +69,7 @@ def workspace(library: Library, op: str, dtype: int, **sizes: int) -> int:
         "attribute_batch": 1,
         "texture_batch": 1,
         "vertices": MEMORY_VERTICES,
+        "raster_vertices": sizes.get("vertices", MEMORY_VERTICES),
         "faces": MEMORY_FACES,
         "height": MEMORY_SIZE,
         "width": MEMORY_SIZE,

@@ -74,6 +74,7 @@ def mesh_ops(device: Device, scene: Scene) -> None:
     attributes = normal((scene.positions.shape[0], scene.positions.shape[1], 3), real)
     output = device.interpolate(attributes, scene.faces, face_index, barycentrics)
     device.interpolate_backward(attributes, scene.faces, face_index, barycentrics, normal(output.shape, real))
+    device.interpolate_raster_backward(attributes, scene, face_index, barycentrics, normal(output.shape, real))
     if real == np.float32:
         for narrow in (attributes.astype(np.float16), bfloat16_bits(attributes)):
             device.interpolate(copied(narrow), scene.faces, face_index, barycentrics)

@@ -35,6 +35,7 @@ SIZES = {
     "attribute_batch": B,
     "texture_batch": B,
     "vertices": V,
+    "raster_vertices": V,
     "faces": F,
     "height": H,
     "width": W,
@@ -46,6 +47,7 @@ SETTINGS = {"perspective_correct": 1, "depth_clip": 1, "sigmainv": 7000.0, "boxl
 SHAPES = {
     "positions": (B, V, 4),
     "face_indices": (F, 3),
+    "raster_face_indices": (F, 3),
     "face_ranges": (B, 2),
     "face_valid": (B, F),
     "face_index": (B, H, W),
@@ -59,11 +61,12 @@ SHAPES = {
     "mip_level": (B, H, W),
     "image": (B, H, W, D),
 }
-INTEGERS = {"face_indices", "face_ranges", "face_valid", "face_index"}
+INTEGERS = {"face_indices", "raster_face_indices", "face_ranges", "face_valid", "face_index"}
 OPTIONAL = {
     "rasterize": {"face_ranges", "face_valid", "depth"},
     "rasterize_backward": {"barycentrics", "grad_barycentrics", "grad_depth"},
     "interpolate_backward": {"grad_attributes", "grad_barycentrics"},
+    "interpolate_raster_backward": {"grad_attributes"},
     "soft_mask": {"face_ranges"},
     "soft_mask_backward": {"face_ranges"},
     "texture_backward": {"grad_texture", "grad_uv", "grad_mip_level"},
@@ -75,6 +78,7 @@ OUTPUTS = {
     "rasterize_backward": {"grad_positions"},
     "interpolate": {"output"},
     "interpolate_backward": {"grad_attributes", "grad_barycentrics"},
+    "interpolate_raster_backward": {"grad_attributes", "grad_positions"},
     "soft_mask": {"mask"},
     "soft_mask_backward": {"grad_positions"},
     "texture": {"output"},
@@ -89,6 +93,8 @@ OUTPUTS = {
 # What a message calls an argument, where that is not the field's name.
 SPOKEN = {
     "face_indices": "faces",
+    "raster_face_indices": "raster_faces",
+    "raster_vertices": "raster vertices",
     "attribute_batch": "attribute batch",
     "texture_batch": "texture batch",
     "texture_height": "texture height",

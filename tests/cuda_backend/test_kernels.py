@@ -178,6 +178,27 @@ def test_interpolate(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("perspective_correct", [False, True])
+def test_interpolate_over_a_raster_has_the_gradient_of_the_cpu(
+    cpu: Device, cuda: Device, deterministic: Device, perspective_correct: bool, shared: bool, dtype: type
+) -> None:
+    """One pass there, the gradients of the two ops here."""
+    scene = soup(33, (15, 33), 3, dtype)
+    options = {"perspective_correct": perspective_correct}
+    face_index, barycentrics, _ = cpu.rasterize(scene, **options)
+    attributes = normal(4, (1 if shared else 3, scene.positions.shape[1], 3), barycentrics.dtype)
+    grad_output = normal(5, (*face_index.shape, 3), barycentrics.dtype)
+    arguments = attributes, scene, face_index, barycentrics, grad_output
+    grad_attributes, grad_positions = cpu.interpolate_raster_backward(*arguments, **options)
+    assert grad_attributes.any() and grad_positions.any()
+    for device in (cuda, deterministic):
+        actual = device.interpolate_raster_backward(*arguments, **options)
+        assert_close(actual[0], grad_attributes, ROUNDING)
+        assert_close(actual[1], grad_positions, RASTER_GRADIENT)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("wrap", [0, 1, 2], ids=["clamp", "repeat", "mirror"])
 @pytest.mark.parametrize("filter", [0, 1], ids=["nearest", "bilinear"])
 def test_texture(
@@ -339,6 +360,7 @@ def test_deterministic_gradients_do_not_depend_on_the_order(
             deterministic.rasterize_backward(scene, face_index, barycentrics, depth),
             deterministic.soft_mask_backward(scene, face_index, depth, sigmainv=500.0, boxlen=0.08),
             *deterministic.interpolate_backward(attributes, scene.faces, face_index, barycentrics, grad_output),
+            *deterministic.interpolate_raster_backward(attributes, scene, face_index, barycentrics, grad_output),
             *deterministic.texture_backward(texture, uv, grad_output, 1, 1),
             *deterministic.texture_backward(texture, uv, grad_output, 2, 1, 2 * depth),
             *deterministic.antialias_backward(scene, uv, face_index, barycentrics, uv),

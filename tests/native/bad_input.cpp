@@ -65,6 +65,19 @@ struct Triangle {
     params.grad_barycentrics = out_too;
     return params;
   }
+  dibr_interpolate_raster_backward_params interpolate_raster_backward() {
+    auto params = mesh<dibr_interpolate_raster_backward_params>();
+    params.attribute_batch = 1;
+    params.channels = 3;
+    params.raster_vertices = 3;
+    params.attributes = params.positions = positions;
+    params.raster_face_indices = faces;
+    params.barycentrics = per_pixel;
+    params.grad_output = per_pixel;
+    params.grad_attributes = out;
+    params.grad_positions = out_too;
+    return params;
+  }
   dibr_soft_mask_params soft_mask() {
     auto params = mesh<dibr_soft_mask_params>();
     params.sigmainv = 7000;
@@ -295,6 +308,12 @@ void test_bad_input() {
   face_index_refusals(backward, triangle);
   interpolate_refusals(REFUSALS(interpolate, triangle.interpolate()), triangle);
   interpolate_refusals(REFUSALS(interpolate_backward, triangle.interpolate_backward()), triangle);
+  const auto over_raster = REFUSALS(interpolate_raster_backward, triangle.interpolate_raster_backward());
+  interpolate_refusals(over_raster, triangle);
+  using OverRaster = dibr_interpolate_raster_backward_params;
+  over_raster.refuses("positions is NULL", [](OverRaster& p) { p.positions = nullptr; });
+  over_raster.refuses("raster_faces is NULL", [](OverRaster& p) { p.raster_face_indices = nullptr; });
+  over_raster.refuses("raster_faces[0, 1] = 1", [](OverRaster& p) { p.raster_vertices = 1; });
   soft_mask_refusals(REFUSALS(soft_mask, triangle.soft_mask()), triangle);
   soft_mask_refusals(REFUSALS(soft_mask_backward, triangle.soft_mask_backward()), triangle);
   antialias_refusals(REFUSALS(antialias, triangle.antialias()), triangle);

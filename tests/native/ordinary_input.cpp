@@ -78,6 +78,9 @@ class Chain {
     interpolate(face_index, barycentrics, interpolated);
     interpolate_backward(face_index, barycentrics, interpolated, output<T>("grad_attributes", 4 * vertices()),
                          output<T>("grad_barycentrics", 3 * pixels));
+    interpolate_raster_backward(face_index, barycentrics, interpolated,
+                                output<T>("raster_grad_attributes", 4 * vertices()),
+                                output<T>("raster_grad_positions", 4 * vertices()));
     const T* mask = output<T>("mask", pixels);
     soft_mask(face_index, mask);
     soft_mask_backward(face_index, mask, output<T>("mask_grad_positions", 4 * vertices()));
@@ -175,6 +178,21 @@ class Chain {
     params.grad_barycentrics = grad_barycentrics;
     check(run(params, dibr_interpolate_backward_workspace_size, dibr_interpolate_backward, threads_, fill_),
           "interpolate_backward");
+  }
+
+  void interpolate_raster_backward(const int32_t* face_index, const T* barycentrics, const T* grad_output,
+                                   T* grad_attributes, T* grad_positions) {
+    auto params = interpolate_params<dibr_interpolate_raster_backward_params>(face_index, barycentrics);
+    params.raster_vertices = scene_.vertices;
+    params.perspective_correct = 1;
+    params.positions = positions_.data();
+    params.raster_face_indices = params.face_indices;
+    params.grad_output = grad_output;
+    params.grad_attributes = grad_attributes;
+    params.grad_positions = grad_positions;
+    check(
+        run(params, dibr_interpolate_raster_backward_workspace_size, dibr_interpolate_raster_backward, threads_, fill_),
+        "interpolate_raster_backward");
   }
 
   template <class Params>

@@ -39,7 +39,15 @@ def results(scene: Scene) -> Iterator[tuple[str, torch.Tensor]]:
         yield from ((f"{kind} {name}", output) for name, output in raster._asdict().items())
         outputs = raster.barycentrics, raster.depth
         gradients = [normal(*output.shape, dtype=dtype) for output in outputs]
-        yield f"{kind} gradient", torch.autograd.grad(outputs, leaf, gradients)[0]
+        yield f"{kind} gradient", torch.autograd.grad(outputs, leaf, gradients, retain_graph=True)[0]
+        for channels in CHANNELS:
+            attributes = normal(*positions.shape[:2], channels, dtype=dtype).requires_grad_()
+            image = ops.interpolate(attributes, tensor(scene.faces), raster.face_index, raster.barycentrics)
+            gradients = torch.autograd.grad(
+                image, [attributes, leaf], normal(*image.shape, dtype=dtype), retain_graph=True
+            )
+            yield f"{kind} interpolate {channels} attribute gradient", gradients[0]
+            yield f"{kind} interpolate {channels} position gradient", gradients[1]
     barycentrics = raster.barycentrics.detach().requires_grad_()
     for channels in CHANNELS:
         attributes = normal(*positions.shape[:2], channels, dtype=dtype).requires_grad_()

@@ -95,6 +95,75 @@ def test_gradient_equals_autograd_in_float64(name, dtype, shared, figure):
     assert (actual[1][face_index < 0] == 0).all()
 
 
+def _through_raster(name, dtype, channels, shared, perspective_correct, *, at_once):
+    """Gradients of attributes and positions through rasterize and interpolate."""
+    scene = SCENES[name].rounded_to(dtype)
+    attributes = tensor(random_input(name, dtype, channels, shared)[0]).requires_grad_()
+    positions = tensor(scene.positions).requires_grad_()
+    found = kernel.rasterize(scene, perspective_correct=perspective_correct, positions=positions)
+    barycentrics = found.barycentrics if at_once else found.barycentrics.clone()
+    image = ops.interpolate(attributes, tensor(scene.faces), found.face_index, barycentrics)
+    assert ("interpolate_raster" in type(image.grad_fn).__name__) == at_once
+    weights = torch.rand(*image.shape, generator=torch.Generator().manual_seed(0), dtype=image.dtype) - 0.5
+    return torch.autograd.grad(image, [attributes, positions], weights)
+
+
+@pytest.mark.parametrize("perspective_correct", [True, False], ids=["perspective", "screen"])
+@pytest.mark.parametrize("shared", [False, True], ids=["batched", "shared"])
+@pytest.mark.parametrize("channels", [0, 1, 2, 3, 4, 7])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", SCENES)
+def test_the_gradient_through_a_raster_is_that_of_the_two_ops(
+    name, dtype, channels, shared, perspective_correct, figure
+):
+    """The one pass against the two that the oracle was compared with, both of them, in float64."""
+    arguments = channels, shared, perspective_correct
+    actual = _through_raster(name, dtype, *arguments, at_once=True)
+    expected = _through_raster(name, dtype, *arguments, at_once=False)
+    for label, a, e in zip(("attributes", "positions"), actual, expected, strict=True):
+        error = ((a - e).abs().max() / e.abs().max().clamp(min=1e-30)).item() if a.numel() else 0.0
+        figure(f"interpolate_raster_backward {np.dtype(dtype).name} {label} largest relative difference", error)
+        assert error <= (1e-4 if dtype == np.float32 else 1e-11)
+    assert channels == 0 or name in ("no_faces", "empty_batch") or all(gradient.any() for gradient in actual)
+
+
+def test_gradcheck_through_a_raster_in_attributes_and_positions():
+    """With corners of their own for the attributes, and screen-space weights of faces with some w below 0."""
+    points, faces = scenes.soup(40, 4, 0.6)
+    positions = tensor(scenes.homogeneous(points)[None].repeat(2, axis=0) * [1, 1, 0.5, 1])
+    positions[1, ::5, 3] = -0.3
+    uv_faces = tensor(faces[:, ::-1].copy())
+    fixed = ops.rasterize(positions, tensor(faces), 4, 5, depth_clip=False).face_index
+    assert len(fixed.unique()) > 2
+    attributes = torch.rand(2, 12, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def render(attributes, positions, perspective_correct):
+        found = ops.rasterize(positions, tensor(faces), 4, 5, perspective_correct=perspective_correct, depth_clip=False)
+        assert torch.equal(found.face_index, fixed)
+        return ops.interpolate(attributes, uv_faces, found.face_index, found.barycentrics)
+
+    for perspective_correct in (True, False):
+        inputs = attributes.requires_grad_(), positions.requires_grad_()
+        function = functools.partial(render, perspective_correct=perspective_correct)
+        assert torch.autograd.gradcheck(function, inputs, eps=1e-7, atol=1e-5)
+
+
+def test_a_common_offset_of_attributes_leaves_positions_their_gradient():
+    """Barycentrics sum to 1, so 100 more everywhere changes nothing but rounding; the digits of float32 must last."""
+    scene = SCENES["soup_perspective"].rounded_to(np.float32)
+    attributes = tensor(random_input("soup_perspective", np.float32, 3, False)[0])
+    weights = torch.rand(*scene.positions.shape[:1], scene.height, scene.width, 3) - 0.5
+    gradients = []
+    for offset in (0.0, 128.0):
+        positions = tensor(scene.positions).requires_grad_()
+        found = kernel.rasterize(scene, positions=positions)
+        # Rounded where the offset has been added, so that differences are the same in both.
+        shifted = (attributes + 128.0) - 128.0 + offset
+        image = ops.interpolate(shifted, tensor(scene.faces), found.face_index, found.barycentrics)
+        gradients += torch.autograd.grad(image, positions, weights)
+    assert torch.equal(*gradients)
+
+
 @pytest.mark.parametrize("shared", [False, True], ids=["batched", "shared"])
 def test_gradcheck_in_attributes_and_barycentrics(shared):
     points, faces = scenes.soup(40, 4, 0.6)
@@ -144,6 +213,15 @@ def test_same_bits_in_every_run_and_for_every_number_of_threads(shared):
         inputs = [tensor(attributes).requires_grad_(), tensor(barycentrics).requires_grad_()]
         output = ops.interpolate(inputs[0], faces, tensor(face_index), inputs[1])
         return [output, *torch.autograd.grad(output.square().sum(), inputs)]
+
+    kernel.assert_same_bits_for_every_number_of_threads(run)
+
+
+@pytest.mark.parametrize("channels", [3, 5])
+@pytest.mark.parametrize("shared", [False, True], ids=["batched", "shared"])
+def test_gradients_through_a_raster_have_the_same_bits_for_every_number_of_threads(shared, channels):
+    def run():
+        return _through_raster("packed_topologies", np.float32, channels, shared, True, at_once=True)
 
     kernel.assert_same_bits_for_every_number_of_threads(run)
 

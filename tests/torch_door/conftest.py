@@ -55,6 +55,9 @@ def arguments(mesh: Mesh, raster: ops.Raster) -> dict[str, tuple[Any, ...]]:
     forward = {
         "rasterize": (mesh.positions, mesh.faces, ranges, valid, HEIGHT, WIDTH, True, ops.CULL["none"], True),
         "interpolate": (mesh.attributes, mesh.faces, face_index, barycentrics),
+        "interpolate_raster": (
+            *(mesh.attributes, mesh.faces, face_index, barycentrics, mesh.positions, mesh.faces, True),
+        ),
         "soft_mask": (mesh.positions, mesh.faces, face_index, ranges, 70.0, 0.2, 4),
         "texture": (mesh.texture, uv, mip_level, ops.FILTER["trilinear"], ops.WRAP["mirror"]),
         "antialias": (
@@ -69,6 +72,7 @@ def arguments(mesh: Mesh, raster: ops.Raster) -> dict[str, tuple[Any, ...]]:
             *(torch.rand_like(barycentrics), torch.rand_like(raster.depth), True),
         ),
         "interpolate_backward": (*forward["interpolate"], grad_image),
+        "interpolate_raster_backward": (*forward["interpolate_raster"][:6], grad_image, True),
         "soft_mask_backward": (*forward["soft_mask"][:4], grad_image[..., 0].contiguous(), 70.0, 0.2, 4),
         "texture_backward": (mesh.texture, uv, mip_level, grad_image[..., :3].contiguous(), 2, 2),
         "antialias_backward": (*forward["antialias"], grad_image[..., :3].contiguous()),

@@ -15,11 +15,11 @@ def call(op: str, arguments):
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-@pytest.mark.parametrize("op", ["rasterize", "interpolate", "soft_mask", "texture", "antialias"])
+@pytest.mark.parametrize("op", ["rasterize", "interpolate", "interpolate_raster", "soft_mask", "texture", "antialias"])
 def test_second_derivatives_are_refused_by_name(op: str, arguments) -> None:
     inputs = [a for a in arguments[op] if isinstance(a, torch.Tensor) and a.requires_grad]
     loss = sum(output.square().sum() for output in call(op, arguments[op]) if output.is_floating_point())
-    # Antialias has no gradient with respect to barycentrics.
+    # Antialias has no gradient with respect to barycentrics, and interpolate_raster passes them by.
     gradients = [g for g in torch.autograd.grad(loss, inputs, create_graph=True, allow_unused=True) if g is not None]
     assert gradients
     with pytest.raises(RuntimeError, match=f"dibr::{op} has no second derivative"):
@@ -49,6 +49,62 @@ def test_each_output_of_rasterize_alone_gives_its_share_of_the_gradient(mesh) ->
     both = (raster.barycentrics * weights).sum() + (raster.depth * depths).sum()
     assert through_barycentrics.any() and through_depth.any()
     torch.testing.assert_close(torch.autograd.grad(both, positions)[0], through_barycentrics + through_depth)
+
+
+def interpolated(mesh, *, clone: bool = False):
+    """Leaves, raster and image. A clone of the barycentrics is what Interpolate does not look behind."""
+    leaves = mesh.attributes.clone().requires_grad_(), mesh.positions.clone().requires_grad_()
+    raster = ops.rasterize(leaves[1], mesh.faces, HEIGHT, WIDTH)
+    barycentrics = raster.barycentrics.clone() if clone else raster.barycentrics
+    return leaves, raster, ops.interpolate(leaves[0], mesh.faces, raster.face_index, barycentrics)
+
+
+def test_interpolate_looks_behind_the_barycentrics_of_rasterize_alone(mesh) -> None:
+    leaves, raster, image = interpolated(mesh)
+    assert "interpolate_raster" in type(image.grad_fn).__name__
+    others = {
+        "cloned": (raster.face_index, raster.barycentrics.clone()),
+        "other faces": (raster.face_index.clone(), raster.barycentrics),
+        "cut off": (raster.face_index, raster.barycentrics.detach()),
+        "another raster's": (raster.face_index, ops.rasterize(leaves[1], mesh.faces, HEIGHT, WIDTH).barycentrics),
+    }
+    for name, given in others.items():
+        assert "raster" not in type(ops.interpolate(leaves[0], mesh.faces, *given).grad_fn).__name__, name
+    torch.autograd.grad(image.sum(), leaves)
+    after_the_graph_was_freed = ops.interpolate(leaves[0], mesh.faces, raster.face_index, raster.barycentrics)
+    assert "raster" not in type(after_the_graph_was_freed.grad_fn).__name__
+
+
+def test_barycentrics_that_somebody_watches_get_their_gradient(mesh) -> None:
+    weights = torch.rand(2, HEIGHT, WIDTH, 5, dtype=torch.float64)
+    leaves, raster, image = interpolated(mesh, clone=True)
+    expected = torch.autograd.grad((image * weights).sum(), [*leaves, raster.barycentrics])
+    for watch in ("retain_grad", "hook"):
+        leaves, raster, image = interpolated(mesh)
+        seen = []
+        if watch == "hook":
+            raster.barycentrics.register_hook(seen.append)
+        else:
+            raster.barycentrics.retain_grad()
+        (image * weights).sum().backward()
+        seen += [raster.barycentrics.grad] if watch == "retain_grad" else []
+        for actual, wanted in zip([*(leaf.grad for leaf in leaves), *seen], expected, strict=True):
+            torch.testing.assert_close(actual, wanted)
+
+
+def test_only_the_gradients_that_are_asked_for_are_made(mesh) -> None:
+    """The others come back empty from the native op, and as None from autograd."""
+    leaves, raster, image = interpolated(mesh)
+    arguments = leaves[0], mesh.faces, raster.face_index, raster.barycentrics
+    with torch.no_grad():
+        both = torch.ops.dibr.interpolate_backward(*arguments, image)
+        for needs in ((True, False), (False, True), (False, False)):
+            some = torch.ops.dibr.interpolate_backward(*arguments, image, *needs)
+            for needed, one, other in zip(needs, some, both, strict=True):
+                assert torch.equal(one, other) if needed else one.numel() == 0
+        through = torch.ops.dibr.interpolate_raster_backward(*arguments, leaves[1], mesh.faces, image, True)
+        alone = torch.ops.dibr.interpolate_raster_backward(*arguments, leaves[1], mesh.faces, image, True, False)
+    assert alone[0].numel() == 0 and torch.equal(alone[1], through[1])
 
 
 def test_face_index_has_no_gradient(mesh) -> None:

@@ -9,7 +9,7 @@ from torch.testing._internal.optests import aot_autograd_check
 
 from dibr_deploy import ops
 
-OPS = ["rasterize", "interpolate", "soft_mask", "texture", "antialias"]
+OPS = ["rasterize", "interpolate", "interpolate_raster", "soft_mask", "texture", "antialias"]
 ALL_OPS = [name for op in OPS for name in (op, f"{op}_backward")]
 
 
@@ -23,6 +23,11 @@ def test_schemas_are_those_of_the_documented_ops() -> None:
     assert schemas["rasterize_backward"] == (
         "dibr::rasterize_backward(Tensor positions, Tensor faces, Tensor face_index, Tensor? barycentrics, "
         "Tensor? grad_barycentrics, Tensor? grad_depth, bool perspective_correct, bool deterministic=False) -> Tensor"
+    )
+    assert schemas["interpolate_backward"] == (
+        "dibr::interpolate_backward(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics, "
+        "Tensor grad_output, bool needs_attributes=True, bool needs_barycentrics=True, bool deterministic=False) "
+        "-> (Tensor grad_attributes, Tensor grad_barycentrics)"
     )
     assert schemas["soft_mask"].endswith("float sigmainv, float boxlen, int knum) -> Tensor")
     assert schemas["antialias"] == (
@@ -104,6 +109,14 @@ def spoilt(values: tuple, index: int, value: object) -> tuple:
             torch.zeros(2, 13, 17, 4).double(),
             r"grad_output must have shape \[2, 13, 17, 5\]",
         ),
+        ("interpolate_raster_backward", 4, torch.zeros(2, 12, 4), "positions must be float64, got float32"),
+        (
+            "interpolate_raster_backward",
+            5,
+            torch.full((9, 3), 12, dtype=torch.int32),
+            r"raster_faces\[0, 0\] = 12 is out of range for 12",
+        ),
+        ("interpolate_raster_backward", 5, torch.zeros(8, 3, dtype=torch.int32), r"raster_faces must have shape \[9,"),
         ("soft_mask", 4, -1.0, "soft_mask: sigmainv must be above 0 and at most .*, got -1"),
         ("soft_mask", 6, 0, "soft_mask: knum must be in"),
         ("antialias", 0, torch.zeros(2, 13, 17, 3), "antialias: positions must be float32, got float64"),

@@ -124,6 +124,26 @@ typedef struct dibr_interpolate_backward_params {
   void* grad_barycentrics;     /* out, optional T [B, H, W, 3] */
 } dibr_interpolate_backward_params;
 
+/* The gradient of Interpolate where its barycentrics are those that Rasterize made of `positions`: what
+ * interpolate_backward gives for the attributes and rasterize_backward, fed with its grad_barycentrics, for the
+ * positions. On the CPU that is one pass, with no gradient of barycentrics in between. */
+typedef struct dibr_interpolate_raster_backward_params {
+  dibr_dtype dtype;
+  int32_t deterministic; /* CUDA: no float atomics, bit-identical in any order; the CPU always is */
+  int64_t batch, attribute_batch, vertices, faces, height, width, channels;
+  int64_t raster_vertices; /* Vr */
+  int32_t perspective_correct;
+  const void* attributes;             /* T [A, V, D] */
+  const int32_t* face_indices;        /* [F, 3] into attributes */
+  const int32_t* face_index;          /* [B, H, W] as Rasterize wrote it */
+  const void* barycentrics;           /* T [B, H, W, 3] as Rasterize wrote them */
+  const void* positions;              /* T [B, Vr, 4] that were rasterised */
+  const int32_t* raster_face_indices; /* [F, 3] into positions */
+  const void* grad_output;            /* T [B, H, W, D] */
+  void* grad_attributes;              /* out, optional T [A, V, D] */
+  void* grad_positions;               /* out T [B, Vr, 4] */
+} dibr_interpolate_raster_backward_params;
+
 /* SoftMask (Chen et al. 2019, section 3.1, with the reference implementation's box and knum):
  * 1 on covered pixels; elsewhere 1 - prod_k (1 - exp(-sigmainv * d_k^2)) over the first knum faces, in index order,
  * whose 2D bounding box enlarged by boxlen contains the pixel centre; d_k is the distance to the face's boundary. */
@@ -282,6 +302,7 @@ DIBR_DECLARE_OP(rasterize)
 DIBR_DECLARE_OP(rasterize_backward)
 DIBR_DECLARE_OP(interpolate)
 DIBR_DECLARE_OP(interpolate_backward)
+DIBR_DECLARE_OP(interpolate_raster_backward)
 DIBR_DECLARE_OP(soft_mask)
 DIBR_DECLARE_OP(soft_mask_backward)
 DIBR_DECLARE_OP(texture)
