@@ -32,21 +32,21 @@ class _Part(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class _Input(_Part):
+class InputTensor(_Part):
     name: _Name
     datatype: Annotated[str, Field(max_length=16)]
     shape: Annotated[list[int], Field(max_length=16)]
     data: Any = None
 
 
-class _Output(_Part):
+class RequestedOutput(_Part):
     name: _Name
 
 
-class _Request(_Part):
+class InferenceRequest(_Part):
     id: Annotated[str, Field(max_length=1024)] = ""
-    inputs: Annotated[list[_Input], Field(max_length=_MOST_TENSORS)]
-    outputs: Annotated[list[_Output], Field(max_length=_MOST_TENSORS)] = Field(default_factory=list)
+    inputs: Annotated[list[InputTensor], Field(max_length=_MOST_TENSORS)]
+    outputs: Annotated[list[RequestedOutput], Field(max_length=_MOST_TENSORS)] = Field(default_factory=list)
 
 
 class HttpInfer(NamedTuple):
@@ -106,9 +106,9 @@ def _length(header_length: str | None, body_length: int) -> int:
     return int(header_length)
 
 
-def _described(content: bytes) -> _Request:
+def _described(content: bytes) -> InferenceRequest:
     try:
-        return _Request.model_validate(json.loads(content, parse_constant=_no_constant))
+        return InferenceRequest.model_validate(json.loads(content, parse_constant=_no_constant))
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in problem["loc"][:3])
@@ -121,7 +121,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def _array(tensor: _Input, rest: memoryview) -> tuple[np.ndarray, memoryview]:
+def _array(tensor: InputTensor, rest: memoryview) -> tuple[np.ndarray, memoryview]:
     """The input, and what follows it in the body."""
     if any(name.startswith("shared_memory") for name in tensor.parameters):
         raise invalid(f"input {quoted(tensor.name)}: shared memory is not offered")
@@ -135,7 +135,7 @@ def _array(tensor: _Input, rest: memoryview) -> tuple[np.ndarray, memoryview]:
     return from_bytes(tensor.name, tensor.datatype, tensor.shape, rest[:size]), rest[size:]
 
 
-def _wants(output: _Output) -> bool:
+def _wants(output: RequestedOutput) -> bool:
     """Whether it says how it wants its data."""
     if any(name.startswith("shared_memory") for name in output.parameters):
         raise invalid(f"output {quoted(output.name)}: shared memory is not offered")
