@@ -19,6 +19,7 @@ COMMAND_MODULES = (
     "dibr_deploy.training.cli",
     "dibr_deploy.evaluation_cli",
     "dibr_deploy.fitting_cli",
+    "dibr_deploy.generation_cli",
     "dibr_deploy.export.cli",
     "dibr_deploy.export.verify_cli",
     "dibr_deploy.runtime.cli",

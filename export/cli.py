@@ -24,6 +24,7 @@ _OF_ENGINES = (
 _OF_TRITON = ("triton_name", "triton_path", "max_batch", "instances")
 _SAMPLE_VIEWS = 2
 _MIB = 1 << 20
+_MEANINGS_OF_A_GENERATOR = {"code": "[B, Z] latent code, standard normal"}
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -222,14 +223,18 @@ def _range(text: str, part: str) -> tuple[Any, Any, Any]:
 def _from_checkpoint(arguments: argparse.Namespace, engine: dict[str, Any] | None) -> None:
     import torch
 
-    from dibr_deploy.training import load_checkpoint
+    from dibr_deploy.errors import DibrError
+    from dibr_deploy.models import ImageToMeshRenderer
+    from dibr_deploy.training.checkpoint import load_any
 
     from .exporter import to_onnx
-    from .views import cameras, noise
+    from .views import cameras, sources
 
-    model = load_checkpoint(arguments.checkpoint)
-    size = model.network.config.image_size
-    example = (torch.zeros(1, 3, size, size), torch.eye(4).unsqueeze(0))
+    model = load_any(arguments.checkpoint)
+    takes_photos = isinstance(model, ImageToMeshRenderer)
+    if arguments.float_photos and not takes_photos:
+        raise DibrError(f"--float-photos needs a model of photos; checkpoint {arguments.checkpoint} is of a generator")
+    example = (torch.zeros_like(sources(model, 1)), torch.eye(4).unsqueeze(0))
     options = {"opset": _OPSET if arguments.opset is None else arguments.opset, "fp16": arguments.fp16}
     options["fused"] = not arguments.unfused
     if arguments.output.suffix == _ONNX_SUFFIX:
@@ -239,8 +244,8 @@ def _from_checkpoint(arguments: argparse.Namespace, engine: dict[str, Any] | Non
     from .bundles import to_bundle
     from .stages import renderer_of
 
-    photos = noise(_sample_views(engine), size)
-    sample = (photos, cameras(model, photos))
+    given = sources(model, _sample_views(engine))
+    sample = (given, cameras(model, given))
     with _progress_bar() as progress:
         to_bundle(
             model,
@@ -249,7 +254,8 @@ def _from_checkpoint(arguments: argparse.Namespace, engine: dict[str, Any] | Non
             sample_args=sample,
             tensorrt=engine,
             progress=progress,
-            photo_input=None if arguments.float_photos else "image",
+            photo_input="image" if takes_photos and not arguments.float_photos else None,
+            meanings={} if takes_photos else _MEANINGS_OF_A_GENERATOR,
             renderer=renderer_of(model),
             **options,
         )

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dibr_deploy.models import ImageToMeshRenderer, MeshPrediction
+from dibr_deploy.models import MeshPrediction
+
+from .views import Model, sources
 
 
 class View(NamedTuple):
@@ -22,9 +24,9 @@ class View(NamedTuple):
 
 
 class PredictionRenderer(nn.Module):
-    """The renderer of an ImageToMeshRenderer, for predictions that are given."""
+    """The renderer of a model, for predictions that are given."""
 
-    def __init__(self, model: ImageToMeshRenderer) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
@@ -34,9 +36,8 @@ class PredictionRenderer(nn.Module):
         return View(rendered.image, rendered.mask, rendered.face_index)
 
 
-def renderer_of(model: ImageToMeshRenderer) -> tuple[PredictionRenderer, tuple[Tensor, ...]]:
+def renderer_of(model: Model) -> tuple[PredictionRenderer, tuple[Tensor, ...]]:
     """As ``to_bundle`` takes it: the module and example arguments."""
-    size = model.network.config.image_size
     with torch.no_grad():
-        prediction = model.eval().network(torch.zeros(1, 3, size, size))
+        prediction = model.eval().network(sources(model, 1))
     return PredictionRenderer(model), (*prediction, torch.eye(4)[None])

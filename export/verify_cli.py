@@ -32,7 +32,9 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
         help=f"of {', '.join(PROVIDERS)}: an error where one of these is absent (default: all that open here)",
     )
     verify.add_argument("--tolerance", type=float, help="of real numbers (default: 1e-4, with float16 weights 2e-2)")
-    verify.add_argument("--images", type=Path, metavar="FOLDER", help="pictures for the checkpoint (default: noise)")
+    verify.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="pictures for the checkpoint (default: noise, or codes)"
+    )
     verify.add_argument("--count", type=int, default=8, help="how many of these at most (default %(default)s)")
     verify.add_argument("--threads", type=int, default=None, help="of one operator (default: one per core)")
     verify.set_defaults(run=_verify)
@@ -64,28 +66,33 @@ def _against_sample(arguments: argparse.Namespace, options: dict[str, Any]) -> R
 
 
 def _against_torch(arguments: argparse.Namespace, options: dict[str, Any]) -> Report:
-    from dibr_deploy.training import load_checkpoint
+    from dibr_deploy.errors import DibrError
+    from dibr_deploy.models import ImageToMeshRenderer
+    from dibr_deploy.training.checkpoint import load_any
 
     from .verification import verify
-    from .views import cameras
+    from .views import cameras, sources
 
-    model = load_checkpoint(arguments.checkpoint)
-    images = _images(arguments.images, arguments.count, model.network.config.image_size)
-    return verify(model, arguments.model, (images, cameras(model, images)), **options)
+    model = load_any(arguments.checkpoint)
+    if arguments.images is None:
+        given = sources(model, arguments.count)
+    elif isinstance(model, ImageToMeshRenderer):
+        given = _images(arguments.images, arguments.count, model.network.config.image_size)
+    else:
+        raise DibrError(
+            f"--images needs a model that takes images; checkpoint {arguments.checkpoint} is of a generator"
+        )
+    return verify(model, arguments.model, (given, cameras(model, given)), **options)
 
 
-def _images(folder: Path | None, count: int, size: int) -> Tensor:
-    """The first pictures of a folder in the order of their names, or noise: [B, 3, size, size]."""
+def _images(folder: Path, count: int, size: int) -> Tensor:
+    """The first pictures of a folder in the order of their names: [B, 3, size, size]."""
     import numpy as np
     import torch
 
     from dibr_deploy.errors import DibrError
     from dibr_deploy.runtime.images import load_square
 
-    from .views import noise
-
-    if folder is None:
-        return noise(count, size)
     if not folder.is_dir():
         raise FileNotFoundError(f"images folder {folder} does not exist")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)[:count]

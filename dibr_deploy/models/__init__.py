@@ -1,5 +1,16 @@
-"""Networks that turn an image into a textured mesh."""
+"""Networks that make textured meshes: of an image, or of a latent code."""
 
 from .image_to_mesh import ImageToMesh, ImageToMeshRenderer, MeshPrediction, ModelConfig, RenderedPrediction
+from .mesh_generator import GeneratorConfig, ImageCritic, MeshGenerator, MeshGeneratorRenderer
 
-__all__ = ["ImageToMesh", "ImageToMeshRenderer", "MeshPrediction", "ModelConfig", "RenderedPrediction"]
+__all__ = [
+    "GeneratorConfig",
+    "ImageCritic",
+    "ImageToMesh",
+    "ImageToMeshRenderer",
+    "MeshGenerator",
+    "MeshGeneratorRenderer",
+    "MeshPrediction",
+    "ModelConfig",
+    "RenderedPrediction",
+]

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from ..errors import DibrError
 from ..files import write_atomically
 from ..models import ImageToMesh, ImageToMeshRenderer, ModelConfig
+from ..models.mesh_generator import GeneratorConfig, MeshGenerator, MeshGeneratorRenderer
+
+Network = TypeVar("Network", bound=nn.Module)
 
 FILE_NAME = "checkpoint.pt"
 FORMAT = "dibr_deploy checkpoint"
 VERSION = 1
 
+_GENERATOR = "mesh generator"
+"""The key ``kind`` of a generator's checkpoint; that of an image-to-mesh network has none."""
 
-def save_checkpoint(path: str | Path, model: ImageToMeshRenderer, training: dict[str, Any] | None = None) -> None:
+
+def save_checkpoint(
+    path: str | Path, model: ImageToMeshRenderer | MeshGeneratorRenderer, training: dict[str, Any] | None = None
+) -> None:
     """Writes a checkpoint atomically.
 
     Args:
@@ -40,16 +51,29 @@ def save_checkpoint(path: str | Path, model: ImageToMeshRenderer, training: dict
         "weights": model.network.state_dict(),
         "training": training or {},
     }
+    if isinstance(model, MeshGeneratorRenderer):
+        content["kind"] = _GENERATOR
     write_atomically(path, lambda temporary: torch.save(content, temporary))
 
 
 def load_checkpoint(path: str | Path) -> ImageToMeshRenderer:
-    """The model of a checkpoint file, or of the run folder that holds one, on the CPU and in eval mode.
+    """The image-to-mesh model of a checkpoint file, or of the run folder that holds one, on the CPU and in eval mode.
 
     Raises:
-        DibrError: the file is missing, cut off, not a checkpoint, or of a newer version.
+        DibrError: the file is missing, cut off, not a checkpoint, of a newer version, or of a generator.
     """
     return model_of(read_checkpoint(path), path).eval()
+
+
+def load_generator(path: str | Path) -> MeshGeneratorRenderer:
+    """The same of what ``dibr generate train`` wrote. Raises as ``load_checkpoint``, for any model but a generator."""
+    return generator_of(read_checkpoint(path), path).eval()
+
+
+def load_any(path: str | Path) -> ImageToMeshRenderer | MeshGeneratorRenderer:
+    """Whichever of the two models a checkpoint holds. Raises as ``load_checkpoint``."""
+    content = read_checkpoint(path)
+    return (generator_of(content, path) if _is_generator(content) else model_of(content, path)).eval()
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -71,12 +95,40 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def model_of(content: dict[str, Any], path: str | Path) -> ImageToMeshRenderer:
-    """Builds the model of a checkpoint's content; ``path`` is named in errors."""
+    """Builds the image-to-mesh model of a checkpoint's content; ``path`` is named in errors."""
+    if _is_generator(content):
+        raise DibrError(f"checkpoint {path} is of a mesh generator, which takes no image")
+    with _named(path):
+        return ImageToMeshRenderer(_loaded(ImageToMesh(ModelConfig(**content["model"])), content), **_settings(content))
+
+
+def generator_of(content: dict[str, Any], path: str | Path) -> MeshGeneratorRenderer:
+    """Builds the generator of a checkpoint's content; ``path`` is named in errors."""
+    if not _is_generator(content):
+        raise DibrError(f"checkpoint {path} is of an image-to-mesh network, not of a mesh generator")
+    with _named(path):
+        network = _loaded(MeshGenerator(GeneratorConfig(**content["model"])), content)
+        return MeshGeneratorRenderer(network, **_settings(content))
+
+
+def _is_generator(content: dict[str, Any]) -> bool:
+    return content.get("kind") == _GENERATOR
+
+
+def _loaded(network: Network, content: dict[str, Any]) -> Network:
+    network.load_state_dict(content["weights"])
+    return network
+
+
+def _settings(content: dict[str, Any]) -> dict[str, Any]:
+    """Of the renderer."""
+    return {**content["renderer"], "background": tuple(content["renderer"]["background"])}
+
+
+@contextlib.contextmanager
+def _named(path: str | Path) -> Iterator[None]:
     try:
-        network = ImageToMesh(ModelConfig(**content["model"]))
-        network.load_state_dict(content["weights"])
-        settings = dict(content["renderer"])
-        return ImageToMeshRenderer(network, background=tuple(settings.pop("background")), **settings)
+        yield
     except (KeyError, TypeError, RuntimeError) as error:
         raise DibrError(f"checkpoint {path} does not fit this dibr_deploy's model: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from .distributed import join_processes
     from .trainer import Trainer, read_config
 
-    data, output, given = _settings(arguments)
+    data, output, given = settings_of(arguments, (*_SETTINGS, "tensorboard"))
     kept = read_config(output) if arguments.resume else {}
     config: TrainingConfig = parse_config({**kept, **given})
     with join_processes(config.device) as processes:
@@ -61,13 +62,13 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(arguments: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
-    """Data, output and the other settings, from the command line first and then from the file of --config."""
+def settings_of(arguments: argparse.Namespace, names: Sequence[str]) -> tuple[Path, Path, dict[str, Any]]:
+    """Data, output and the settings of these names, from the command line first and then from the file of --config."""
     from ..errors import DibrError
     from .config import read_config_file
 
     values = {} if arguments.config is None else read_config_file(arguments.config)
-    for name in ("data", "output", "tensorboard", *_SETTINGS):
+    for name in ("data", "output", *names):
         if getattr(arguments, name) is not None:
             values[name] = getattr(arguments, name)
     for name in ("data", "output"):

@@ -6,11 +6,13 @@ import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import DibrError
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class TrainingConfig(BaseModel):
@@ -55,10 +57,10 @@ class TrainingConfig(BaseModel):
     """Whether to write losses and sample pictures for TensorBoard too, into ``tensorboard/`` of the run."""
 
 
-def parse_config(values: Mapping[str, object]) -> TrainingConfig:
-    """A TrainingConfig from plain values. Raises DibrError, one sentence, for the first that is out of range."""
+def parse_config(values: Mapping[str, object], kind: type[Config] = TrainingConfig) -> Config:  # type: ignore[assignment]
+    """Settings of a kind from plain values. Raises DibrError, one sentence, for the first that is out of range."""
     try:
-        return TrainingConfig.model_validate(dict(values))
+        return kind.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])

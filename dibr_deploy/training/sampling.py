@@ -43,7 +43,7 @@ class PairSampler:
 
     def __call__(self, step: int) -> tuple[list[int], list[int]]:
         """Input and target views of a step, each a list of ``batch`` frame indices."""
-        draws = torch.rand(self._batch, generator=_generator(self._seed, 2 * step)).tolist()
+        draws = torch.rand(self._batch, generator=random_stream(self._seed, 2 * step)).tolist()
         inputs, targets = [], []
         for position, draw in enumerate(draws, start=step * self._batch):
             epoch, place = divmod(position, len(self._inputs))
@@ -55,10 +55,11 @@ class PairSampler:
 
     def _permutation(self, epoch: int) -> list[int]:
         if self._order[0] != epoch:
-            generator = _generator(self._seed, 2 * epoch + 1)
+            generator = random_stream(self._seed, 2 * epoch + 1)
             self._order = epoch, torch.randperm(len(self._inputs), generator=generator).tolist()
         return self._order[1]
 
 
-def _generator(seed: int, stream: int) -> torch.Generator:
+def random_stream(seed: int, stream: int) -> torch.Generator:
+    """Random numbers that depend on these two numbers alone."""
     return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + stream) % 2**63)

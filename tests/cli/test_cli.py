@@ -25,7 +25,19 @@ def test_building_the_parser_imports_no_framework() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "data", "data make", "data fetch", "train", "export", "verify", "render", "doctor"],
+    [
+        "",
+        "data",
+        "data make",
+        "data fetch",
+        "train",
+        "generate train",
+        "generate sample",
+        "export",
+        "verify",
+        "render",
+        "doctor",
+    ],
     ids=lambda c: c or "dibr",
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:

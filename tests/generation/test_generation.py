@@ -1,0 +1,171 @@
+"""What a trained generator is used for: samples, ways between codes, the comparison with training, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dibr_deploy.cli import main
+from dibr_deploy.data.views import PosedViews
+from dibr_deploy.errors import DibrError
+from dibr_deploy.generation import compare, nearest, pictures, random_codes, turntable, way_through
+from dibr_deploy.mesh import read_mesh
+from dibr_deploy.models import (
+    GeneratorConfig,
+    ImageToMesh,
+    ImageToMeshRenderer,
+    MeshGenerator,
+    MeshGeneratorRenderer,
+    ModelConfig,
+)
+from dibr_deploy.runtime import Session
+from dibr_deploy.runtime.render import Predictor
+from dibr_deploy.training.checkpoint import load_generator, save_checkpoint
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a generator whose objects differ, and beside it its export as a bundle."""
+    torch.manual_seed(0)
+    network = MeshGenerator(GeneratorConfig(latent=5, subdivisions=2, channels=8, features=32))
+    with torch.no_grad():
+        for layer in (network.offsets, network.texture_head.colour, network.light_head):
+            layer.weight.mul_(10)
+    folder = tmp_path_factory.mktemp("run")
+    save_checkpoint(folder / "checkpoint.pt", MeshGeneratorRenderer(network, SIZE, SIZE))
+    assert main(["export", "--checkpoint", str(folder), "--output", str(folder / "bundle.zip")]) == 0
+    return folder
+
+
+class Made(PosedViews):
+    """Pictures of a generator's own objects as a dataset, one view of each from the same side."""
+
+    def __init__(self, model: MeshGeneratorRenderer, codes: Tensor) -> None:
+        self.height = self.width = SIZE
+        self.world_to_clip = turntable(1).expand(len(codes), 4, 4)
+        self.views_of = {str(index): [index] for index in range(len(codes))}
+        self._pixels = (pictures(model, codes, self.world_to_clip) * 255).round().byte().permute(0, 2, 3, 1)
+
+    def pixels(self, indices: list[int]) -> Tensor:
+        return self._pixels[indices]
+
+
+def test_a_way_passes_its_codes_at_an_even_pace_and_comes_back() -> None:
+    codes = torch.randn(3, 32, dtype=torch.float64)
+    way = way_through(codes, 8)
+    assert way.shape == (24, 32)
+    torch.testing.assert_close(way[::8], codes)
+    for leg, (start, end) in enumerate(zip(codes, codes.roll(-1, dims=0), strict=True)):
+        points = torch.cat([way[8 * leg : 8 * leg + 8], end[None]])
+        angles = torch.arccos(torch.cosine_similarity(points[:-1], points[1:], dim=1))
+        torch.testing.assert_close(angles, torch.full_like(angles, float(angles.mean())))
+        assert angles.sum() == pytest.approx(float(torch.arccos(torch.cosine_similarity(start, end, dim=0))))
+        lengths = points.norm(dim=1).diff()
+        torch.testing.assert_close(lengths, torch.full_like(lengths, float(lengths.mean())))
+
+
+def test_a_way_between_equal_and_opposite_codes_is_finite() -> None:
+    code = torch.randn(1, 32)
+    for other in (code, -code, 2 * code):
+        assert bool(torch.isfinite(way_through(torch.cat([code, other]), 5)).all())
+    with pytest.raises(DibrError, match="needs two codes and one step between them, got 1 and 5"):
+        way_through(code, 5)
+
+
+def test_the_nearest_is_that_of_brute_force() -> None:
+    found, others = torch.rand(5, 4, 8, 8), torch.rand(7, 4, 8, 8)
+    others[3] = found[1]
+    differences = torch.stack([(others - one).square().flatten(1).mean(dim=1).sqrt() for one in found])
+    result = nearest(found, others)
+    assert torch.equal(result.place, differences.argmin(dim=1))
+    torch.testing.assert_close(result.distance, differences.amin(dim=1), rtol=1e-4, atol=1e-3)
+    assert result.place[1] == 3 and result.distance[1] < 1e-3
+    with pytest.raises(DibrError, match=r"must have one size, got \[5, 4, 8, 8\] and \[7, 4, 8, 7\]"):
+        nearest(found, others[..., :7])
+
+
+def test_a_generator_that_repeats_its_training_pictures_is_found_out(run: Path) -> None:
+    """It was trained, as it were, on the very pictures that it makes. New objects and other codes are farther away."""
+    model = load_generator(run)
+    training, new = Made(model, random_codes(model, 12, seed=0)), Made(model, random_codes(model, 12, seed=1))
+    found = compare(model, training, new, count=12, seed=0)
+    assert found.samples.max() < 0.01 < found.held_out.min()
+    assert torch.equal(found.nearest_view, torch.arange(12))
+    torch.testing.assert_close(found.covered, found.held_out, rtol=0, atol=0.01)
+    honest = compare(model, training, new, count=12, seed=2)
+    assert honest.samples.median() > 0.5 * honest.held_out.median()
+
+
+def test_samples_are_pictures_and_meshes_of_the_codes(run: Path, tmp_path: Path) -> None:
+    command = ["generate", "sample", "--checkpoint", str(run), "--output", str(tmp_path / "samples")]
+    assert main([*command, "--count=3", "--views=2", "--seed=4"]) == 0
+    model = load_generator(run)
+    codes = random_codes(model, 3, seed=4)
+    with torch.no_grad():
+        vertices, textures, _ = model.network(codes)
+        shown = model(codes, turntable(2)[1:].expand(3, 4, 4)).image
+    with Image.open(tmp_path / "samples/samples.png") as picture:
+        assert picture.size == (2 * SIZE, 3 * SIZE)
+        second_column = np.asarray(picture)[:, SIZE:].reshape(3, SIZE, SIZE, 3) / 255
+    np.testing.assert_allclose(second_column, shown.clamp(0, 1), atol=0.003)
+    for number in range(3):
+        mesh = read_mesh(tmp_path / f"samples/sample_{number:03d}.glb")
+        assert mesh.texture is not None
+        torch.testing.assert_close(mesh.vertices.amax(dim=0), vertices[number].amax(dim=0))
+        torch.testing.assert_close(mesh.texture, textures[number], rtol=0, atol=0.003)
+
+
+def test_an_interpolation_has_every_frame(run: Path, tmp_path: Path) -> None:
+    command = ["generate", "interpolate", "--checkpoint", str(run), "--output", str(tmp_path / "way.gif")]
+    assert main([*command, "--codes=3", "--frames=4"]) == 0
+    with Image.open(tmp_path / "way.gif") as picture:
+        assert (picture.n_frames, picture.size, picture.info["loop"]) == (12, (SIZE, SIZE), 0)
+
+
+def test_it_exports_and_runs_with_any_number_of_codes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """torch, ONNX Runtime and the bundle's sample agree; tests/conftest.py builds TensorRT engines of it."""
+    model = ["verify", "--model", str(run / "bundle.zip"), "--doors=cpu"]
+    assert main([*model, "--checkpoint", str(run), "--count=5"]) == 0
+    assert main(model) == 0
+    assert capsys.readouterr().out.count(" ok\n") == 2 * 9
+    with Session(run / "bundle.zip") as session:
+        assert [(info.name, info.shape[1:]) for info in session.inputs] == [("code", (5,)), ("world_to_clip", (4, 4))]
+        outputs = session.run(np.zeros((3, 5), np.float32), turntable(3).numpy())
+        assert {name: outputs[name].shape[0] for name in ("image", "mask", "vertices", "texture", "light")} == {
+            "image": 3, "mask": 3, "vertices": 3, "texture": 3, "light": 3
+        }  # fmt: skip
+        with pytest.raises(DibrError, match="is no image-to-mesh model: its inputs must be an image"):
+            Predictor(session)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("generate sample --checkpoint {run} --output {run}", "exists already"),
+        ("generate sample --checkpoint {run} --output {tmp}/new --count 0", "count must be at least 1, got 0"),
+        ("generate sample --checkpoint {run} --output {tmp}/new --views 0", "views must be at least 1, got 0"),
+        ("generate sample --checkpoint {predictor} --output {tmp}/new", "not of a mesh generator"),
+        ("generate interpolate --checkpoint {run} --output {tmp}/way.mp4", "must be a .gif file"),
+        ("generate interpolate --checkpoint {run} --output {tmp}/way.gif --codes 1", "two codes"),
+        ("generate compare --checkpoint {run} --data {run} --held-out {run}", "dataset folder"),
+        ("export --checkpoint {run} --output {tmp}/b.zip --float-photos", "--float-photos needs a model of photos"),
+        ("verify --checkpoint {run} --model {run}/bundle.zip --images {tmp}", "--images needs a model"),
+        ("evaluate --checkpoint {run} --data {tmp}", "is of a mesh generator, which takes no image"),
+    ],
+)
+def test_what_is_refused(run: Path, tmp_path: Path, arguments: str, says: str, capsys: pytest.CaptureFixture) -> None:
+    """In one sentence, and nothing is written."""
+    config = ModelConfig(image_size=16, subdivisions=1, texture_size=32, channels=8, features=16)
+    predictor = tmp_path / "predictor.pt"
+    save_checkpoint(predictor, ImageToMeshRenderer(ImageToMesh(config), 16, 16))
+    assert main(arguments.format(run=run, tmp=tmp_path, predictor=predictor).split()) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [predictor]

@@ -1,0 +1,173 @@
+"""Adversarial training: the penalty's formula, what a run leaves, and that it goes on exactly where it stopped."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dibr_deploy.cli import main
+from dibr_deploy.errors import DibrError
+from dibr_deploy.generation import pictures, random_codes
+from dibr_deploy.training import load_checkpoint
+from dibr_deploy.training.adversarial import LOG_COLUMNS, AdversarialTrainer, gradient_penalty
+from dibr_deploy.training.adversarial_config import AdversarialConfig
+from dibr_deploy.training.checkpoint import load_any, load_generator, read_checkpoint
+from dibr_deploy.training.config import parse_config
+
+
+@pytest.fixture
+def small() -> AdversarialConfig:
+    return AdversarialConfig(steps=6, objects=2, latent=4, critic_channels=4, checkpoint_every=4)
+
+
+class Killed(AdversarialTrainer):
+    """Comes to an end when five steps are done."""
+
+    error: type[BaseException] = KeyboardInterrupt
+
+    def _train_step(self) -> dict[str, Any]:
+        if self.step == 5:
+            raise self.error
+        return super()._train_step()
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """Two nested states with equal values, tensors bit for bit."""
+    if isinstance(first, Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same(first[key], second[key])
+    elif isinstance(first, (list, tuple)):
+        for one, other in zip(first, second, strict=True):
+            assert_same(one, other)
+    else:
+        assert first == second
+
+
+def test_the_penalty_of_a_linear_critic_is_that_of_its_slope() -> None:
+    """(|w| - 1)^2, whatever the pictures, and its gradient 2 (|w| - 1) w / |w|."""
+    slope = torch.randn(4 * 5 * 5, dtype=torch.float64, requires_grad=True)
+    real, fake = torch.rand(2, 3, 4, 5, 5, dtype=torch.float64).unbind()
+    penalty = gradient_penalty(lambda x: x.flatten(1) @ slope, real, fake, torch.rand(3, dtype=torch.float64))
+    length = slope.detach().norm()
+    torch.testing.assert_close(penalty.detach(), (length - 1).square())
+    penalty.backward()
+    torch.testing.assert_close(slope.grad, 2 * (length - 1) * slope.detach() / length)
+
+
+def test_the_penalty_is_taken_between_real_and_fake() -> None:
+    """The gradient of |x|^2 / 2 is x itself: the lengths of the mixtures show."""
+    real, fake = torch.rand(2, 3, 4, 5, 5, dtype=torch.float64).unbind()
+    mix = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
+    penalty = gradient_penalty(lambda x: x.square().flatten(1).sum(dim=1) / 2, real, fake, mix)
+    between = torch.stack([fake[0], 0.25 * real[1] + 0.75 * fake[1], real[2]])
+    torch.testing.assert_close(penalty, (between.flatten(1).norm(dim=1) - 1).square().mean())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError], ids=["interrupted", "killed"])
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(
+    error: type[BaseException], dataset: Path, small: AdversarialConfig, tmp_path: Path
+) -> None:
+    """An interrupt leaves a checkpoint of the fifth step. A run that dies goes on from that of the fourth."""
+    AdversarialTrainer(dataset, tmp_path / "whole", small).run()
+    stopped = Killed(dataset, tmp_path / "stopped", small)
+    stopped.error = error
+    with pytest.raises(error):
+        stopped.run()
+    torch.rand(17)  # somebody else's draws change nothing
+    resumed = AdversarialTrainer(dataset, tmp_path / "stopped", small, resume=True)
+    assert resumed.step == (5 if error is KeyboardInterrupt else 4)
+    resumed.run()
+    assert_same(read_checkpoint(tmp_path / "whole"), read_checkpoint(tmp_path / "stopped"))
+    assert (tmp_path / "whole/losses.csv").read_text() == (tmp_path / "stopped/losses.csv").read_text()
+
+
+def test_a_run_leaves_log_pictures_and_checkpoint(dataset: Path, small: AdversarialConfig, tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    trainer = AdversarialTrainer(dataset, tmp_path, small)
+    trainer.run()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert files == ["checkpoint.pt", "losses.csv", "samples/step_000004.png", "samples/step_000006.png"]
+    with (tmp_path / "losses.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == LOG_COLUMNS
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    for row in rows:
+        total = float(row["critic"]) + small.laplacian_weight * float(row["laplacian"])
+        assert float(row["loss"]) == pytest.approx(total + small.flattening_weight * float(row["flattening"]), rel=1e-4)
+    codes = random_codes(trainer.model, 2, seed=0)
+    cameras = trainer.data.world_to_clip[:2]
+    for load in (load_generator, load_any):
+        assert torch.equal(pictures(load(tmp_path), codes, cameras), pictures(trainer.model, codes, cameras))
+    with pytest.raises(DibrError, match="is of a mesh generator, which takes no image"):
+        load_checkpoint(tmp_path)
+
+
+def test_training_brings_what_is_made_nearer_to_what_is_real(dataset: Path, tmp_path: Path) -> None:
+    """The mean picture, which the critic could tell apart at the start, comes to be that of the real ones."""
+    config = AdversarialConfig(steps=40, objects=4, latent=4, critic_channels=8, checkpoint_every=40)
+    trainer = AdversarialTrainer(dataset, tmp_path / "run", config)
+    real = trainer.data.pixels(list(range(len(trainer.data)))).permute(0, 3, 1, 2).float() / 255
+    codes, cameras = random_codes(trainer.model, len(real), seed=0), trainer.data.world_to_clip
+
+    def gap() -> Tensor:
+        return (pictures(trainer.model, codes, cameras).mean(dim=0) - real.mean(dim=0)).square().mean().sqrt()
+
+    untrained = gap()
+    trainer.run()
+    trained = gap()
+    print(f"RMS difference of the mean pictures: {untrained:.3f}, then {trained:.3f}")
+    assert trained < 0.6 * untrained
+
+
+def test_another_seed_ends_elsewhere(dataset: Path, small: AdversarialConfig, tmp_path: Path) -> None:
+    """The comparison of resumed runs can fail."""
+    for seed in (0, 1):
+        changed = small.model_copy(update={"seed": seed, "steps": 1})
+        AdversarialTrainer(dataset, tmp_path / str(seed), changed).run()
+    weights = [read_checkpoint(tmp_path / seed)["weights"]["light_head.weight"] for seed in "01"]
+    assert not torch.equal(*weights)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(dataset: Path, small: AdversarialConfig, tmp_path: Path) -> None:
+    trainer = AdversarialTrainer(dataset, tmp_path / "run", small)
+    with torch.no_grad():
+        trainer.critic.layers[-1].bias.fill_(float("nan"))
+    with pytest.raises(DibrError, match=r"distance is nan at step 0: lower lr, now 0\.001"):
+        trainer.run()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"critic_steps": 0}, "critic_steps: input should be greater than or equal to 1, got 0"),
+        ({"lr": float("nan")}, "lr: .* got nan"),
+        ({"image_size": 64}, "image_size: extra inputs are not permitted, got 64"),
+    ],
+)
+def test_settings_out_of_range_are_named(values: dict[str, float], says: str) -> None:
+    with pytest.raises(DibrError, match=says):
+        parse_config(values, AdversarialConfig)
+
+
+def test_the_command_trains_and_goes_on(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'data = "{dataset}"\nsteps = 9\nobjects = 2\nlatent = 4\ncritic_channels = 4\n')
+    run = ["generate", "train", "--output", str(tmp_path / "run")]
+    assert main([*run, "--config", str(settings), "--steps=1"]) == 0
+    assert main([*run, "--data", str(dataset), "--resume", "--steps=2"]) == 0
+    assert read_checkpoint(tmp_path / "run")["training"]["config"]["latent"] == 4
+    assert len((tmp_path / "run/losses.csv").read_text().splitlines()) == 1 + 2
+    capsys.readouterr()
+    assert main([*run, "--data", str(dataset)]) == 2
+    assert main([*run, "--data", str(dataset), "--resume", "--latent=5"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert "exists already" in errors[0] and "has latent = 4, got 5" in errors[1]
