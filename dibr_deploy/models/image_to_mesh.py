@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -207,11 +207,15 @@ class TextureHead(nn.Module):
         _start_near_zero(self.colour)
 
     def forward(self, code: Tensor) -> Tensor:
+        return torch.sigmoid(self.logits(code))
+
+    def logits(self, code: Tensor) -> Tensor:
+        """The same before the sigmoid that brings it to 0..1."""
         grid = F.relu(self.start(code)).unflatten(1, (-1, _COARSE_TEXTURE, _COARSE_TEXTURE))
         for convolution, norm in zip(self.refine, self.norms, strict=True):
             grid = F.interpolate(grid, scale_factor=2.0, mode="nearest")
             grid = F.relu(norm(convolution(_pad_sphere(grid))))
-        return torch.sigmoid(self.colour(_pad_sphere(grid)))
+        return cast(Tensor, self.colour(_pad_sphere(grid)))
 
 
 def _pad_sphere(grid: Tensor) -> Tensor:

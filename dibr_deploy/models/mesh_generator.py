@@ -17,8 +17,6 @@ from ..mesh import icosphere, vertex_face_table
 from ..renderer import MeshRenderer
 from .image_to_mesh import LIGHT_CHANNELS, MeshPrediction, ModelConfig, RenderedPrediction, TextureHead, _light
 
-_FIRST_SPREAD = 0.02
-"""Standard deviation of the last layers' first weights."""
 _SLOPE = 0.2
 
 
@@ -74,9 +72,12 @@ class MeshGenerator(nn.Module):
         self.texture_head = TextureHead(
             ModelConfig(texture_size=config.texture_size, channels=config.channels, features=config.features)
         )
+        # The norms of the texture's layers take away what is the same all over it: a colour of the whole object.
+        self.tint = nn.Linear(config.features, 3)
         self.light_head = nn.Linear(config.features, LIGHT_CHANNELS)
-        for layer in (self.offsets, self.light_head, self.texture_head.colour):
-            _start_small(layer)
+        _start_small(self.offsets, 0.002)
+        _start_small(self.light_head, 0.02)
+        _start_small(self.texture_head.colour, 0.02)
 
     def forward(self, code: Tensor) -> MeshPrediction:
         """code: [B, latent], as of a standard normal distribution. Raises DibrError for any other shape."""
@@ -85,7 +86,8 @@ class MeshGenerator(nn.Module):
         features = self.trunk(code)
         offsets = self.config.max_offset * torch.tanh(self.offsets(self.vertex_head(features)))
         vertices = self.template + offsets.unflatten(1, (-1, 3))
-        return MeshPrediction(vertices, self.texture_head(features), _light(self.light_head(features)))
+        texture = torch.sigmoid(self.texture_head.logits(features) + self.tint(features)[..., None, None])
+        return MeshPrediction(vertices, texture, _light(self.light_head(features)))
 
 
 class MeshGeneratorRenderer(nn.Module):
@@ -158,15 +160,18 @@ class ImageCritic(nn.Module):
         return self.layers(picture * 2 - 1).squeeze(1)
 
 
-def _start_small(layer: nn.Linear | nn.Conv2d) -> None:
-    """Near the template, a grey texture and an even light, yet not the same for all codes."""
-    nn.init.normal_(layer.weight, std=_FIRST_SPREAD)
+def _start_small(layer: nn.Linear | nn.Conv2d, spread: float) -> None:
+    """Near the template, an even texture and an even light, yet not the same for all codes."""
+    nn.init.normal_(layer.weight, std=spread)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
 
 
 def _layers(*widths: int) -> nn.Sequential:
+    """Linear layers that keep the spread of what goes in (He et al. 2015), so that codes stay apart."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+        linear = nn.Linear(before, after)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        layers += [linear, nn.ReLU()]
     return nn.Sequential(*layers)
