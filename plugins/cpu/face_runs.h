@@ -85,14 +85,22 @@ class StripRow {
   Run runs_[kWidth];
 };
 
+// Element i of an array, or one behind it, will be asked for soon.
+template <class T>
+DIBR_HD void prefetch(const T* array, int64_t i) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(array) + uintptr_t(i) * sizeof(T)));
+}
+
 // Calls visit(row) with a StripRow for all that the rows from first_row on, before last_row, consist of. Strips are
 // narrow enough for the faces of one row to be remembered at the next. A negative index that is not -1 is reported.
+// The next row of a strip lies too far away for the processor to foresee.
 template <class Visit>
 void for_each_strip_row(const int32_t* face_index, int64_t pixels, int64_t width, int64_t first_row, int64_t last_row,
                         LowestFault& fault, const Visit& visit) {
   for (int64_t x = 0; x < width; x += StripRow::kWidth) {
     for (int64_t row = first_row; row < last_row; ++row) {
       const int64_t begin = row * width + x, end = row * width + std::min(x + StripRow::kWidth, width);
+      for (int64_t i = begin + width; i < end + width; i += 16) prefetch(face_index, i);
       visit(StripRow(face_index, pixels, begin, end, fault));
     }
   }

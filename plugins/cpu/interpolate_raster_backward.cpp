@@ -100,6 +100,8 @@ class FewChannels {
     Quads<T> along = Quads<T>::load(sums.along);
     for (int64_t pixel = begin; pixel < begin + count; pixel += 4) {
       const int some = int(std::min<int64_t>(begin + count - pixel, 4));
+      prefetch(b, 3 * (pixel + p_.width));
+      prefetch(g, kChannels * (pixel + p_.width));
       const Quads<T> gradient = load_pixels<kChannels>(g + kChannels * pixel, some, g_end);
       const Quads<T> weights = load_pixels<3>(b + 3 * pixel, some, b_end);
       channels.add(weights, gradient);

@@ -46,7 +46,7 @@ def raster(mesh: Mesh) -> ops.Raster:
 
 @pytest.fixture
 def arguments(mesh: Mesh, raster: ops.Raster) -> dict[str, tuple[Any, ...]]:
-    """For every torch op its arguments; the real ones of a forward op ask for gradients."""
+    """For every torch op its arguments; the real ones of an op with a gradient ask for it."""
     face_index, barycentrics = raster.face_index, raster.barycentrics
     ranges = torch.tensor([[0, 9], [2, 5]], dtype=torch.int32)
     valid = (torch.arange(18).reshape(2, 9) % 4 != 0).to(torch.int32)
@@ -76,6 +76,11 @@ def arguments(mesh: Mesh, raster: ops.Raster) -> dict[str, tuple[Any, ...]]:
         "soft_mask_backward": (*forward["soft_mask"][:4], grad_image[..., 0].contiguous(), 70.0, 0.2, 4),
         "texture_backward": (mesh.texture, uv, mip_level, grad_image[..., :3].contiguous(), 2, 2),
         "antialias_backward": (*forward["antialias"], grad_image[..., :3].contiguous()),
+        "render": (
+            *(mesh.positions, mesh.faces, ranges, valid, mesh.attributes[:1, :, :2].contiguous(), mesh.faces),
+            *(mesh.texture, [mesh.attributes], [mesh.faces], HEIGHT, WIDTH, True, ops.CULL["none"], True),
+            *(70.0, 0.2, 4, ops.FILTER["bilinear"], ops.WRAP["mirror"], (1 << len(ops.RENDER_OUTPUTS) + 1) - 1),
+        ),
     }
 
     def asking(value: Any) -> Any:

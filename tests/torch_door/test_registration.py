@@ -39,7 +39,7 @@ def test_schemas_are_those_of_the_documented_ops() -> None:
     )
 
 
-@pytest.mark.parametrize("op", ALL_OPS)
+@pytest.mark.parametrize("op", [*ALL_OPS, "render"])
 def test_opcheck(op: str, arguments) -> None:
     checks = ["test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic"]
     if op == "rasterize":
@@ -57,11 +57,16 @@ def test_rasterize_traces_with_its_gradient(dynamic: bool, arguments) -> None:
     aot_autograd_check(real_outputs_first, arguments["rasterize"], {}, dynamic=dynamic)
 
 
-@pytest.mark.parametrize("op", ALL_OPS)
+def to_meta(value):
+    if isinstance(value, list):
+        return [to_meta(element) for element in value]
+    return value.to("meta") if isinstance(value, torch.Tensor) else value
+
+
+@pytest.mark.parametrize("op", [*ALL_OPS, "render"])
 def test_meta_tensors_give_shapes_and_dtypes(op: str, arguments) -> None:
     kernel = getattr(torch.ops.dibr, op)
-    as_tuple = lambda outputs: outputs if isinstance(outputs, tuple) else (outputs,)  # noqa: E731
-    to_meta = lambda value: value.to("meta") if isinstance(value, torch.Tensor) else value  # noqa: E731
+    as_tuple = lambda outputs: outputs if isinstance(outputs, (tuple, list)) else (outputs,)  # noqa: E731
     for real, fake in zip(
         as_tuple(kernel(*arguments[op])), as_tuple(kernel(*map(to_meta, arguments[op]))), strict=True
     ):
