@@ -65,7 +65,8 @@ test: setup
 sdk-check: setup
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST_ARGS) tests/runtime_cpp
 
-# A million hostile inputs of each kind, of which `make test` runs 5 %, and what they counted into docs/long_checks.md.
+# A million hostile inputs of each kind and 20,000 requests to the service, of which `make test` runs 5 %, and what they
+# counted into docs/long_checks.md.
 test-long: setup setup-trt
 	OMP_WAIT_POLICY=passive $(BIN)/python scripts/long_checks.py $(PYTEST_ARGS)
 

@@ -2,6 +2,8 @@
 
     python -m benchmarks.serving [--requests 48] [--parity-only] [--update-docs]
 
+"What the protocol costs", "Under load", "When the queue is full" and "Cold start and size" of the page come from it.
+
 The parity table is made from one bundle and one sample by all of doors.NAMES; what is absent here is named as absent.
 
 The load is tritonclient's, on loopback, in processes of their own; the model is ResNet-18 at 224x224 with its renderer
@@ -18,6 +20,7 @@ import platform
 import re
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -35,6 +38,8 @@ from benchmarks import doors
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "serving.md"
 BATCH, CLIENTS, ROUNDS = 8, 16, 7
+QUEUE = 8
+"""Requests that may wait, where there are more clients than that."""
 
 
 def main() -> None:
@@ -47,7 +52,8 @@ def main() -> None:
         bundle = export(Path(folder))
         sections = {"parity": parity(bundle, Path(folder))}
         if not arguments.parity_only:
-            lines = overhead(bundle) + load(bundle, arguments.requests) + start(bundle) + installation()
+            lines = overhead(bundle) + load(bundle, arguments.requests) + overload(bundle, arguments.requests)
+            lines += start(bundle) + installation()
             sections["measured"] = "\n".join([*heading(), *lines])
             print(sections["measured"])
     if arguments.update_docs:
@@ -124,11 +130,10 @@ def photos(batch: int) -> dict[str, np.ndarray]:
     return {"input_image": pixels, "world_to_clip": camera().numpy().repeat(batch, 0)}
 
 
-def compute_seconds(http: str) -> float:
-    """What the service has spent in the model so far, by its own metric."""
+def metric(http: str, name: str) -> float:
+    """One of the service's own, summed over its other labels."""
     text = urllib.request.urlopen(f"http://{http}/metrics").read().decode()
-    [found] = re.findall(r'^dibr_compute_seconds_sum\{model="resnet",version="1"\} (\S+)$', text, re.MULTILINE)
-    return float(found)
+    return sum(map(float, re.findall(rf'^dibr_{name}\{{model="resnet",.*\}} (\S+)$', text, re.MULTILINE)))
 
 
 def overhead(bundle: Path) -> list[str]:
@@ -154,10 +159,10 @@ def overhead(bundle: Path) -> list[str]:
             doors.ask(module, client, feed)
             shares = []
             for _ in range(ROUNDS):
-                before, began = compute_seconds(http), time.monotonic()
+                before, began = metric(http, "compute_seconds_sum"), time.monotonic()
                 doors.ask(module, client, feed)
                 whole = time.monotonic() - began
-                inside = compute_seconds(http) - before
+                inside = metric(http, "compute_seconds_sum") - before
                 shares.append(100 * (whole - inside) / inside)
             low, middle, high = statistics.quantiles(shares, n=4)
             lines.append(f"| {name} | {middle:.1f} % | {low:.1f} to {high:.1f} % |")
@@ -195,8 +200,8 @@ def load(bundle: Path, requests: int) -> list[str]:
     ]
     for name, runs in results.items():
         throughput = statistics.median(requests / wall for wall, _ in runs) * per_run
-        latencies = sorted(seconds / per_run for _, own in runs for seconds in own)
-        p50, p99 = latencies[len(latencies) // 2], latencies[min(int(len(latencies) * 0.99), len(latencies) - 1)]
+        latencies = [seconds / per_run for _, own in runs for seconds in own]
+        p50, p99 = percentiles(latencies)
         lines.append(f"| {name} | {throughput:.2f} | {p50:.1f} | {p99:.1f} |")
     lines += [
         "",
@@ -206,6 +211,68 @@ def load(bundle: Path, requests: int) -> list[str]:
         "",
     ]
     return lines
+
+
+def percentiles(values: Sequence[float]) -> tuple[float, float]:
+    """p50 and p99."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2], ordered[min(int(len(ordered) * 0.99), len(ordered) - 1)]
+
+
+def overload(bundle: Path, requests: int) -> list[str]:
+    """Latency of those that are let in while the queue is full. Ends the program where the counts do not agree."""
+    with doors.serving(bundle, "--max-batch", "1", "--queue-limit", str(QUEUE)) as (http, grpc):
+        answered, refused = insist(grpc, photos(1), requests)
+        mean = metric(http, "compute_seconds_sum") / metric(http, "compute_seconds_count")
+        counted = {
+            "answered": (len(answered), metric(http, "requests_total")),
+            "run": (len(answered), metric(http, "compute_seconds_count")),
+            "refused": (refused, metric(http, "request_failures_total")),
+        }
+    if wrong := {name: pair for name, pair in counted.items() if pair[0] != pair[1]}:
+        raise SystemExit(f"the clients and the service count differently: {wrong}")
+    p50, p99 = percentiles([seconds / mean for seconds in answered])
+    return [
+        "### When the queue is full",
+        "",
+        f"{CLIENTS} clients over gRPC, each with one image at a time, a queue of {QUEUE}, no batching. A client that "
+        "is refused tries again after 50 ms. Latencies of those that were let in, in mean runs of one image: one may "
+        f"be under way, {QUEUE - 1} wait before, and its own comes, so that they are {QUEUE + 1} at most, beside what "
+        "the protocol and other programs on these cores cost.",
+        "",
+        "| answered | refused | p50 | p99 |",
+        "|---:|---:|---:|---:|",
+        f"| {len(answered)} | {refused} | {p50:.1f} | {p99:.1f} |",
+        "",
+        "Every refusal was RESOURCE_EXHAUSTED. The service's own counters say the same of those that were answered, "
+        "refused and run: none was lost, and none answered twice.",
+        "",
+    ]
+
+
+def insist(grpc: str, feed: Mapping[str, np.ndarray], requests: int) -> tuple[list[float], int]:
+    """Seconds of every answer, and how many refusals there were. What is refused otherwise raises."""
+    import tritonclient.grpc
+    from tritonclient.utils import InferenceServerException
+
+    def many(_: int) -> tuple[list[float], int]:
+        client, seconds, refused = tritonclient.grpc.InferenceServerClient(grpc), [], 0
+        while len(seconds) < max(requests // CLIENTS, 1):
+            began = time.monotonic()
+            try:
+                doors.ask(tritonclient.grpc, client, feed)
+            except InferenceServerException as error:
+                if error.status() != "StatusCode.RESOURCE_EXHAUSTED":
+                    raise
+                refused += 1
+                time.sleep(0.05)
+            else:
+                seconds.append(time.monotonic() - began)
+        return seconds, refused
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        results = list(pool.map(many, range(CLIENTS)))
+    return [second for seconds, _ in results for second in seconds], sum(refused for _, refused in results)
 
 
 def from_clients(grpc: str, feed: Mapping[str, np.ndarray], requests: int) -> tuple[float, list[float]]:
@@ -237,23 +304,52 @@ def start(bundle: Path) -> list[str]:
     """From the command to the first answer."""
     import tritonclient.grpc
 
-    seconds = []
+    served, alone = [], []
     for _ in range(3):
         began = time.monotonic()
         with doors.serving(bundle) as (_, grpc):
             doors.ask(tritonclient.grpc, tritonclient.grpc.InferenceServerClient(grpc), photos(1))
-            seconds.append(time.monotonic() - began)
+            served.append(time.monotonic() - began)
+        alone.append(session_start(bundle))
     return [
         "### Cold start and size",
         "",
-        f"`dibr serve`, with a model of 60 MB, answers {statistics.median(seconds):.1f} s after its start (median of "
-        "three starts).",
+        f"With a model of 60 MB: `dibr serve` answers {statistics.median(served):.1f} s after its start, and a Python "
+        f"program with a `Session` of its own has its first outputs {statistics.median(alone):.1f} s after its start "
+        "(medians of three starts, with one thread).",
         "",
     ]
 
 
+def session_start(bundle: Path) -> float:
+    """Seconds that a program takes which opens the bundle, runs it once, and ends."""
+    inputs = [f"np.zeros({array.shape}, np.{array.dtype})" for array in photos(1).values()]
+    program = (
+        "import sys, numpy as np\nfrom dibr_deploy.runtime import Session\n"
+        f"Session({str(bundle)!r}, 'cpu', threads=1).run({', '.join(inputs)})\nassert 'torch' not in sys.modules\n"
+    )
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    return time.monotonic() - began
+
+
 def installation() -> list[str]:
-    """Bytes of what `pip install 'dibr_deploy[serve,onnxruntime]'` brings, as it lies here."""
+    """How large the runtime is, without and with the service."""
+    lines = []
+    for extras in (["onnxruntime"], ["serve", "onnxruntime"]):
+        sizes = installed_sizes(extras)
+        largest = sorted(sizes.items(), key=lambda item: -item[1])[:6]
+        listed = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in largest)
+        lines += [
+            f"`dibr_deploy[{','.join(extras)}]` and all it needs, without torch: {sum(sizes.values()) / 1e6:.0f} MB in "
+            f"{len(sizes)} packages ({listed}).",
+            "",
+        ]
+    return lines
+
+
+def installed_sizes(extras: Sequence[str]) -> dict[str, int]:
+    """Bytes of what pip brings for the package with these extras, by package, as it lies here."""
     from packaging.requirements import Requirement
 
     sizes: dict[str, int] = {}
@@ -271,14 +367,8 @@ def installation() -> list[str]:
             if requirement.marker is None or any(requirement.marker.evaluate(each) for each in environments):
                 visit(requirement.name, sorted(requirement.extras))
 
-    visit("dibr_deploy", ["serve", "onnxruntime"])
-    largest = sorted(sizes.items(), key=lambda item: -item[1])[:6]
-    listed = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in largest)
-    return [
-        f"`dibr_deploy[serve,onnxruntime]` and all it needs, without torch: {sum(sizes.values()) / 1e6:.0f} MB in "
-        f"{len(sizes)} packages ({listed}).",
-        "",
-    ]
+    visit("dibr_deploy", extras)
+    return sizes
 
 
 def update(sections: Mapping[str, str]) -> None:

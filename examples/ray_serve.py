@@ -4,7 +4,7 @@
     python examples/ray_serve.py model.zip --replicas 2
 
 Each replica is a process with a session of its own, so that one model uses several machines or devices. What waits for
-a replica is batched by Ray. With --measure it compares one replica with several, and ends.
+a replica is batched by Ray. With --measure it compares one replica with several, in turns, and ends.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ray import serve
 from dibr_deploy.runtime import Session
 
 MAX_BATCH = 8
+ROUNDS = 3
 
 
 @serve.deployment(ray_actor_options={"num_cpus": 1}, max_ongoing_requests=2 * MAX_BATCH)
@@ -74,15 +75,23 @@ async def ask_many(handle: Any, feed: dict[str, np.ndarray], requests: int, at_o
 
 
 def measure(path: Path, replicas: int, requests: int) -> None:
+    """Requests of one image per second, MAX_BATCH per replica at a time; every replica has one thread."""
     feed = example(path)
-    for count in (1, replicas):
-        handle = start(path, count)
-        asyncio.run(ask_many(handle, feed, 2 * MAX_BATCH, MAX_BATCH))
-        began = time.monotonic()
-        seconds = asyncio.run(ask_many(handle, feed, requests, 2 * MAX_BATCH))
-        rate = requests / (time.monotonic() - began)
-        print(f"{count} replicas: {rate:.1f} requests/s, p50 {1e3 * statistics.median(seconds):.0f} ms")
-        serve.delete("default")
+    rates: dict[int, list[float]] = {1: [], replicas: []}
+    for _ in range(ROUNDS):  # in turns, so that what else the machine does falls on both
+        for count, own in rates.items():
+            handle = start(path, count)
+            asyncio.run(ask_many(handle, feed, 2 * count, 2 * count))
+            began = time.monotonic()
+            seconds = asyncio.run(ask_many(handle, feed, requests, MAX_BATCH * count))
+            own.append(requests / (time.monotonic() - began))
+            print(f"{count} replicas: {own[-1]:.1f} requests/s, p50 {1e3 * statistics.median(seconds):.0f} ms")
+            serve.delete("default")
+    ratio = statistics.median(rates[replicas]) / statistics.median(rates[1])
+    load = os.getloadavg()[0]
+    print(
+        f"{replicas} replicas: {ratio:.2f} times the throughput of one (medians of {ROUNDS}; load average {load:.0f})"
+    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Run the tests of random hostile input at full length, and write what they counted to docs/long_checks.md.
+"""Run the tests of random hostile input and of endurance at full length, and write their counts to docs/long_checks.md.
 
 `make test-long` runs this. The counts are those that the tests report of themselves.
 
@@ -53,11 +53,11 @@ def page(checks: list[Check], commit: str, date: datetime.date, iterations: int)
     lines = [
         "# Long checks",
         "",
-        "Hostile input, drawn at random: plugin fields and tensor descriptions for the TensorRT plugins, under address "
-        "and",
-        "undefined-behaviour sanitizers; manifests, archives and files of bundles. `make test` runs 5 % of this. "
-        "`make test-long`",
-        f"runs all of it, with DIBR_HOSTILE_ITERATIONS={iterations}, and wrote this page.",
+        "Hostile input, drawn at random: plugin fields and tensor descriptions for the TensorRT plugins, under address",
+        "and undefined-behaviour sanitizers; manifests, archives and files of bundles; requests to the service over",
+        "HTTP and gRPC, image files in them, and what schemathesis draws from its description. Beside them stands the",
+        "service's memory over 20,000 requests. `make test` runs 5 % of this. `make test-long` runs all of it, with",
+        f"DIBR_HOSTILE_ITERATIONS={iterations}, and wrote this page.",
         "",
         f"Commit {commit}, {date.isoformat()}, Python {platform.python_version()}, {platform.machine()}.",
         "",

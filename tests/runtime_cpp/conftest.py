@@ -11,6 +11,7 @@ from onnxruntime_door import modules
 from runtime_bundles import write_model_bundle
 
 from dibr_deploy.export import to_bundle, to_onnx
+from dibr_deploy.export.stages import renderer_of
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from runtime_cpp import sdk
 
@@ -65,9 +66,11 @@ def image_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same network as `dibr export --checkpoint` packs it: photos as bytes, and the graph that makes them fit."""
+    """The same network as `dibr export --checkpoint` packs it: photos as bytes, the graph that makes them fit, and the
+    renderer alone."""
     torch.manual_seed(0)
     network = ImageToMesh(ModelConfig(image_size=SIZE, subdivisions=2, texture_size=32, channels=8, features=16))
     example = (torch.rand(1, 3, SIZE, SIZE), torch.eye(4).unsqueeze(0))
     path = tmp_path_factory.mktemp("photo_bundle") / "bundle"
-    return to_bundle(ImageToMeshRenderer(network, 48, 64), example, path, photo_input="image")
+    model = ImageToMeshRenderer(network, 48, 64)
+    return to_bundle(model, example, path, photo_input="image", renderer=renderer_of(model))

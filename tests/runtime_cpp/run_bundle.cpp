@@ -1,7 +1,8 @@
 // run_bundle MODEL THREADS FOLDER [INPUT:DTYPE:SIZES=FILE]...: runs a model on raw arrays, for comparison with Python.
 //
-// INPUT may be empty; SIZES are separated by commas, "" for a scalar. Writes the bytes of each output to FOLDER/NAME
-// and prints its name, dtype and shape. What fails is printed with its status, and the exit code is 3.
+// MODEL may be renderer:BUNDLE for the bundle's renderer alone. INPUT may be empty; SIZES are separated by commas, ""
+// for a scalar. Writes the bytes of each output to FOLDER/NAME and prints its name, dtype and shape. What fails is
+// printed with its status, and the exit code is 3.
 #include <cstdio>
 #include <fstream>
 #include <iterator>
@@ -20,6 +21,13 @@ dibr_element element_named(const std::string& name) {
   return static_cast<dibr_element>(0);
 }
 
+dibr::Session open(const std::string& model, const dibr::SessionOptions& options) {
+  const std::string prefix = "renderer:";
+  if (model.rfind(prefix, 0) != 0) return dibr::Session(model, options);
+  const dibr::Session whole(model.substr(prefix.size()), options);
+  return whole.open_renderer();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -27,7 +35,7 @@ int main(int argc, char** argv) try {
   dibr::SessionOptions options;
   options.provider = "cpu";
   options.threads = std::atoi(argv[2]);
-  const dibr::Session session(argv[1], options);
+  const dibr::Session session = open(argv[1], options);
   std::vector<std::vector<char>> contents;
   std::vector<dibr::TensorView> inputs;
   for (int i = 4; i < argc; ++i) {

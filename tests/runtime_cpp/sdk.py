@@ -14,6 +14,7 @@ from cuda_backend.host_build import ROOT, build, tool
 
 HERE = Path(__file__).parent
 EXAMPLES = ROOT / "runtime" / "cpp" / "examples"
+PROGRAMS = ("preprocess", "read_image", "run_bundle", "sample_texture")
 OPTIONS = {"DIBR_CUDA_ON_HOST": "OFF", "DIBR_ORT": "ON", "DIBR_RUNTIME": "ON"}
 
 
@@ -66,7 +67,7 @@ def programs(prefix: Path) -> Path:
     folder = ROOT / "build" / "sdk-programs"
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
-        for source in (HERE / name for name in ("preprocess.cpp", "read_image.cpp", "run_bundle.cpp")):
+        for source in (HERE / f"{name}.cpp" for name in PROGRAMS):
             program = folder / source.stem
             newest = max(path.stat().st_mtime for path in (source, *(prefix / "include" / "dibr").iterdir()))
             if not program.exists() or program.stat().st_mtime < newest:
@@ -83,7 +84,7 @@ def compile_with_pkg_config(package: str, prefix: Path, source: Path, program: P
 
 
 def run_bundle(
-    programs: Path, model: Path, arrays: Mapping[str, np.ndarray], folder: Path, threads: int = 2
+    programs: Path, model: Path | str, arrays: Mapping[str, np.ndarray], folder: Path, threads: int = 2
 ) -> dict[str, np.ndarray]:
     """Outputs of the program run_bundle, which writes them into a new folder."""
     folder.mkdir()

@@ -191,6 +191,13 @@ def test_a_model_that_does_not_preprocess(model: Path, programs: Path, tmp_path:
     assert done.stdout.startswith(f"{ABSENT} model {model} is no bundle that says how pictures become its input")
 
 
+def test_a_model_without_a_renderer_of_its_own(model: Path, bundle: Path, programs: Path) -> None:
+    for path in (model, bundle):
+        status, said = refusal(programs, f"renderer:{path}")
+        assert status == ABSENT
+        assert said.startswith(f"model {path} has no renderer of its own")
+
+
 def test_nothing_is_there(programs: Path) -> None:
     assert refusal(programs, "/nowhere/model.zip") == (NOT_FOUND, "model /nowhere/model.zip does not exist")
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 from runtime_bundles import write_model_bundle
 
+from dibr_deploy import ops
 from dibr_deploy.runtime import Session, images, mesh_file
 from dibr_deploy.runtime.render import Predictor, turntable
 from runtime_cpp import sdk
@@ -45,6 +47,34 @@ def test_outputs_of_an_image_to_mesh_model(image_bundle: Path, programs: Path, t
     arrays = {"input_image": photos, "world_to_clip": turntable(vertices[0], (48, 64), 2, 0.0, 0.3, 0.7)}
     assert list(arrays) == [info.name for info in session.inputs]
     assert_identical(sdk.run_bundle(programs, image_bundle, arrays, tmp_path / "out"), session.run(**arrays))
+
+
+def test_the_renderer_of_a_bundle(photo_bundle: Path, programs: Path, tmp_path: Path) -> None:
+    """Alone, on a prediction that is changed: other light, two views."""
+    with Session(photo_bundle, "cpu", threads=2) as session, session.open_renderer() as renderer:
+        photo = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+        prediction = session.run(photo, np.eye(4, dtype=np.float32)[None])
+        cameras = turntable(prediction["vertices"][0], (48, 64), 2, 0.0, 0.3, 0.7)
+        light = np.array([[0.9, 0.1, 0.2, 0.3]], np.float32)
+        given = {"vertices": prediction["vertices"], "texture": prediction["texture"], "light": light}
+        arrays = {**{name: array.repeat(2, 0) for name, array in given.items()}, "world_to_clip": cameras}
+        expected = renderer.run(**arrays)
+    assert (expected["face_index"] >= 0).mean() > 0.1
+    assert_identical(sdk.run_bundle(programs, f"renderer:{photo_bundle}", arrays, tmp_path / "out"), expected)
+
+
+def test_a_trilinear_texture(programs: Path, tmp_path: Path) -> None:
+    """Textures, places and levels of all kinds, levels below and above the chain among them, as torch samples them."""
+    generator = torch.Generator().manual_seed(0)
+    texture = torch.rand(1, 3, 21, 34, generator=generator)
+    uv = torch.rand(2, 13, 17, 2, generator=generator) * 3 - 1
+    mip_level = torch.rand(2, 13, 17, generator=generator) * 9 - 1
+    for name, tensor in {"texture": texture, "uv": uv, "mip_level": mip_level}.items():
+        tensor.numpy().tofile(tmp_path / name)
+    sizes = map(str, (3, 21, 34, 2, 13, 17))
+    sdk.run([programs / "sample_texture", tmp_path, *sizes])
+    expected = ops.texture(texture, uv, mip_level=mip_level, filter="trilinear", wrap="repeat").numpy()
+    assert (tmp_path / "output").read_bytes() == expected.tobytes()
 
 
 def test_an_empty_batch(model: Path, programs: Path, tmp_path: Path) -> None:

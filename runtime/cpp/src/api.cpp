@@ -153,6 +153,17 @@ dibr_runtime_status dibr_session_preprocess(const dibr_session* session, const u
   });
 }
 
+int32_t dibr_session_has_renderer(const dibr_session* session) {
+  return session != nullptr && session->has_renderer() ? 1 : 0;
+}
+
+dibr_runtime_status dibr_session_open_renderer(const dibr_session* session, dibr_session** renderer) {
+  return guarded([&] {
+    const dibr_session& whole = expect_given(session, "session");
+    expect_given(renderer, "renderer") = whole.open_renderer().release();
+  });
+}
+
 size_t dibr_result_count(const dibr_result* result) { return result != nullptr ? result->tensors.size() : 0; }
 
 dibr_runtime_status dibr_result_tensor(const dibr_result* result, size_t index, dibr_tensor* tensor) {

@@ -20,13 +20,13 @@ OnnxModel bare_model(const std::string& path) {
   return model;
 }
 
-// The bundle's ONNX file, once it is what the manifest says.
-OnnxModel checked_model(const Bundle& bundle) {
+// An ONNX file of the bundle, once it is what the manifest says.
+OnnxModel checked_model(const Bundle& bundle, const std::string& file) {
   const Manifest& manifest = bundle.manifest();
   check_schema_version(bundle.path(), manifest.schema_version);
   OnnxModel model;
-  model.path = bundle.path() + "/" + manifest.model;
-  model.content = bundle.read(manifest.model);
+  model.path = bundle.path() + "/" + file;
+  model.content = bundle.read(file);
   model.manifest = &manifest;
   model.bundle = bundle.path();
   const OnnxHeader header = parse_onnx_header(model.content, "model " + model.path);
@@ -61,8 +61,8 @@ std::vector<std::vector<const char*>> axes_of(const std::vector<TensorSpec>& spe
 struct Opening {
   const std::string& path;
   const Options& options;
-  std::optional<Bundle> bundle;
-  std::optional<OnnxModel> model;  // read when it is first needed
+  std::shared_ptr<const Bundle> bundle;  // none of a bare file
+  std::optional<OnnxModel> model;        // read when it is first needed
 
   std::unique_ptr<Backend> open(const std::string& provider) {
     if (provider == "tensorrt") {
@@ -74,7 +74,7 @@ struct Opening {
       check_schema_version(path, bundle->manifest().schema_version);
       return open_tensorrt(*bundle, options);
     }
-    if (!model) model = bundle ? checked_model(*bundle) : bare_model(path);
+    if (!model) model = bundle ? checked_model(*bundle, bundle->manifest().model) : bare_model(path);
     std::unique_ptr<Backend> backend = open_onnxruntime(*model, provider, options);
     if (bundle) {
       compare(*bundle, bundle->manifest().inputs, backend->inputs);
@@ -90,8 +90,8 @@ struct Opening {
 dibr_session::dibr_session(const std::string& path, const dibr::runtime::Options& options)
     : path_(path), options_(options) {
   namespace runtime = dibr::runtime;
-  runtime::Opening opening{path, options, std::nullopt, std::nullopt};
-  if (runtime::is_bundle(path)) opening.bundle.emplace(path);
+  runtime::Opening opening{path, options, nullptr, std::nullopt};
+  if (runtime::is_bundle(path)) opening.bundle = std::make_shared<const runtime::Bundle>(path);
   if (options.provider == "auto") {
     std::vector<std::string> candidates;
     if (opening.bundle && !opening.bundle->manifest().engines.empty()) candidates.emplace_back("tensorrt");
@@ -116,8 +116,25 @@ dibr_session::dibr_session(const std::string& path, const dibr::runtime::Options
     graph.path = path + "/" + file;
     graph.content = opening.bundle->read(file);
   }
+  if (opening.bundle && opening.bundle->manifest().renderer) with_renderer_ = opening.bundle;
   input_axes = runtime::axes_of(backend->inputs);
   output_axes = runtime::axes_of(backend->outputs);
+}
+
+dibr_session::dibr_session(const dibr::runtime::OnnxModel& model, const dibr::runtime::Options& options)
+    : provider("cpu"), backend(dibr::runtime::open_onnxruntime(model, provider, options)), path_(model.path) {
+  input_axes = dibr::runtime::axes_of(backend->inputs);
+  output_axes = dibr::runtime::axes_of(backend->outputs);
+}
+
+std::unique_ptr<dibr_session> dibr_session::open_renderer() const {
+  namespace runtime = dibr::runtime;
+  if (with_renderer_ == nullptr) {
+    runtime::fail(DIBR_RUNTIME_ABSENT, "model ", path_,
+                  " has no renderer of its own: a bundle that `dibr export --checkpoint` writes does");
+  }
+  const std::string& file = *with_renderer_->manifest().renderer;
+  return std::make_unique<dibr_session>(runtime::checked_model(*with_renderer_, file), options_);
 }
 
 dibr::runtime::Backend& dibr_session::preprocessor() const {

@@ -121,10 +121,11 @@ class BasicRenderer {
   }
 
   // texture: [B or 1, channels, texture_height, texture_width]; uv: [B, H, W, 2] as interpolate gives it.
-  // Returns [B, H, W, channels].
+  // mip_level: [B, H, W] with DIBR_FILTER_TRILINEAR, 0 is the texture itself, and every 1 more halves its sides; else
+  // empty. Returns [B, H, W, channels].
   std::vector<T> texture(Span<const T> texture, std::int64_t channels, std::int64_t texture_height,
                          std::int64_t texture_width, Span<const T> uv, const Raster& raster,
-                         const TextureOptions& options = {}) {
+                         const TextureOptions& options = {}, Span<const T> mip_level = {}) {
     dibr_texture_params params{};
     params.dtype = dtype;
     params.batch = raster.batch;
@@ -141,6 +142,11 @@ class BasicRenderer {
            "texture: uv must be [B, H, W, 2] of the raster");
     params.texture = texture.data();
     params.uv = uv.data();
+    const bool trilinear = options.filter == DIBR_FILTER_TRILINEAR;
+    expect(
+        mip_level.size() == (trilinear ? product("mip_level", {raster.batch, raster.height, raster.width}) : 0),
+        "texture: mip_level must be [B, H, W] of the raster with DIBR_FILTER_TRILINEAR, and empty with other filters");
+    params.mip_level = mip_level.data();
     std::vector<T> output(product("output", {raster.batch, raster.height, raster.width, channels}));
     params.output = output.data();
     run(params, dibr_texture_workspace_size, dibr_texture);

@@ -141,6 +141,12 @@ DIBR_RUNTIME_API dibr_runtime_status dibr_session_preprocess(const dibr_session*
                                                              int64_t height, int64_t width, int64_t channels,
                                                              dibr_result** result);
 
+/* Whether the model is a bundle with its renderer alone beside it: 1 or 0. */
+DIBR_RUNTIME_API int32_t dibr_session_has_renderer(const dibr_session* session);
+/* A session of that renderer, on the CPU, with the same options: it takes what the model predicts, and a camera. It is
+ * closed by itself, and may outlive the one that it came from. */
+DIBR_RUNTIME_API dibr_runtime_status dibr_session_open_renderer(const dibr_session* session, dibr_session** renderer);
+
 /* The outputs of a run, in the model's order. */
 DIBR_RUNTIME_API size_t dibr_result_count(const dibr_result* result);
 /* An output; the result owns what it points to. */

@@ -161,27 +161,7 @@ struct SessionOptions {
 // One model, opened once and run many times; several threads may run it at the same time. Throws RuntimeError.
 class Session {
  public:
-  explicit Session(const std::string& path, const SessionOptions& options = {})
-      : session_(nullptr, dibr_session_close) {
-    dibr_session_options plain{};
-    plain.struct_size = sizeof plain;
-    plain.provider = options.provider.c_str();
-    plain.onnxruntime_library = options.onnxruntime_library.c_str();
-    plain.operator_library = options.operator_library.c_str();
-    plain.tensorrt_library = options.tensorrt_library.c_str();
-    plain.threads = options.threads;
-    plain.device = options.device;
-    plain.instances = options.instances;
-    dibr_session* opened = nullptr;
-    check(dibr_session_open(path.c_str(), &plain, &opened));
-    session_.reset(opened);
-    for (std::size_t index = 0; index < dibr_session_input_count(opened); ++index) {
-      inputs_.push_back(info(dibr_session_input, index));
-    }
-    for (std::size_t index = 0; index < dibr_session_output_count(opened); ++index) {
-      outputs_.push_back(info(dibr_session_output, index));
-    }
-  }
+  explicit Session(const std::string& path, const SessionOptions& options = {}) : Session(open(path, options)) {}
 
   std::string provider() const { return dibr_session_provider(session_.get()); }
   // Why "auto" passed over better providers, one sentence a line.
@@ -200,6 +180,15 @@ class Session {
     dibr_result* result = nullptr;
     check(dibr_session_preprocess(session_.get(), values.data(), shape[0], shape[1], shape[2], &result));
     return Result(result);
+  }
+
+  // Whether the model is a bundle with its renderer alone beside it.
+  bool has_renderer() const { return dibr_session_has_renderer(session_.get()) != 0; }
+  // That renderer, on the CPU: it takes what the model predicts, and a camera.
+  Session open_renderer() const {
+    dibr_session* opened = nullptr;
+    check(dibr_session_open_renderer(session_.get(), &opened));
+    return Session(opened);
   }
 
   // Runs the model once. Inputs without a name come first, in the model's order.
@@ -221,6 +210,30 @@ class Session {
   }
 
  private:
+  explicit Session(dibr_session* opened) : session_(opened, dibr_session_close) {
+    for (std::size_t index = 0; index < dibr_session_input_count(opened); ++index) {
+      inputs_.push_back(info(dibr_session_input, index));
+    }
+    for (std::size_t index = 0; index < dibr_session_output_count(opened); ++index) {
+      outputs_.push_back(info(dibr_session_output, index));
+    }
+  }
+
+  static dibr_session* open(const std::string& path, const SessionOptions& options) {
+    dibr_session_options plain{};
+    plain.struct_size = sizeof plain;
+    plain.provider = options.provider.c_str();
+    plain.onnxruntime_library = options.onnxruntime_library.c_str();
+    plain.operator_library = options.operator_library.c_str();
+    plain.tensorrt_library = options.tensorrt_library.c_str();
+    plain.threads = options.threads;
+    plain.device = options.device;
+    plain.instances = options.instances;
+    dibr_session* opened = nullptr;
+    check(dibr_session_open(path.c_str(), &plain, &opened));
+    return opened;
+  }
+
   TensorInfo info(dibr_runtime_status (*ask)(const dibr_session*, std::size_t, dibr_tensor_info*),
                   std::size_t index) const {
     dibr_tensor_info plain{};
