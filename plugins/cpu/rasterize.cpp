@@ -22,15 +22,16 @@ class Writer {
 
   void write(int64_t image, const TileBuffer<T>& drawn) const {
     write_rows(
-        image, drawn.area(), [&](int row, int x, Lanes* b, Lanes* depth) { drawn.resolve(row, x, b, depth); },
+        image, drawn.area(), streams_, [&](int row, int x, Lanes* b, Lanes* depth) { drawn.resolve(row, x, b, depth); },
         [&](int row) { return drawn.faces(row); });
   }
 
-  // What a tile that no face touches looks like.
+  // What a tile that no face touches looks like. What reads a raster asks for the face first, and no further where
+  // there is none: the rest need not take the place of something else in the caches.
   void write_background(int64_t image, const TileArea& area) const {
     static constexpr Background kBackground = {};
     write_rows(
-        image, area,
+        image, area, true,
         [](int, int, Lanes* b, Lanes* depth) {
           for (int k = 0; k < 3; ++k) b[k] = T(0);
           *depth = T(1);
@@ -49,7 +50,8 @@ class Writer {
   };
 
   template <class Resolve, class FacesOf>
-  void write_rows(int64_t image, const TileArea& area, const Resolve& resolve, const FacesOf& faces_of) const {
+  void write_rows(int64_t image, const TileArea& area, bool streams_values, const Resolve& resolve,
+                  const FacesOf& faces_of) const {
     const int columns = int(area.x1 - area.x0), whole = columns / Lanes::kLanes * Lanes::kLanes;
     for (int64_t y = area.y0; y < area.y1; ++y) {
       const int row = int(y - area.y0);
@@ -57,9 +59,10 @@ class Writer {
       int32_t* face_index = p_.face_index + pixel;
       T* barycentrics = static_cast<T*>(p_.barycentrics) + 3 * pixel;
       T* depth = p_.depth != nullptr ? static_cast<T*>(p_.depth) + pixel : nullptr;
-      const bool streams = streams_ && whole == columns && is_aligned(face_index) && is_aligned(barycentrics) &&
-                           (depth == nullptr || is_aligned(depth));
-      copy_faces(faces_of(row), columns, face_index, streams);
+      const bool can_stream = whole == columns && is_aligned(face_index) && is_aligned(barycentrics) &&
+                              (depth == nullptr || is_aligned(depth));
+      const bool streams = can_stream && streams_values;
+      copy_faces(faces_of(row), columns, face_index, can_stream && streams_);
       for (int x = 0; x < whole; x += Lanes::kLanes) {
         Lanes b[3], z;
         resolve(row, x, b, &z);
@@ -71,7 +74,7 @@ class Writer {
       }
       if (whole < columns) write_rest(resolve, row, whole, columns, barycentrics, depth);
     }
-    if (streams_) publish_streams();
+    if (streams_values) publish_streams();
   }
 
   static void copy_faces(const IntegerLike<T>* faces, int columns, int32_t* out, bool streams) {
