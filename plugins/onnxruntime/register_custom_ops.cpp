@@ -87,7 +87,8 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(O
   using namespace dibr::onnxruntime;
   const OrtApi* api = runtime->GetApi(kApiVersion);
   if (api == nullptr) return refuse_old_runtime(*runtime);
-  Ort::InitApi(api);
+  // Once: threads may open sessions at the same time, and what this sets is read by all of them.
+  [[maybe_unused]] static const bool is_set = (Ort::InitApi(api), true);
   return guard([&] {
     static OrtCustomOpDomain* const domain = create_domain(*runtime);
     Ort::ThrowOnError(api->AddCustomOpDomain(options, domain));
