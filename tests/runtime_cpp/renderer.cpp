@@ -152,6 +152,9 @@ void wrong_arguments_are_refused() {
   refused("channels", [&] { renderer.interpolate(seven, 0, soup.indices, raster); });
   refused("texture", [&] { renderer.texture(seven, 3, 2, 2, seven, raster); });
   refused("uv", [&] { renderer.texture(seven, 7, 1, 1, seven, raster); });
+  const std::vector<float> uv(2 * raster.face_index.size());
+  refused("mip_level", [&] { renderer.texture(seven, 7, 1, 1, uv, raster, {DIBR_FILTER_TRILINEAR, DIBR_WRAP_CLAMP}); });
+  refused("mip_level", [&] { renderer.texture(seven, 7, 1, 1, uv, raster, {}, seven); });
   refused("image", [&] { renderer.antialias(seven, 3, soup.geometry(), raster); });
   Renderer::Geometry one_mesh = soup.geometry();
   one_mesh.batch = 1;

@@ -182,7 +182,7 @@ def test_json_that_is_too_long(model: str) -> None:
         assert response.status == 400 and "takes 8 bytes" in response.json()["error"]
 
 
-@pytest.mark.parametrize("many", ['{"":1},', "[],", "257,", '"\U0001f600",'])
+@pytest.mark.parametrize("many", ['{"":1},', "[],"])
 def test_the_memory_that_long_json_takes(model: str, many: str) -> None:
     """Of what takes the most as objects, from several clients at once: that of one, thirty times its length."""
     limit = settings_of().max_json
