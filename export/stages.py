@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dibr_deploy.models import MeshPrediction
+from dibr_deploy.models import MeshPrediction, SphereRenderer
 
 from .views import Model, sources
 
@@ -26,7 +26,7 @@ class View(NamedTuple):
 class PredictionRenderer(nn.Module):
     """The renderer of a model, for predictions that are given."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: SphereRenderer) -> None:
         super().__init__()
         self.model = model
 

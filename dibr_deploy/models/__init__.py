@@ -1,7 +1,8 @@
 """Networks that make textured meshes: of an image, or of a latent code."""
 
-from .image_to_mesh import ImageToMesh, ImageToMeshRenderer, MeshPrediction, ModelConfig, RenderedPrediction
+from .image_to_mesh import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from .mesh_generator import GeneratorConfig, ImageCritic, MeshGenerator, MeshGeneratorRenderer
+from .sphere import MeshPrediction, RenderedPrediction, SphereNetwork, SphereRenderer
 
 __all__ = [
     "GeneratorConfig",
@@ -13,4 +14,6 @@ __all__ = [
     "MeshPrediction",
     "ModelConfig",
     "RenderedPrediction",
+    "SphereNetwork",
+    "SphereRenderer",
 ]

@@ -13,9 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DibrError
-from ..mesh import icosphere, vertex_face_table
 from ..renderer import MeshRenderer
-from .image_to_mesh import LIGHT_CHANNELS, MeshPrediction, ModelConfig, RenderedPrediction, TextureHead, _light
+from .sphere import (
+    LIGHT_CHANNELS,
+    MeshPrediction,
+    RenderedPrediction,
+    SphereNetwork,
+    SphereRenderer,
+    TextureHead,
+    bounded_light,
+    check_texture_size,
+    start_near_zero,
+)
 
 _SLOPE = 0.2
 
@@ -42,42 +51,26 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         if self.latent < 1:
             raise DibrError(f"latent must be at least 1, but is {self.latent}")
-        if self.texture_size < 32 or self.texture_size & (self.texture_size - 1):
-            raise DibrError(f"texture_size must be a power of two, at least 32, but is {self.texture_size}")
+        check_texture_size(self.texture_size)
 
 
-class MeshGenerator(nn.Module):
+class MeshGenerator(SphereNetwork):
     """Makes vertices, texture and light of a latent code."""
 
-    template: Tensor
-    faces: Tensor
-    uvs: Tensor
-    uv_faces: Tensor
-    vertex_faces: Tensor
-
     def __init__(self, config: GeneratorConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = config or GeneratorConfig()
-        sphere = icosphere(config.subdivisions, config.template_radius)
-        assert sphere.uvs is not None
-        assert sphere.uv_faces is not None
-        self.register_buffer("template", sphere.vertices)
-        self.register_buffer("faces", sphere.faces.int())
-        self.register_buffer("uvs", sphere.uvs)
-        self.register_buffer("uv_faces", sphere.uv_faces.int())
-        self.register_buffer("vertex_faces", vertex_face_table(sphere.faces, len(sphere.vertices)), persistent=False)
+        config = config or GeneratorConfig()
+        super().__init__(config.subdivisions, config.template_radius)
+        self.config = config
         self.trunk = _layers(config.latent, config.features, config.features)
         self.vertex_head = _layers(config.features, config.features)
-        self.offsets = nn.Linear(config.features, sphere.vertices.numel())
-        self.texture_head = TextureHead(
-            ModelConfig(texture_size=config.texture_size, channels=config.channels, features=config.features)
-        )
+        self.offsets = nn.Linear(config.features, self.template.numel())
+        self.texture_head = TextureHead(config.features, 2 * config.channels, config.texture_size)
         # The norms of the texture's layers take away what is the same all over it: a colour of the whole object.
         self.tint = nn.Linear(config.features, 3)
         self.light_head = nn.Linear(config.features, LIGHT_CHANNELS)
-        _start_small(self.offsets, 0.002)
-        _start_small(self.light_head, 0.02)
-        _start_small(self.texture_head.colour, 0.02)
+        start_near_zero(self.offsets, 0.002)
+        start_near_zero(self.light_head, 0.02)
+        start_near_zero(self.texture_head.colour, 0.02)
 
     def forward(self, code: Tensor) -> MeshPrediction:
         """code: [B, latent], as of a standard normal distribution. Raises DibrError for any other shape."""
@@ -87,10 +80,10 @@ class MeshGenerator(nn.Module):
         offsets = self.config.max_offset * torch.tanh(self.offsets(self.vertex_head(features)))
         vertices = self.template + offsets.unflatten(1, (-1, 3))
         texture = torch.sigmoid(self.texture_head.logits(features) + self.tint(features)[..., None, None])
-        return MeshPrediction(vertices, texture, _light(self.light_head(features)))
+        return MeshPrediction(vertices, texture, bounded_light(self.light_head(features)))
 
 
-class MeshGeneratorRenderer(nn.Module):
+class MeshGeneratorRenderer(SphereRenderer):
     """MeshGenerator and the renderer in one module: what is trained, exported and served.
 
     Outlines are blended as in photographs (``dibr_deploy.ops.antialias``): jags would tell a critic what is made.
@@ -102,6 +95,8 @@ class MeshGeneratorRenderer(nn.Module):
         sigmainv: sharpness of the soft mask; see ``dibr_deploy.ops.soft_mask``.
     """
 
+    network: MeshGenerator
+
     def __init__(
         self,
         network: MeshGenerator,
@@ -111,28 +106,11 @@ class MeshGeneratorRenderer(nn.Module):
         background: tuple[float, float, float] = (1.0, 1.0, 1.0),
         sigmainv: float = 7000.0,
     ) -> None:
-        super().__init__()
-        self.network = network
-        self.renderer = MeshRenderer(height, width, background=background, sigmainv=sigmainv, antialias=True)
+        super().__init__(network, MeshRenderer(height, width, background=background, sigmainv=sigmainv, antialias=True))
 
     def forward(self, code: Tensor, world_to_clip: Tensor) -> RenderedPrediction:
         """code: [B, latent]; world_to_clip: [B, 4, 4], the camera to render from."""
         return self.render(self.network(code), world_to_clip)
-
-    def render(self, prediction: MeshPrediction, world_to_clip: Tensor) -> RenderedPrediction:
-        """Renders B objects from B cameras [B, 4, 4]."""
-        network = self.network
-        image, mask, face_index, _ = self.renderer(
-            prediction.vertices,
-            network.faces,
-            world_to_clip,
-            texture=prediction.texture,
-            uvs=network.uvs,
-            uv_faces=network.uv_faces,
-            light=prediction.light,
-            vertex_faces=network.vertex_faces,
-        )
-        return RenderedPrediction(image, mask, face_index, *prediction, network.faces, network.uvs, network.uv_faces)
 
 
 class ImageCritic(nn.Module):
@@ -158,13 +136,6 @@ class ImageCritic(nn.Module):
     def forward(self, picture: Tensor) -> Tensor:
         """picture: [B, 4, size, size] in 0..1, image and mask. Returns [B]."""
         return self.layers(picture * 2 - 1).squeeze(1)
-
-
-def _start_small(layer: nn.Linear | nn.Conv2d, spread: float) -> None:
-    """Near the template, an even texture and an even light, yet not the same for all codes."""
-    nn.init.normal_(layer.weight, std=spread)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
 
 
 def _layers(*widths: int) -> nn.Sequential:

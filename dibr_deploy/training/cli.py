@@ -42,10 +42,11 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 def _train(arguments: argparse.Namespace) -> int:
     from .config import TrainingConfig, parse_config
     from .distributed import join_processes
-    from .trainer import Trainer, read_config
+    from .runs import read_settings
+    from .trainer import Trainer
 
     data, output, given = settings_of(arguments, (*_SETTINGS, "tensorboard"))
-    kept = read_config(output) if arguments.resume else {}
+    kept = read_settings(output) if arguments.resume else {}
     config: TrainingConfig = parse_config({**kept, **given})
     with join_processes(config.device) as processes:
         trainer = Trainer(data, output, config, resume=arguments.resume, processes=processes)

@@ -55,7 +55,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
 
     Args:
         output: folder of the run, made where it is missing.
-        columns: of the log; the first is ``step``.
+        columns: of the log, ``step``, ``loss`` and others.
         step, steps: how many are done, and of the whole run. Rows beyond ``step``, of a run that was killed, go away.
         tensorboard: whether to write ``tensorboard/`` too.
     """
@@ -77,6 +77,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         self._file.flush()
         self._board.numbers(row, row["step"])
         self._progress.update()
+        self._progress.set_postfix_str(f"loss {row['loss']}", refresh=False)
 
     def sheet(self, pixels: np.ndarray, step: int) -> None:
         """Sample pictures [H, W, 3] uint8."""

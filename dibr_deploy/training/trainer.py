@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import math
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data.opening import open_dataset
 from ..data.views import View
 from ..errors import DibrError
-from ..files import write_atomically
 from ..losses import flattening_loss, laplacian_loss, mask_iou_loss, masked_l1_loss
 from ..mesh import edge_faces, unique_edges
 from ..metrics import mask_iou
 from ..models import ImageToMesh, ImageToMeshRenderer, MeshPrediction, ModelConfig, RenderedPrediction
 from ..pictures import to_bytes
-from .checkpoint import FILE_NAME, model_of, read_checkpoint, save_checkpoint
+from .checkpoint import FILE_NAME, model_of, save_checkpoint
 from .config import TrainingConfig
 from .distributed import Processes
-from .logs import TensorBoardLog
+from .runs import RunLog, kept_content
 from .sampling import PairSampler, held_out_pairs, split_views
 
-LOG_NAME = "losses.csv"
 LOG_COLUMNS = ["step", "loss", "mask", "color", "laplacian", "flattening", "held_out_iou"]
 SAMPLES = 6
 
@@ -80,7 +74,7 @@ class Trainer:
         self.processes = processes = processes or Processes()
         if config.batch % processes.count:
             raise DibrError(f"batch must be a multiple of the {processes.count} processes, got {config.batch}")
-        content = self._checkpoint_content(resume)
+        content = kept_content(self.output, config.model_dump(), resume=resume, may_change=_MAY_CHANGE)
         self.data = open_dataset(data)
         training_views, held_out = split_views(self.data.views_of)
         self._held_out = {name: views or training_views[name] for name, views in held_out.items()}
@@ -104,49 +98,31 @@ class Trainer:
         """
         self.processes.wait()  # until all have seen that the folder is empty
         with contextlib.ExitStack() as stack:
-            record = stack.enter_context(self._recorder()) if self.processes.first else _ignore
+            config, log = self.config, None
+            if self.processes.first:
+                log = stack.enter_context(RunLog(self.output, LOG_COLUMNS, self.step, config.steps, config.tensorboard))
+                if self.step == 0:
+                    self._save()  # so that a run that is killed before its first checkpoint can go on too
             try:
-                while self.step < self.config.steps:
+                while self.step < config.steps:
                     row = self._train_step()
-                    if self.processes.first:
-                        record(row)
+                    if log is not None:
+                        self._record(row, log)
             except KeyboardInterrupt:
                 if self.processes.first:
                     self._save()
                 raise
 
-    @contextlib.contextmanager
-    def _recorder(self) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """A function that takes each step's row: into the log, the progress bar and, now and then, a checkpoint."""
-        config = self.config
-        self.output.mkdir(parents=True, exist_ok=True)
-        self._start_log()
-        if self.step == 0:
-            self._save()  # so that a run that is killed before its first checkpoint can go on too
-        folder = self.output / "tensorboard" if config.tensorboard else None
-        with (
-            tqdm(total=config.steps, initial=self.step, desc="training", unit="step", disable=None) as progress,
-            (self.output / LOG_NAME).open("a", newline="") as file,
-            TensorBoardLog(folder, self.step) as board,
-        ):
-            log = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
-
-            def record(row: dict[str, Any]) -> None:
-                pause = self.step % config.checkpoint_every == 0 or self.step == config.steps
-                if pause:
-                    sheet, iou = self._evaluate()
-                    row["held_out_iou"] = f"{iou:.6g}"
-                    board.picture("samples", sheet, self.step)
-                log.writerow(row)
-                file.flush()
-                board.numbers(row, self.step)
-                if pause:
-                    self._save()
-                    progress.write(f"step {self.step}: loss {row['loss']}, held-out mask IoU {row['held_out_iou']}")
-                progress.update()
-                progress.set_postfix_str(f"loss {row['loss']}", refresh=False)
-
-            yield record
+    def _record(self, row: dict[str, Any], log: RunLog) -> None:
+        """Takes a step's row into the log and, now and then, pictures and a checkpoint."""
+        pause = self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps
+        if pause:
+            log.sheet(self._samples(), self.step)
+            row["held_out_iou"] = f"{self.held_out_iou()[0]:.6g}"
+        log.row(row)
+        if pause:
+            self._save()
+            log.say(f"step {self.step}: loss {row['loss']}, held-out mask IoU {row['held_out_iou']}")
 
     def held_out_iou(self) -> tuple[float, float]:
         """Mean IoU of the covered pixels with the masks of held-out views: the prediction's, and the bare template's.
@@ -164,18 +140,6 @@ class Trainer:
                 rendered = self.model.render(prediction._replace(vertices=vertices), wanted.world_to_clip)
                 scores.append(float(mask_iou((rendered.face_index >= 0).float(), wanted.mask).mean()))
         return scores[0], scores[1]
-
-    def _checkpoint_content(self, resume: bool) -> dict[str, Any] | None:
-        if not resume:
-            if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
-                raise DibrError(f"output {self.output} exists already; give another folder, or resume the run there")
-            return None
-        content = read_checkpoint(self.output / FILE_NAME)
-        kept = content["training"].get("config", {})
-        for name, value in self.config.model_dump().items():
-            if name not in _MAY_CHANGE and kept.get(name, value) != value:
-                raise DibrError(f"the run in {self.output} has {name} = {kept.get(name)}, got {value}")
-        return content
 
     def _new_model(self) -> ImageToMeshRenderer:
         config = self.config
@@ -253,19 +217,14 @@ class Trainer:
         pairs = held_out_pairs(self._held_out)
         return [view for view, _ in pairs], [following for _, following in pairs]
 
-    def _evaluate(self) -> tuple[np.ndarray, float]:
-        """Writes sample pictures; returns them, [H, W, 3] uint8, and the IoU on held-out views."""
+    @torch.no_grad()
+    def _samples(self) -> np.ndarray:
+        """Input, held-out view, rendering and soft mask of some objects, from top to bottom, [H, W, 3] uint8."""
         inputs, targets = (self._views(views[:SAMPLES]) for views in self._evaluation_views())
-        with torch.no_grad():
-            rendered = self.model(inputs.resized(self.config.image_size), targets.world_to_clip)
+        rendered = self.model(inputs.resized(self.config.image_size), targets.world_to_clip)
         rows = [inputs.image.permute(0, 2, 3, 1), targets.image.permute(0, 2, 3, 1), rendered.image]
         rows.append(rendered.mask.unsqueeze(-1).expand(-1, -1, -1, 3))
-        sheet = torch.cat([torch.cat(list(row), dim=1) for row in rows])
-        pixels = to_bytes(sheet)
-        folder = self.output / "samples"
-        folder.mkdir(exist_ok=True)
-        write_atomically(folder / f"step_{self.step:06d}.png", Image.fromarray(pixels).save)
-        return pixels, self.held_out_iou()[0]
+        return to_bytes(torch.cat([torch.cat(list(row), dim=1) for row in rows]))
 
     def _save(self) -> None:
         training = {
@@ -274,20 +233,3 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
         }
         save_checkpoint(self.output / FILE_NAME, self.model, training)
-
-    def _start_log(self) -> None:
-        """Leaves the header and the rows up to the current step, which a resumed run goes on from."""
-        rows: list[list[str]] = []
-        with contextlib.suppress(FileNotFoundError), (self.output / LOG_NAME).open(newline="") as file:
-            rows = [row for row in list(csv.reader(file))[1:] if len(row) == len(LOG_COLUMNS)]
-        kept = [LOG_COLUMNS, *(row for row in rows if int(row[0]) <= self.step)]
-        write_atomically(self.output / LOG_NAME, "".join(",".join(row) + "\n" for row in kept))
-
-
-def _ignore(row: dict[str, Any]) -> None:
-    """What the other processes do with a step's row."""
-
-
-def read_config(output: str | Path) -> dict[str, Any]:
-    """The settings of the run in ``output``, from its checkpoint. Raises DibrError where there is none."""
-    return dict(read_checkpoint(Path(output) / FILE_NAME)["training"].get("config", {}))

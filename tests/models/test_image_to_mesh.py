@@ -9,7 +9,7 @@ from torch import Tensor
 from dibr_deploy.cameras import orbit, perspective
 from dibr_deploy.errors import DibrError
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
-from dibr_deploy.models.image_to_mesh import TextureHead
+from dibr_deploy.models.sphere import TextureHead
 
 SMALL = ModelConfig(image_size=32, subdivisions=1, texture_size=32, channels=8, features=32)
 
@@ -94,7 +94,7 @@ def test_a_batch_is_its_images_one_by_one() -> None:
 
 def test_the_texture_head_turns_with_its_grid() -> None:
     """A head that wraps around in u commutes with a rotation of its coarse grid, so that no seam is special."""
-    head = TextureHead(SMALL).eval()
+    head = TextureHead(SMALL.features, 2 * SMALL.channels, SMALL.texture_size).eval()
     with torch.no_grad():
         head.colour.weight.normal_()
         code = torch.rand(1, SMALL.features)
