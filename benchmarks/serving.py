@@ -237,8 +237,8 @@ def overload(bundle: Path, requests: int) -> list[str]:
         "",
         f"{CLIENTS} clients over gRPC, each with one image at a time, a queue of {QUEUE}, no batching. A client that "
         "is refused tries again after 50 ms. Latencies of those that were let in, in mean runs of one image: one may "
-        f"be under way, {QUEUE - 1} wait before, and its own comes, so that they are {QUEUE + 1} at most, beside what "
-        "the protocol and other programs on these cores cost.",
+        f"be under way, {QUEUE - 1} wait before, and its own comes: {QUEUE + 1} runs bound them, and the protocol. "
+        "Where other programs share the cores, single runs take longer than the mean.",
         "",
         "| answered | refused | p50 | p99 |",
         "|---:|---:|---:|---:|",
