@@ -33,30 +33,47 @@ struct MaskFace {
   N x0, x1, y0, y1;
 };
 
-// False for a face that takes no part: non-finite, a vertex with w <= 0, or one in front of the near plane. Then what
-// it writes is of no use.
+// A vertex in NDC. False where no face around it takes part: non-finite, w <= 0, or in front of the near plane. Then
+// what it writes is of no use.
 template <class S, class N>
-DIBR_HD auto project_mask_face(const Triangle<N>& t, S boxlen, MaskFace<N>* out) {
-  auto takes_part = N(0) < t.w[0];
+DIBR_HD auto project_mask_vertex(N x, N y, N z, N w, N* ndc_x, N* ndc_y) {
+  const N coordinate = N(Limits<S>::max_coordinate), depth = N(Limits<S>::max_depth);
+  *ndc_x = x / w;
+  *ndc_y = y / w;
+  return (N(0) < w) & (-w <= z) & (absolute(x) <= coordinate) & (absolute(y) <= coordinate) &
+         (absolute(z) <= coordinate) & (w <= coordinate) & (absolute(*ndc_x) <= depth) & (absolute(*ndc_y) <= depth);
+}
+
+// The edge from one vertex to the next, (x1, y1), and 1 / (its length)^2.
+template <class S, class N>
+DIBR_HD void set_mask_edge(N x0, N y0, N x1, N y1, N* edge_x, N* edge_y, N* inverse) {
+  *edge_x = x1 - x0;
+  *edge_y = y1 - y0;
+  const N length2 = *edge_x * *edge_x + *edge_y * *edge_y;
+  *inverse = select(N(Limits<S>::min_length2) < length2, N(1) / length2, N(0));
+}
+
+// The least and the greatest of a box's x or y.
+template <class S, class N>
+DIBR_HD void set_mask_range(N a, N b, N c, S boxlen, N* least, N* greatest) {
+  *least = minimum(minimum(a, b), c) - N(boxlen);
+  *greatest = maximum(maximum(a, b), c) + N(boxlen);
+}
+
+// False for a face that takes no part, which is one with such a vertex.
+template <class S>
+DIBR_HD bool project_mask_face(const Triangle<S>& t, S boxlen, MaskFace<S>* out) {
+  bool takes_part = true;
   for (int k = 0; k < 3; ++k) {
-    out->x[k] = t.x[k] / t.w[k];
-    out->y[k] = t.y[k] / t.w[k];
-    const N coordinate = N(Limits<S>::max_coordinate), depth = N(Limits<S>::max_depth);
-    takes_part = takes_part & (N(0) < t.w[k]) & (-t.w[k] <= t.z[k]) & (absolute(t.x[k]) <= coordinate) &
-                 (absolute(t.y[k]) <= coordinate) & (absolute(t.z[k]) <= coordinate) & (t.w[k] <= coordinate) &
-                 (absolute(out->x[k]) <= depth) & (absolute(out->y[k]) <= depth);
+    takes_part = takes_part & project_mask_vertex<S>(t.x[k], t.y[k], t.z[k], t.w[k], &out->x[k], &out->y[k]);
   }
   for (int k = 0; k < 3; ++k) {
     const int next = k == 2 ? 0 : k + 1;
-    out->edge_x[k] = out->x[next] - out->x[k];
-    out->edge_y[k] = out->y[next] - out->y[k];
-    const N length2 = out->edge_x[k] * out->edge_x[k] + out->edge_y[k] * out->edge_y[k];
-    out->inverse[k] = select(N(Limits<S>::min_length2) < length2, N(1) / length2, N(0));
+    set_mask_edge<S>(out->x[k], out->y[k], out->x[next], out->y[next], &out->edge_x[k], &out->edge_y[k],
+                     &out->inverse[k]);
   }
-  out->x0 = minimum(minimum(out->x[0], out->x[1]), out->x[2]) - N(boxlen);
-  out->x1 = maximum(maximum(out->x[0], out->x[1]), out->x[2]) + N(boxlen);
-  out->y0 = minimum(minimum(out->y[0], out->y[1]), out->y[2]) - N(boxlen);
-  out->y1 = maximum(maximum(out->y[0], out->y[1]), out->y[2]) + N(boxlen);
+  set_mask_range(out->x[0], out->x[1], out->x[2], boxlen, &out->x0, &out->x1);
+  set_mask_range(out->y[0], out->y[1], out->y[2], boxlen, &out->y0, &out->y1);
   return takes_part;
 }
 

@@ -170,32 +170,46 @@ void sample_row(const dibr_render_params& p, const Row<T>& row, int64_t columns,
 template <class T>
 class NearFaces {
  public:
-  NearFaces(const dibr_render_params& p, Arena& arena) : p_(p), bins_(p.batch, p.faces, p.height, p.width, arena) {}
+  NearFaces(const dibr_render_params& p, Arena& arena)
+      : p_(p),
+        vertices_(p.batch, p.vertices, p.height, p.width, arena),
+        bins_(p.batch, p.faces, p.height, p.width, arena) {}
 
   void bin(const dibr_launch& launch) {
+    parallel_for_blocks(launch, p_.batch * p_.vertices, 4096, [&](int64_t begin, int64_t end) {
+      vertices_.place(static_cast<const T*>(p_.positions), T(p_.boxlen), begin, end);
+    });
     bins_.build(
         launch, [&](int64_t image) { return faces_of(p_, image); },
         [&](int64_t image, int64_t face) {
-          const T* positions = static_cast<const T*>(p_.positions) + image * p_.vertices * 4;
-          const Triangle<T> triangle = gather_triangle(positions, p_.face_indices + 3 * face);
-          const PixelBox box = mask_box(triangle, T(p_.boxlen), p_.width, p_.height);
-          return is_empty(box) ? kEmptyBox : pack_box(box, 1);
+          const MaskReach box = reach_of_face(vertices_.reaches(image), p_.face_indices + 3 * face);
+          if (box.is_empty()) return kEmptyBox;
+          return FaceBox{int16_t(box.x0()), int16_t(box.y0()), int16_t(box.x1()), int16_t(box.y1()), 1};
         });
   }
 
-  // Ascending. The vector is the thread's own.
-  const std::vector<int32_t>& of_tile(int64_t image, int64_t tile) const {
-    static thread_local std::vector<int32_t> faces;
+  MaskImage<T> image(int64_t image) const {
+    return {vertices_.points(image), p_.face_indices, p_.height, p_.width,
+            SoftMaskRules<T>(p_.sigmainv, p_.boxlen, p_.knum)};
+  }
+
+  // The thread's own.
+  const FacesOfTile& of_tile(int64_t image, int64_t tile) const {
+    static thread_local FacesOfTile faces;
     faces.clear();
+    const TileArea area = bins_.area(tile);
     bins_.for_each_face(image, tile, faces_of(p_, image), [&](int32_t face) {
-      faces.push_back(face);
+      faces.reserve(1);
+      faces.add(face, cells_reached(reach_of_face(vertices_.reaches(image), p_.face_indices + 3 * face), area));
       return true;
     });
+    faces.finish();
     return faces;
   }
 
  private:
   const dibr_render_params& p_;
+  MaskVertices<T> vertices_;
   Bins bins_;
 };
 
@@ -235,13 +249,10 @@ class Renderer {
 
   void write_mask(int64_t image, int64_t tile, const TileBuffer<T>* drawn) const {
     const TileArea area = rasterizer_.area(tile);
-    const MaskImage<T> scene = {static_cast<const T*>(p_.positions) + image * p_.vertices * 4, p_.face_indices,
-                                p_.height, p_.width, SoftMaskRules<T>(p_.sigmainv, p_.boxlen, p_.knum)};
     T* mask = static_cast<T*>(p_.mask) + (image * p_.height + area.y0) * p_.width + area.x0;
     const MaskPixels<T, Integer> pixels = {area, drawn != nullptr ? drawn->faces(0) : no_faces(),
                                            drawn != nullptr ? kTile : 0, mask, p_.width};
-    const std::vector<int32_t>& faces = near_->of_tile(image, tile);
-    mask_tile(scene, pixels, faces.data(), int64_t(faces.size()));
+    mask_tile(near_->image(image), pixels, near_->of_tile(image, tile));
   }
 
   // A row that nothing covers.

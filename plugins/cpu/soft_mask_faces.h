@@ -1,50 +1,87 @@
 // Which faces a tile's mask needs, found with little work for those inside of the outline: of a mesh in front of a
 // background, most faces are far from every pixel that nothing covers.
 //
-//     MaskFaces near(batch, vertices, faces, height, width, arena);  // the same calls measure the workspace
-//     near.note_uncovered(image, band, covering)                     // for every band of kCell rows of every image
-//     near.note_reach(positions, boxlen, begin, end)                 // for all vertices
-//     near.choose(launch, face_indices, range_of, fault)             // after both
-//     if (near.of_tile(image, area, &tile)) ...                      // for any tile
+//     MaskFaces near(batch, vertices, faces, height, width, arena);     // the same calls measure the workspace
+//     near.note_uncovered(image, band, covering)                        // for every band of kCell rows of every image
+//     near.choose(launch, face_indices, range_of, reaches_of, fault)    // after that
+//     if (near.of_tile(image, area, &tile)) ...                         // for any tile
 #pragma once
 
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
-#include "core/soft_mask.h"
 #include "cpu/bins.h"
 #include "cpu/mesh.h"
+#include "cpu/soft_mask_vertices.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
-// Faces that a tile needs.
+constexpr int kMaskCell = 4;
+
+// The faces that a tile needs, and of each, which of the tile's cells it reaches: bit 8 * row + column. A cell is
+// kMaskCell by kMaskCell pixels.
 struct FacesOfTile {
-  std::vector<int32_t> faces;  // ascending in face index
-  uint64_t cells;  // bit 8 * row + column: what kCell by kCell pixels a face reaches, not all of them covered
-};
+  std::vector<int32_t> faces;  // [count] and more, ascending in face index
+  std::vector<uint64_t> cells;
+  int64_t count = 0;
+  uint64_t all_cells = 0;
 
-// The pixels that an enlarged box can contain the centres of: -first column, -first row, last column, last row, clamped
-// to the image. So two boxes unite by the larger of each; a box beside the image ends before it begins.
-struct MaskReach {
-  int16_t v[4];
-
-  int x0() const { return -v[0]; }
-  int y0() const { return -v[1]; }
-  int x1() const { return v[2]; }
-  int y1() const { return v[3]; }
-  bool meets(const MaskReach& b) const {
-    return ((v[0] + b.v[2]) | (v[1] + b.v[3]) | (v[2] + b.v[0]) | (v[3] + b.v[1])) >= 0;
+  void clear() {
+    count = 0;
+    all_cells = 0;
+  }
+  // Makes room for so many more.
+  void reserve(int64_t more) {
+    const size_t least = size_t(count + more);
+    if (faces.size() >= least) return;
+    faces.resize(2 * least);
+    cells.resize(2 * least);
+  }
+  // There must be room. What reaches nothing is not added.
+  void add(int32_t face, uint64_t reached) {
+    faces[size_t(count)] = face;
+    cells[size_t(count)] = reached;
+    count += reached != 0;
+    all_cells |= reached;
+  }
+  // For those that read eight at a time: what follows reaches nothing.
+  void finish() {
+    reserve(kEight);
+    std::fill_n(faces.begin() + count, kEight, 0);
+    std::fill_n(cells.begin() + count, kEight, 0);
   }
 };
 
+// Of the cells of a tile, those from a column or row on, or up to it.
+struct CellTables {
+  uint64_t columns_from[8] = {}, columns_to[8] = {}, rows_from[8] = {}, rows_to[8] = {};
+  constexpr CellTables() {
+    for (int i = 0; i < 8; ++i) {
+      columns_from[i] = uint64_t(0xff << i & 0xff) * 0x0101010101010101u;
+      columns_to[i] = uint64_t(0xff >> (7 - i)) * 0x0101010101010101u;
+      rows_from[i] = ~uint64_t(0) << (8 * i);
+      rows_to[i] = ~uint64_t(0) >> (8 * (7 - i));
+    }
+  }
+};
+constexpr CellTables kCellTables;
+
+// The cells of a tile that a box reaches, which meets the tile.
+inline uint64_t cells_reached(const MaskReach& box, const TileArea& area) {
+  static_assert(kTile == 8 * kMaskCell);
+  const int column = int(area.x0), row = int(area.y0);
+  const unsigned x0 = unsigned(std::max(box.x0() - column, 0)) / kMaskCell;
+  const unsigned y0 = unsigned(std::max(box.y0() - row, 0)) / kMaskCell;
+  const unsigned x1 = unsigned(std::min(box.x1() - column, kTile - 1)) / kMaskCell;
+  const unsigned y1 = unsigned(std::min(box.y1() - row, kTile - 1)) / kMaskCell;
+  const CellTables& t = kCellTables;
+  return t.columns_from[x0] & t.columns_to[x1] & t.rows_from[y0] & t.rows_to[y1];
+}
+
 class MaskFaces {
  public:
-  static constexpr int kCell = 4;
+  static constexpr int kCell = kMaskCell;
 
   MaskFaces(int64_t batch, int64_t vertices, int64_t faces, int64_t height, int64_t width, Arena& arena)
       : batch_(batch), vertices_(vertices), height_(height), width_(width) {
@@ -53,7 +90,6 @@ class MaskFaces {
     chunks_ = (faces + kChunk - 1) / kChunk;
     uncovered_ = arena.take<uint8_t>(batch * rows_ * columns_);
     distances_ = arena.take<uint8_t>(batch * rows_ * columns_);
-    reaches_ = arena.take<MaskReach>(batch * vertices);
     chosen_ = arena.take<Chosen>(batch * chunks_);
     boxes_ = arena.take<MaskReach>(batch * chunks_ * kChunk);
     indices_ = arena.take<int32_t>(batch * chunks_ * kChunk);
@@ -75,35 +111,12 @@ class MaskFaces {
     for (int64_t x = whole * kCell; x < width_; ++x) cells[whole] |= uint8_t(uint32_t(covering[x]) >> 31);
   }
 
-  // Notes how far the vertices [begin, end) of all images reach with a margin of boxlen. positions [B, V, 4].
-  template <class T>
-  void note_reach(const T* positions, T boxlen, int64_t begin, int64_t end) const {
-    const T width = T(width_), height = T(height_);
-    for (int64_t i = begin; i < end; ++i) {
-      const T* p = positions + 4 * i;
-      const T x = p[0] / p[3], y = p[1] / p[3];
-      // A twentieth of a pixel is far more than rounding can do to the border of a box in the image.
-      const T margin = T(0.05), half = T(0.5);
-      const T x0 = ((x - boxlen + T(1)) * width - T(1)) * half - margin;
-      const T x1 = ((x + boxlen + T(1)) * width - T(1)) * half + margin;
-      const T y0 = ((T(1) - y - boxlen) * height - T(1)) * half - margin;
-      const T y1 = ((T(1) - y + boxlen) * height - T(1)) * half + margin;
-      // Where the vertex has no place, its faces are left to project_mask_face.
-      const bool placed = (p[3] > T(0)) & (x == x) & (y == y);
-      int16_t* v = reaches_[i].v;
-      v[0] = int16_t(placed ? -int32_t(clamped(x0, T(0), width)) : 0);
-      v[1] = int16_t(placed ? -int32_t(clamped(y0, T(0), height)) : 0);
-      v[2] = int16_t(placed ? int32_t(clamped(x1, T(-1), width - T(1)) + T(1)) - 1 : int32_t(width_) - 1);
-      v[3] = int16_t(placed ? int32_t(clamped(y1, T(-1), height - T(1)) + T(1)) - 1 : int32_t(height_) - 1);
-    }
-  }
-
-  // Chooses, of the faces range_of(image), those that may reach an uncovered pixel. Looks at every index of every face;
-  // one that is not below the number of vertices is reported, as a position in faces [F, 3], and nothing is usable
-  // then.
-  template <class RangeOf>
+  // Chooses, of the faces range_of(image), those that may reach an uncovered pixel, from the reaches_of(image) [V] of
+  // their vertices. Looks at every index of every face; one that is not below the number of vertices is reported, as a
+  // position in faces [F, 3], and nothing is usable then.
+  template <class RangeOf, class ReachesOf>
   void choose(const dibr_launch& launch, const int32_t* face_indices, const RangeOf& range_of,
-              LowestFault& fault) const {
+              const ReachesOf& reaches_of, LowestFault& fault) const {
     parallel_for(launch, batch_, [&](int64_t image) { find_distances(image); });
     constexpr int64_t kTask = 8;
     const int64_t tasks = (chunks_ + kTask - 1) / kTask;
@@ -111,32 +124,22 @@ class MaskFaces {
       const int64_t image = i / tasks, first = i % tasks * kTask;
       const FaceRange range = range_of(image);
       for (int64_t chunk = first; chunk < std::min(first + kTask, chunks_); ++chunk) {
-        choose_in_chunk(image, chunk, face_indices, range, fault);
+        choose_in_chunk(image, chunk, face_indices, range, reaches_of(image), fault);
       }
     });
   }
 
   // False where no face reaches an uncovered pixel of the tile.
   bool of_tile(int64_t image, const TileArea& area, FacesOfTile* tile) const {
-    tile->faces.clear();
-    tile->cells = 0;
     const uint64_t open = uncovered_cells(image, area);
     if (open == 0) return false;
+    tile->clear();
     const MaskReach box = box_around(open, area);
-    const int column = int(area.x0) / kCell, row = int(area.y0) / kCell;
     for (int64_t chunk = image * chunks_; chunk < (image + 1) * chunks_; ++chunk) {
-      if (!chosen_[chunk].box.meets(box)) continue;
-      const MaskReach* boxes = boxes_ + chunk * kChunk;
-      for (int i = 0; i < chosen_[chunk].count; ++i) {
-        if (!boxes[i].meets(box)) continue;
-        const uint64_t cells = open & rectangle(boxes[i].x0() / kCell - column, boxes[i].y0() / kCell - row,
-                                                boxes[i].x1() / kCell - column, boxes[i].y1() / kCell - row);
-        if (cells == 0) continue;
-        tile->cells |= cells;
-        tile->faces.push_back(indices_[chunk * kChunk + i]);
-      }
+      if (chosen_[chunk].box.meets(box)) add_chunk(chunk, box, open, area, tile);
     }
-    return tile->cells != 0;
+    tile->finish();
+    return tile->all_cells != 0;
   }
 
  private:
@@ -151,12 +154,6 @@ class MaskFaces {
     int32_t count;
     MaskReach box;
   };
-
-  template <class T>
-  static T clamped(T x, T low, T high) {
-    x = x > low ? x : low;
-    return x < high ? x : high;
-  }
 
   // Of each cell, how many cells it is from the nearest with an uncovered pixel, across edges and corners alike.
   void find_distances(int64_t image) const {
@@ -192,20 +189,20 @@ class MaskFaces {
   }
 
   void choose_in_chunk(int64_t image, int64_t chunk, const int32_t* face_indices, const FaceRange& range,
-                       LowestFault& fault) const {
+                       const MaskReach* reaches, LowestFault& fault) const {
     Chosen& chosen = chosen_[image * chunks_ + chunk];
     chosen = {0, {{INT16_MIN, INT16_MIN, -1, -1}}};
     const int64_t first = range.start + chunk * kChunk, end = std::min(first + kChunk, range.start + range.count);
     if (first >= end || !in_range(face_indices, 3 * first, 3 * end, fault)) return;
     const int count = int(end - first);
     MaskReach all[kChunk];
-    unite(face_indices + 3 * first, reaches_ + image * vertices_, count, all);
+    for (int i = 0; i < count; ++i) all[i] = reach_of_face(reaches, face_indices + 3 * (first + i));
     // All of a box is within `radius` cells of `middle`.
     int32_t radii[kChunk], middles[kChunk];
     for (int i = 0; i < count; ++i) {
       const int x0 = all[i].x0(), y0 = all[i].y0(), x1 = all[i].x1(), y1 = all[i].y1();
       const int cx0 = x0 / kCell, cy0 = y0 / kCell, cx1 = x1 / kCell, cy1 = y1 / kCell;
-      const bool empty = (x0 > x1) | (y0 > y1);
+      const bool empty = (x0 > x1) | (y0 > y1) | (x0 < 0);
       radii[i] = empty ? -1 : std::max(cx1 - cx0 + 1, cy1 - cy0 + 1) >> 1;
       middles[i] = empty ? 0 : ((cy0 + cy1) >> 1) * int(columns_) + ((cx0 + cx1) >> 1);
     }
@@ -234,18 +231,18 @@ class MaskFaces {
     return false;
   }
 
-  // The boxes of faces, from those of their vertices.
-  static void unite(const int32_t* face_indices, const MaskReach* reaches, int count, MaskReach* boxes) {
+  // Adds the faces of a chunk that reach open cells of the tile. Whether one does is as good as chance: no branch.
+  void add_chunk(int64_t chunk, const MaskReach& box, uint64_t open, const TileArea& area, FacesOfTile* tile) const {
+    const MaskReach* boxes = boxes_ + chunk * kChunk;
+    const int32_t* indices = indices_ + chunk * kChunk;
+    int near[kChunk], count = 0;
+    for (int i = 0; i < chosen_[chunk].count; ++i) {
+      near[count] = i;
+      count += boxes[i].meets(box);
+    }
+    tile->reserve(count);
     for (int i = 0; i < count; ++i) {
-      const MaskReach *a = reaches + face_indices[3 * i], *b = reaches + face_indices[3 * i + 1],
-                      *c = reaches + face_indices[3 * i + 2];
-#if defined(__SSE2__)
-      const auto load = [](const MaskReach* r) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(r)); };
-      const __m128i box = _mm_max_epi16(_mm_max_epi16(load(a), load(b)), load(c));
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(boxes + i), box);
-#else
-      for (int k = 0; k < 4; ++k) boxes[i].v[k] = std::max(std::max(a->v[k], b->v[k]), c->v[k]);
-#endif
+      tile->add(indices[near[i]], open & cells_reached(boxes[near[i]], area));
     }
   }
 
@@ -271,22 +268,11 @@ class MaskFaces {
     return {{int16_t(-x0), int16_t(-y0), int16_t(x1), int16_t(y1)}};
   }
 
-  // The cells of a tile from (x0, y0) to (x1, y1), which may go beyond it.
-  static uint64_t rectangle(int x0, int y0, int x1, int y1) {
-    x0 = std::max(x0, 0);
-    y0 = std::max(y0, 0);
-    x1 = std::min(x1, 7);
-    y1 = std::min(y1, 7);
-    const uint64_t columns = uint64_t((2 << x1) - (1 << x0)) * 0x0101010101010101u;
-    return columns & (~uint64_t(0) << (8 * y0)) & (~uint64_t(0) >> (8 * (7 - y1)));
-  }
-
   int64_t batch_, vertices_, height_, width_;
   int64_t rows_, columns_;  // of cells; the columns of all tiles, also where they go beyond the image
   int64_t chunks_;
   uint8_t* uncovered_;  // [B, rows, columns]: 1 where a pixel of the cell is not covered
   uint8_t* distances_;  // [B, rows, columns]
-  MaskReach* reaches_;  // [B, V]
   Chosen* chosen_;      // [B, chunks]
   MaskReach* boxes_;    // [B, chunks, kChunk]: of those that are chosen
   int32_t* indices_;    // [B, chunks, kChunk]

@@ -1,8 +1,11 @@
 // SoftMask of one tile, for whoever has the tile's coverage and the faces near it.
 //
-// The pixels that nothing covers are taken eight at a time, neighbours together, and face after face, in index order,
-// is tested against all eight. A pixel's own operations and their order are the same whichever pixels go with it, and
-// eight they are on every instruction set.
+// The pixels that nothing covers are looked at cell by cell, four of them at a time: a visit is that of four faces to
+// four pixels, a pair of them in each of sixteen lanes. So lanes stay in use both where a face reaches many pixels and
+// where many faces reach a pixel. All of a cell's visits are found first; what follows is one loop without a branch,
+// since a branch that is guessed wrong costs as much as half a visit.
+// A mask is the product over a pixel's faces in index order, to the bit; the gradient's sums have an order that depends
+// on the scene alone, since the lanes are the same on every instruction set.
 #pragma once
 
 #include <algorithm>
@@ -11,16 +14,15 @@
 
 #include "core/soft_mask.h"
 #include "cpu/bins.h"
-#include "cpu/eight.h"
+#include "cpu/lanes.h"
+#include "cpu/soft_mask_faces.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
-
-#define DIBR_INLINE_LAMBDA __attribute__((always_inline))
 
 // One image of a SoftMask: what all of its tiles share.
 template <class T>
 struct MaskImage {
-  const T* positions;           // [V, 4] clip space
+  const T* points;              // [V, 2] in NDC
   const int32_t* face_indices;  // [F, 3], in range
   int64_t height, width;
   SoftMaskRules<T> rules;
@@ -39,306 +41,305 @@ struct MaskPixels {
 // Bit x of row y: the mask of that pixel of the tile is asked for.
 struct OpenPixels {
   uint32_t rows[kTile] = {};
-  static_assert(kTile == 32);
 
-  bool any() const {
-    uint32_t all = 0;
-    for (const uint32_t row : rows) all |= row;
-    return all != 0;
-  }
-
-  // Leaves the pixels of those cells, of four by four, whose bits are set: bit 8 * row + column.
-  void keep(uint64_t cells) {
-    for (int y = 0; y < kTile; ++y) {
-      uint32_t bits = uint32_t(cells >> (8 * (y / 4)) & 0xff);
-      bits = (bits | bits << 12) & 0x000f000f;
-      bits = (bits | bits << 6) & 0x03030303;
-      bits = (bits | bits << 3) & 0x11111111;
-      rows[y] &= bits * 15;
-    }
+  // Bit 4 * y + x is that of pixel (x, y) of a cell.
+  unsigned of_cell(int cell) const {
+    const int column = cell % 8 * kMaskCell, row = cell / 8 * kMaskCell;
+    unsigned bits = 0;
+    for (int y = 0; y < kMaskCell; ++y) bits |= (rows[row + y] >> column & 15) << (4 * y);
+    return bits;
   }
 };
 
-// Eight faces, each ready for its test against pixels.
+// Sixteen faces, each ready for its test against pixels.
 template <class T>
-struct FacePacket {
-  T x[3][kEight], y[3][kEight];
-  T edge_x[3][kEight], edge_y[3][kEight], inverse[3][kEight];
-  T x0[kEight], y0[kEight], x1[kEight], y1[kEight];
+struct alignas(64) SixteenFaces {
+  static constexpr int kFaces = 16;
 
-  void store(const MaskFace<Eight<T>>& faces) {
-    for (int k = 0; k < 3; ++k) {
-      faces.x[k].store(x[k]);
-      faces.y[k].store(y[k]);
-      faces.edge_x[k].store(edge_x[k]);
-      faces.edge_y[k].store(edge_y[k]);
-      faces.inverse[k].store(inverse[k]);
-    }
-    faces.x0.store(x0);
-    faces.y0.store(y0);
-    faces.x1.store(x1);
-    faces.y1.store(y1);
+  T x[3][kFaces], y[3][kFaces];
+  T edge_x[3][kFaces], edge_y[3][kFaces], inverse[3][kFaces];
+  T x0[kFaces], y0[kFaces], x1[kFaces], y1[kFaces];
+  int32_t index[kFaces];
+
+  // The first `count` of them; no pixel lies in the boxes of others.
+  DIBR_HD void load(const MaskImage<T>& image, const int32_t* faces, int count) {
+    for (int i = 0; i < kFaces; ++i) index[i] = faces[std::min(i, count - 1)];
+    for (int first = 0; first < count; first += kEight) load_eight(image, first);
+    for (int i = count; i < kFaces; ++i) x0[i] = std::numeric_limits<T>::infinity();
   }
-
-  DIBR_HD MaskFace<T> face(int lane) const {
-    MaskFace<T> out;
-    for (int k = 0; k < 3; ++k) {
-      out.x[k] = x[k][lane];
-      out.y[k] = y[k][lane];
-      out.edge_x[k] = edge_x[k][lane];
-      out.edge_y[k] = edge_y[k][lane];
-      out.inverse[k] = inverse[k][lane];
-    }
-    out.x0 = x0[lane];
-    out.y0 = y0[lane];
-    out.x1 = x1[lane];
-    out.y1 = y1[lane];
-    return out;
-  }
-};
-
-// A rectangle of pixel centres in NDC, both ends inclusive.
-template <class T>
-struct CentreBox {
-  T x0, y0, x1, y1;
-
-  // Bit i: the box of face i may contain one of the centres.
-  DIBR_HD unsigned reached_by(const FacePacket<T>& faces) const {
-    using Lanes = Eight<T>;
-    return ((Lanes::load(faces.x0) <= Lanes(x1)) & (Lanes(x0) < Lanes::load(faces.x1)) &
-            (Lanes::load(faces.y0) <= Lanes(y1)) & (Lanes(y0) < Lanes::load(faces.y1)))
-        .bits();
-  }
-};
-
-// Eight open pixels of a tile, or fewer: the lanes beyond `count` repeat the first one.
-template <class T>
-struct PixelGroup {
-  int count;
-  uint8_t column[kEight], row[kEight];  // in the tile
-  Eight<T> px, py;
-  CentreBox<T> box;
-
-  EightFlags<T> lanes() const { return Eight<T>::load(kNumbers) < Eight<T>(T(count)); }
 
  private:
-  static constexpr T kNumbers[kEight] = {0, 1, 2, 3, 4, 5, 6, 7};
+  DIBR_HD void load_eight(const MaskImage<T>& image, int first) {
+    // Nothing here is an array of Eights: those stay in memory, and are copied four at a time with a stall each.
+    const int32_t* faces = index + first;
+    const Corner a(image, faces, 0), b(image, faces, 1), c(image, faces, 2);
+    set_edge(0, first, a, b);
+    set_edge(1, first, b, c);
+    set_edge(2, first, c, a);
+    Eight<T> least, greatest;
+    set_mask_range(a.x, b.x, c.x, image.rules.boxlen, &least, &greatest);
+    least.store(x0 + first);
+    greatest.store(x1 + first);
+    set_mask_range(a.y, b.y, c.y, image.rules.boxlen, &least, &greatest);
+    least.store(y0 + first);
+    greatest.store(y1 + first);
+  }
+
+  struct Corner {
+    Eight<T> x, y;
+
+    DIBR_HD Corner(const MaskImage<T>& image, const int32_t* faces, int k) {
+      const auto point = [&](int lane) DIBR_INLINE_LAMBDA {
+        return image.points + 2 * int64_t(image.face_indices[3 * int64_t(faces[lane]) + k]);
+      };
+      load_pairs(point, &x, &y);
+    }
+  };
+
+  DIBR_HD void set_edge(int k, int first, const Corner& from, const Corner& to) {
+    Eight<T> dx, dy, i;
+    set_mask_edge<T>(from.x, from.y, to.x, to.y, &dx, &dy, &i);
+    from.x.store(x[k] + first);
+    from.y.store(y[k] + first);
+    dx.store(edge_x[k] + first);
+    dy.store(edge_y[k] + first);
+    i.store(inverse[k] + first);
+  }
 };
 
-// The faces of one tile, and the search for those that take part in its pixels. One per thread, reused from tile to
-// tile.
+// The open pixels of a cell, in fours: pixel i of four in the lanes from 4 * i on.
 template <class T>
-class TileFaces {
- public:
-  using Lanes = Eight<T>;
+struct CellPixels {
+  static constexpr int kMost = kMaskCell * kMaskCell, kFours = kMost / 4;
 
-  // faces [count] must stay where they are until the next load.
-  void load(const MaskImage<T>& image, const TileArea& area, const int32_t* faces, int64_t count) {
-    faces_ = faces;
-    packets_.resize(size_t((count + kEight - 1) / kEight));
-    for (size_t i = 0; i < packets_.size(); ++i) {
-      const int64_t first = int64_t(i) * kEight;
-      load_packet(image, faces + first, int(std::min<int64_t>(count - first, kEight)), &packets_[i]);
-    }
+  int count = 0;
+  uint8_t column[kMost + 4], row[kMost + 4];  // in the tile
+  Sixteen<T> px[kFours], py[kFours];
+
+  int fours() const { return (count + 3) / 4; }
+};
+
+// Four faces, one or more of which take one or more of four pixels: bit 4 * i + k where face k takes pixel i.
+struct Visit {
+  int32_t faces;
+  uint16_t takes;
+  uint8_t pixels;
+};
+
+// What one cell needs: its open pixels, its faces as far as those need them, and which of them meet. One per thread,
+// reused from cell to cell.
+template <class T>
+class CellVisits {
+ public:
+  // Where the pixels of the tile are.
+  void enter(const MaskImage<T>& image, const TileArea& area, const FacesOfTile& faces) {
+    image_ = &image;
+    tile_ = &faces;
     for (int i = 0; i < kTile; ++i) {
       px_[i] = pixel_x<T>(area.x0 + i, image.width);
       py_[i] = pixel_y<T>(area.y0 + i, image.height);
     }
   }
 
-  int64_t slots() const { return int64_t(packets_.size()) * kEight; }
-  MaskFace<T> face(int32_t slot) const { return packets_[size_t(slot / kEight)].face(slot % kEight); }
-  int32_t index(int32_t slot) const { return faces_[slot]; }
-
-  // Calls use(group) for open pixels, eight at a time, leaving out some of those that no face's box contains. Within,
-  // for_each_face finds the faces for the group.
-  template <class Use>
-  void for_each_group(const OpenPixels& open, const Use& use) {
-    for (int y = 0; y < kTile; y += kBlock) {
-      for (int x = 0; x < kTile; x += kBlock) {
-        if (!find_reaching(open, x, y)) continue;
-        const int count = list_pixels(open, x, y);
-        for (int first = 0; first < count; first += kEight) use(group(first, std::min(count - first, kEight)));
-      }
+  // Of a pixel's faces, only the first knum take part.
+  void find(int cell, const OpenPixels& open) {
+    cell_ = cell;
+    next_ = ready_ = waiting_ = 0;
+    count_ = 0;
+    list_pixels(open.of_cell(cell));
+    shut_ = 0;
+    while (shut_ < pixels_.count && make_ready()) {
+      if (visits_.size() < count_ + 5 * kFours) visits_.resize(2 * count_ + 5 * kFours);
+      visit_pixels(int32_t((ready_ - 1) / kAtOnce));
     }
   }
 
-  // Calls visit(slot, packet, lane), in index order, for the faces whose boxes may contain one of the group's centres.
-  // After every packet it asks go_on() whether there is need for more: not after every face, since what that depends on
-  // takes long to compute, and a wrong guess of it would be as long in the coming.
-  template <class Visit, class GoOn>
-  DIBR_HD void for_each_face(const PixelGroup<T>& group, const Visit& visit, const GoOn& go_on) const {
-    for (const int32_t i : reaching_) {
-      const FacePacket<T>& packet = packets_[size_t(i)];
-      unsigned bits = group.box.reached_by(packet);
-      if (bits == 0) continue;
-      for (; bits != 0; bits &= bits - 1) {
-        const int lane = __builtin_ctz(bits);
-        visit(i * kEight + lane, packet, lane);
-      }
-      if (!go_on()) return;
-    }
-  }
+  size_t count() const { return count_; }
+  const Visit& operator[](size_t i) const { return visits_[i]; }
+  const CellPixels<T>& pixels() const { return pixels_; }
+  int32_t fours() const { return int32_t((ready_ + 3) / 4); }
 
- private:
-  // Faces are looked for in two steps: for a block of pixels, and then for each group in it.
-  static constexpr int kBlock = 16;
-
-  static void load_packet(const MaskImage<T>& image, const int32_t* faces, int count, FacePacket<T>* packet) {
-    T gathered[3][4][kEight];
-    for (int lane = 0; lane < kEight; ++lane) {
-      const int32_t* vertices = image.face_indices + 3 * int64_t(faces[std::min(lane, count - 1)]);
-      for (int k = 0; k < 3; ++k) {
-        const T* p = image.positions + 4 * int64_t(vertices[k]);
-        for (int c = 0; c < 4; ++c) gathered[k][c][lane] = p[c];
-      }
-    }
-    Triangle<Lanes> t;
+  // Four of its faces, again for every pixel.
+  DIBR_HD MaskFace<Sixteen<T>> four(int32_t i) const {
+    const SixteenFaces<T>& faces = sixteens_[size_t(i / 4)];
+    const int first = i % 4 * 4;
+    MaskFace<Sixteen<T>> out;
     for (int k = 0; k < 3; ++k) {
-      t.x[k] = Lanes::load(gathered[k][0]);
-      t.y[k] = Lanes::load(gathered[k][1]);
-      t.z[k] = Lanes::load(gathered[k][2]);
-      t.w[k] = Lanes::load(gathered[k][3]);
+      out.x[k] = Sixteen<T>::repeat(faces.x[k] + first);
+      out.y[k] = Sixteen<T>::repeat(faces.y[k] + first);
+      out.edge_x[k] = Sixteen<T>::repeat(faces.edge_x[k] + first);
+      out.edge_y[k] = Sixteen<T>::repeat(faces.edge_y[k] + first);
+      out.inverse[k] = Sixteen<T>::repeat(faces.inverse[k] + first);
     }
-    MaskFace<Lanes> projected;
-    const EightFlags<T> takes_part = project_mask_face(t, image.rules.boxlen, &projected);
-    // A box that nothing lies in.
-    projected.x0 = select(takes_part, projected.x0, Lanes(std::numeric_limits<T>::infinity()));
-    packet->store(projected);
-    for (int lane = count; lane < kEight; ++lane) packet->x0[lane] = std::numeric_limits<T>::infinity();
-  }
-
-  CentreBox<T> centres(int column0, int row0, int column1, int row1) const {
-    return {px_[column0], py_[row1], px_[column1], py_[row0]};
-  }
-
-  // Collects the packets with faces that reach open pixels of the block at (x, y).
-  bool find_reaching(const OpenPixels& open, int x, int y) {
-    reaching_.clear();
-    uint32_t columns = 0;
-    int row0 = kTile, row1 = -1;
-    for (int row = y; row < y + kBlock; ++row) {
-      const uint32_t bits = open.rows[row] >> x & kBlockBits;
-      columns |= bits;
-      if (bits == 0) continue;
-      row0 = std::min(row0, row);
-      row1 = row;
-    }
-    if (columns == 0) return false;
-    const CentreBox<T> box = centres(x + __builtin_ctz(columns), row0, x + 31 - __builtin_clz(columns), row1);
-    for (size_t i = 0; i < packets_.size(); ++i) {
-      if (box.reached_by(packets_[i]) != 0) reaching_.push_back(int32_t(i));
-    }
-    return !reaching_.empty();
-  }
-
-  // Lists the open pixels of the block at (x, y), in squares of four by four along a curve that keeps neighbours
-  // together.
-  int list_pixels(const OpenPixels& open, int x, int y) {
-    int count = 0;
-    for (int square = 0; square < 16; ++square) {
-      const int column = x + 4 * ((square & 1) | (square >> 1 & 2));
-      const int row = y + 4 * ((square >> 1 & 1) | (square >> 2 & 2));
-      uint32_t bits = 0;
-      for (int i = 0; i < 4; ++i) bits |= (open.rows[row + i] >> column & 15) << (4 * i);
-      for (; bits != 0; bits &= bits - 1) {
-        const int i = __builtin_ctz(bits);
-        column_[count] = uint8_t(column + i % 4);
-        row_[count++] = uint8_t(row + i / 4);
-      }
-    }
-    return count;
-  }
-
-  PixelGroup<T> group(int first, int count) const {
-    PixelGroup<T> out;
-    out.count = count;
-    T px[kEight], py[kEight];
-    int column0 = kTile, row0 = kTile, column1 = 0, row1 = 0;
-    for (int lane = 0; lane < kEight; ++lane) {
-      const int i = lane < count ? first + lane : first;
-      const int column = column_[i], row = row_[i];
-      out.column[lane] = column_[i];
-      out.row[lane] = row_[i];
-      px[lane] = px_[column];
-      py[lane] = py_[row];
-      column0 = std::min(column0, column);
-      column1 = std::max(column1, column);
-      row0 = std::min(row0, row);
-      row1 = std::max(row1, row);
-    }
-    out.px = Lanes::load(px);
-    out.py = Lanes::load(py);
-    out.box = centres(column0, row0, column1, row1);
     return out;
   }
-
-  static constexpr uint32_t kBlockBits = (uint32_t(1) << kBlock) - 1;
-
-  const int32_t* faces_ = nullptr;
-  std::vector<FacePacket<T>> packets_;
-  std::vector<int32_t> reaching_;  // packets, for the current block
-  uint8_t column_[kBlock * kBlock], row_[kBlock * kBlock];
-  T px_[kTile], py_[kTile];
-};
-
-// Which pixels of a group may still take a face: those with fewer than knum, for as long as `keep_open` holds too.
-template <class T>
-class OpenLanes {
- public:
-  OpenLanes(EightFlags<T> lanes, int64_t knum) : lanes_(lanes) {
-    const int32_t limit = int32_t(std::min<int64_t>(knum, std::numeric_limits<int32_t>::max()));
-    for (auto& part : missing_) part = typename PartOf<T>::Flags{} - limit;
-  }
-
-  // Those whose centre the face's box contains; they are counted.
-  DIBR_HD EightFlags<T> take(const FacePacket<T>& face, int lane, Eight<T> px, Eight<T> py) {
-    using Lanes = Eight<T>;
-    const EightFlags<T> takes = lanes_ & (Lanes(face.x0[lane]) <= px) & (px < Lanes(face.x1[lane])) &
-                                (Lanes(face.y0[lane]) <= py) & (py < Lanes(face.y1[lane]));
-    for (int i = 0; i < kParts<T>; ++i) {
-      missing_[i] -= takes.v[i];
-      lanes_.v[i] &= missing_[i] >> (8 * sizeof(T) - 1);
-    }
-    return takes;
-  }
-  DIBR_HD void keep_open(EightFlags<T> lanes) { lanes_ = lanes_ & lanes; }
-  DIBR_HD bool any() const { return lanes_.any(); }
+  int32_t index(int32_t four, int lane) const { return sixteens_[size_t(four / 4)].index[four % 4 * 4 + lane]; }
 
  private:
-  EightFlags<T> lanes_;
-  typename PartOf<T>::Flags missing_[kParts<T>];  // minus the faces that a pixel may still take
+  static constexpr int kFours = CellPixels<T>::kFours;
+  static constexpr int kAtOnce = SixteenFaces<T>::kFaces;
+  static constexpr int32_t kPlenty = std::numeric_limits<int32_t>::max();
+
+  // In squares of two by two, so that pixels that come together are close.
+  void list_pixels(unsigned open) {
+    static constexpr uint8_t kOrder[16] = {0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15};
+    CellPixels<T>& p = pixels_;
+    p.count = 0;
+    for (const uint8_t place : kOrder) {
+      p.column[p.count] = uint8_t(cell_ % 8 * kMaskCell + place % 4);
+      p.row[p.count] = uint8_t(cell_ / 8 * kMaskCell + place / 4);
+      p.count += open >> place & 1;
+    }
+    for (int i = p.count; i < 4 * p.fours(); ++i) p.column[i] = p.row[i] = 0;
+    const int32_t most = int32_t(std::min<int64_t>(image_->rules.knum, kPlenty));
+    for (int i = 0; i < 4 * p.fours(); ++i) {
+      const T px = px_[p.column[i]];
+      own_px_[i] = px;
+      own_py_[i] = py_[p.row[i]];
+      tested_px_[i] = i < p.count ? px : std::numeric_limits<T>::quiet_NaN();
+      missing_[i] = most;
+    }
+    for (int i = 0; i < p.fours(); ++i) {
+      p.px[i] = Sixteen<T>::each(own_px_ + 4 * i);
+      p.py[i] = Sixteen<T>::each(own_py_ + 4 * i);
+    }
+  }
+
+  void visit_pixels(int32_t sixteen) {
+    const SixteenFaces<T>& faces = sixteens_[size_t(sixteen)];
+    const Sixteen<T> x0 = Sixteen<T>::load(faces.x0), x1 = Sixteen<T>::load(faces.x1);
+    const Sixteen<T> y0 = Sixteen<T>::load(faces.y0), y1 = Sixteen<T>::load(faces.y1);
+    const int fours = pixels_.fours();
+    Visit* visit = visits_.data() + count_;
+    for (int i = 0; i < fours; ++i) {
+      unsigned taken[4];
+      int32_t least = kPlenty;
+      for (int k = 0; k < 4; ++k) {
+        const Sixteen<T> px = tested_px_[4 * i + k], py = own_py_[4 * i + k];
+        taken[k] = ((x0 <= px) & (px < x1) & (y0 <= py) & (py < y1)).bits();
+        least = std::min(least, missing_[4 * i + k] -= count_bits(taken[k]));
+      }
+      if (least <= 0) cut(4 * i, taken);
+      const uint64_t takes =
+          transposed(taken[0] | uint64_t(taken[1]) << 16 | uint64_t(taken[2]) << 32 | uint64_t(taken[3]) << 48);
+      for (int j = 0; j < 4; ++j) {
+        const uint16_t own = uint16_t(takes >> (16 * j));
+        *visit = {4 * sixteen + j, own, uint8_t(i)};
+        visit += own != 0;
+      }
+    }
+    count_ = size_t(visit - visits_.data());
+  }
+
+  // Four times four groups of four bits, [pixel][faces], as [faces][pixel].
+  static uint64_t transposed(uint64_t bits) {
+    uint64_t swap = (bits ^ bits >> 12) & 0x0000f0f00000f0f0u;
+    bits ^= swap | swap << 12;
+    swap = (bits ^ bits >> 24) & 0x00000000ff00ff00u;
+    return bits ^ (swap | swap << 24);
+  }
+
+  // Gives back what four pixels have taken beyond knum. One that has as many is shut: no box contains it any more.
+  void cut(int first, unsigned* taken) {
+    for (int k = 0; k < 4; ++k) {
+      int32_t& missing = missing_[first + k];
+      if (missing > 0) continue;
+      unsigned beyond = taken[k];
+      for (int left = count_bits(beyond) + missing; left > 0; --left) beyond &= beyond - 1;
+      taken[k] ^= beyond;
+      tested_px_[first + k] = std::numeric_limits<T>::quiet_NaN();
+      missing = kPlenty;
+      shut_ += first + k < pixels_.count;
+    }
+  }
+
+  bool make_ready() {
+    find_waiting();
+    if (waiting_ == 0) return false;
+    const int count = std::min(waiting_, kAtOnce);
+    const size_t sixteen = size_t(ready_ / kAtOnce);
+    if (sixteen == sixteens_.size()) sixteens_.emplace_back();
+    sixteens_[sixteen].load(*image_, waiting_faces_, count);
+    ready_ += count;
+    waiting_ -= count;
+    std::copy_n(waiting_faces_ + count, kEight, waiting_faces_);
+    return true;
+  }
+
+  // Goes on through the tile's faces until sixteen wait, or there are no more.
+  void find_waiting() {
+    const int64_t count = tile_->count;
+    const int32_t* faces = tile_->faces.data();
+    const uint64_t* cells = tile_->cells.data();
+    int waiting = waiting_;
+    int64_t next = next_;
+    for (; waiting < kAtOnce && next < count; next += kEight) {
+      waiting += append_set(faces + next, bit_of_eight(cells + next, cell_), waiting_faces_ + waiting);
+    }
+    waiting_ = waiting;
+    next_ = next;
+  }
+
+  const MaskImage<T>* image_ = nullptr;
+  const FacesOfTile* tile_ = nullptr;
+  T px_[kTile], py_[kTile];
+
+  int cell_ = 0;
+  int64_t next_ = 0;   // of the tile's faces, the next one to look at
+  int64_t ready_ = 0;  // faces of the cell; a multiple of sixteen until the last one is
+  std::vector<SixteenFaces<T>> sixteens_;
+  int waiting_ = 0;
+  int32_t waiting_faces_[kAtOnce + 2 * kEight];
+
+  CellPixels<T> pixels_;
+  int shut_ = 0;  // pixels that have knum faces
+  T own_px_[4 * kFours], own_py_[4 * kFours];
+  T tested_px_[4 * kFours];      // NaN where a pixel is shut, or none
+  int32_t missing_[4 * kFours];  // faces that a pixel may still take
+  size_t count_ = 0;
+  std::vector<Visit> visits_;
 };
 
-// 1 - prod (1 - p) for the pixels of a group. Once the product is so small that 1 minus it is 1, nothing changes.
-template <class T>
-Eight<T> group_mask(const TileFaces<T>& faces, const PixelGroup<T>& group, const SoftMaskRules<T>& rules) {
-  const Eight<T> least = std::numeric_limits<T>::epsilon() / 4;
-  OpenLanes<T> open(group.lanes(), rules.knum);
-  Eight<T> product = T(1);
-  const Eight<T> px = group.px, py = group.py;
-  const auto visit = [&](int32_t, const FacePacket<T>& packet, int lane) DIBR_INLINE_LAMBDA {
-    const EightFlags<T> takes = open.take(packet, lane, px, py);
-    if (!takes.any()) return;
-    const Eight<T> distance2 = nearest_boundary_point(packet.face(lane), px, py).distance2;
-    const Eight<T> factor = Eight<T>(T(1)) - keep(takes, mask_probability(rules, distance2));
-    product = product * factor;
-  };
-  faces.for_each_face(group, visit, [&]() DIBR_INLINE_LAMBDA {
-    open.keep_open(least < product);
-    return open.any();
-  });
-  return Eight<T>(T(1)) - product;
+// 1 - prod (1 - p), the faces of a pixel in index order: the same bits as one at a time.
+template <class T, class Index>
+void mask_cell(const CellVisits<T>& visits, const SoftMaskRules<T>& rules, const MaskPixels<T, Index>& out) {
+  using N = Sixteen<T>;
+  const CellPixels<T>& pixels = visits.pixels();
+  N products[CellPixels<T>::kFours];
+  for (int i = 0; i < pixels.fours(); ++i) products[i] = T(1);
+  for (size_t i = 0; i < visits.count(); ++i) {
+    const Visit visit = visits[i];
+    const N distance2 =
+        nearest_boundary_point(visits.four(visit.faces), pixels.px[visit.pixels], pixels.py[visit.pixels]).distance2;
+    const N factor = N(T(1)) - keep(N::Flags::of(visit.takes), mask_probability(rules, distance2));
+    N product = products[visit.pixels];
+    product = product * spread_within_four<0>(factor);
+    product = product * spread_within_four<1>(factor);
+    product = product * spread_within_four<2>(factor);
+    products[visit.pixels] = product * spread_within_four<3>(factor);
+  }
+  T lanes[CellPixels<T>::kFours][16];
+  for (int i = 0; i < pixels.fours(); ++i) (N(T(1)) - products[i]).store(lanes[i]);
+  for (int i = 0; i < pixels.count; ++i) {
+    out.mask[pixels.row[i] * out.mask_stride + pixels.column[i]] = lanes[i / 4][i % 4 * 4];
+  }
 }
 
-// Writes the mask of every pixel of the tile, 1 where it is covered. faces [count] are indices of faces, ascending:
-// all whose enlarged boxes (mask_box) reach an uncovered pixel of the tile must be among them, others may be. cells may
-// say which pixels they reach (OpenPixels::keep).
+// Not inlined: the address of what belongs to a thread takes a call each time the compiler asks for it.
 template <class T, class Index>
-void mask_tile(const MaskImage<T>& image, const MaskPixels<T, Index>& pixels, const int32_t* faces, int64_t count,
-               uint64_t cells = ~uint64_t(0)) {
-  static thread_local TileFaces<T> tile_of_thread;
-  TileFaces<T>& tile = tile_of_thread;
+__attribute__((noinline)) void mask_cells(const MaskImage<T>& image, const MaskPixels<T, Index>& pixels,
+                                          const OpenPixels& open, const FacesOfTile& faces, CellVisits<T>& visits) {
+  visits.enter(image, pixels.area, faces);
+  for (uint64_t cells = faces.all_cells; cells != 0; cells &= cells - 1) {
+    visits.find(__builtin_ctzll(cells), open);
+    mask_cell(visits, image.rules, pixels);
+  }
+}
+
+// Writes the mask of every pixel of the tile, 1 where it is covered.
+template <class T, class Index>
+void mask_tile(const MaskImage<T>& image, const MaskPixels<T, Index>& pixels, const FacesOfTile& faces) {
+  static thread_local CellVisits<T> visits_of_thread;
   const TileArea& area = pixels.area;
   OpenPixels open;
   for (int64_t y = 0; y < area.y1 - area.y0; ++y) {
@@ -351,124 +352,115 @@ void mask_tile(const MaskImage<T>& image, const MaskPixels<T, Index>& pixels, co
     }
     open.rows[y] = bits;
   }
-  open.keep(cells);
-  if (count == 0 || !open.any()) return;
-  tile.load(image, area, faces, count);
-  tile.for_each_group(open, [&](const PixelGroup<T>& group) {
-    T lanes[kEight];
-    group_mask(tile, group, image.rules).store(lanes);
-    for (int lane = 0; lane < group.count; ++lane) {
-      pixels.mask[group.row[lane] * pixels.mask_stride + group.column[lane]] = lanes[lane];
-    }
-  });
+  if (faces.all_cells != 0) mask_cells(image, pixels, open, faces, visits_of_thread);
 }
 
-// The gradient of one tile's mask with respect to the vertices. One per thread, reused from tile to tile.
+// The gradient of one tile's mask with respect to the vertices' places in NDC. One per thread, reused from tile to
+// tile.
 template <class T>
 class TileGradient {
  public:
-  using Lanes = Eight<T>;
+  using N = Sixteen<T>;
 
-  // Adds to the vectors sums[i], of four T, i < V. grad_mask points to the tile's first pixel.
+  // Adds to the vectors sums[i], (x, y), i < V. grad_mask points to the tile's first pixel. Not inlined, as mask_cells.
   template <class Sums>
-  void add(const MaskImage<T>& image, const TileArea& area, const OpenPixels& open, const T* grad_mask,
-           int64_t grad_mask_stride, const int32_t* faces, int64_t count, const Sums& sums) {
-    faces_.load(image, area, faces, count);
-    pull_of_.assign(size_t(faces_.slots()), -1);
-    pulls_.clear();
-    faces_.for_each_group(open, [&](const PixelGroup<T>& group) {
-      T grad[kEight] = {};
-      for (int lane = 0; lane < group.count; ++lane) {
-        grad[lane] = grad_mask[group.row[lane] * grad_mask_stride + group.column[lane]];
-      }
-      add_group(image.rules, group, Lanes::load(grad));
-    });
-    for (const Pull& pull : pulls_) spread(image, pull, sums);
+  __attribute__((noinline)) void add(const MaskImage<T>& image, const TileArea& area, const OpenPixels& open,
+                                     const T* grad_mask, int64_t grad_mask_stride, const FacesOfTile& faces,
+                                     const Sums& sums) {
+    visits_.enter(image, area, faces);
+    for (uint64_t cells = faces.all_cells; cells != 0; cells &= cells - 1) {
+      visits_.find(__builtin_ctzll(cells), open);
+      if (visits_.count() == 0) continue;
+      take_steps(image.rules);
+      set_after(image.rules, grad_mask, grad_mask_stride);
+      pull();
+      for (int32_t four = 0; four < visits_.fours(); ++four) spread(image, four, sums);
+    }
   }
 
  private:
-  // A face that pixels of a group take.
+  static constexpr int kFours = CellPixels<T>::kFours;
+
+  // Of a visit.
   struct Step {
-    int32_t pull;
-    Lanes probability;     // 0 for a pixel that does not take it
-    Lanes product_before;  // of (1 - p) over the faces before this one
-    BoundaryPoint<Lanes> point;
+    N probability;     // 0 where a pixel does not take a face
+    N product_before;  // of (1 - p) over the faces of the lane before this one
+    BoundaryPoint<N> point;
   };
-  // The gradient with respect to (x, y) of the three vertices of a face, in NDC, of each lane.
+  // The gradient with respect to (x, y) of the three vertices of four faces, lane by lane.
   struct alignas(64) Pull {
-    T x[3][kEight], y[3][kEight];
-    int32_t slot;
+    T x[3][16], y[3][16];
   };
+
+  void take_steps(const SoftMaskRules<T>& rules) {
+    const CellPixels<T>& pixels = visits_.pixels();
+    if (steps_.size() < visits_.count()) steps_.resize(2 * visits_.count());
+    for (int i = 0; i < pixels.fours(); ++i) product_[i] = T(1);
+    for (size_t i = 0; i < visits_.count(); ++i) {
+      const Visit visit = visits_[i];
+      Step& step = steps_[i];
+      step.point = nearest_boundary_point(visits_.four(visit.faces), pixels.px[visit.pixels], pixels.py[visit.pixels]);
+      step.probability = keep(N::Flags::of(visit.takes), mask_probability(rules, step.point.distance2));
+      step.product_before = product_[visit.pixels];
+      product_[visit.pixels] = step.product_before * (N(T(1)) - step.probability);
+    }
+  }
 
   // With m = 1 - prod_j (1 - p_j):
   //     dm / d(d_k^2) = -sigmainv * p_k * prod_{j != k} (1 - p_j)
-  // and the product without k is the one before it times the one after it: no division, so p_k = 1 is safe.
-  void add_group(const SoftMaskRules<T>& rules, const PixelGroup<T>& group, Lanes grad_mask) {
-    const size_t count = take_steps(rules, group);
-    const Lanes scale = Lanes(T(2) * rules.sigmainv) * grad_mask;
-    Lanes product_after = T(1);
-    for (size_t i = count; i-- > 0;) {
+  // and the product without k is that before it times that after it in its lane, times those of the pixel's other three
+  // lanes: no division, so p_k = 1 is safe. These three are what the product after all faces begins with.
+  void set_after(const SoftMaskRules<T>& rules, const T* grad_mask, int64_t stride) {
+    const CellPixels<T>& pixels = visits_.pixels();
+    for (int i = 0; i < pixels.fours(); ++i) {
+      const N neighbour = swapped<1>(product_[i]);
+      product_[i] = neighbour * swapped<2>(product_[i] * neighbour);
+    }
+    T grad[CellPixels<T>::kMost] = {};
+    for (int i = 0; i < pixels.count; ++i) grad[i] = grad_mask[pixels.row[i] * stride + pixels.column[i]];
+    for (int i = 0; i < pixels.fours(); ++i) scale_[i] = N(T(2) * rules.sigmainv) * N::each(grad + 4 * i);
+  }
+
+  void pull() {
+    if (pulls_.size() < size_t(visits_.fours())) pulls_.resize(2 * size_t(visits_.fours()));
+    std::memset(pulls_.data(), 0, size_t(visits_.fours()) * sizeof(Pull));
+    for (size_t i = visits_.count(); i-- > 0;) {
+      const Visit visit = visits_[i];
       const Step& step = steps_[i];
-      const Lanes pull =
-          keep(Lanes(T(0)) < step.probability, scale * step.probability * (step.product_before * product_after));
-      product_after = product_after * (Lanes(T(1)) - step.probability);
-      const Lanes pull_x = pull * step.point.dx, pull_y = pull * step.point.dy;
-      Lanes shares[3];
+      const N after = product_[visit.pixels], scale = scale_[visit.pixels];
+      const N pull = keep(N::Flags::of(visit.takes), scale * step.probability * (step.product_before * after));
+      product_[visit.pixels] = after * (N(T(1)) - step.probability);
+      const N pull_x = pull * step.point.dx, pull_y = pull * step.point.dy;
+      N shares[3];
       step.point.shares(shares);
-      Pull& target = pulls_[size_t(step.pull)];
+      Pull& target = pulls_[size_t(visit.faces)];
       for (int k = 0; k < 3; ++k) {
-        (Lanes::load(target.x[k]) + shares[k] * pull_x).store(target.x[k]);
-        (Lanes::load(target.y[k]) + shares[k] * pull_y).store(target.y[k]);
+        (N::load(target.x[k]) + shares[k] * pull_x).store(target.x[k]);
+        (N::load(target.y[k]) + shares[k] * pull_y).store(target.y[k]);
       }
     }
   }
 
-  size_t take_steps(const SoftMaskRules<T>& rules, const PixelGroup<T>& group) {
-    OpenLanes<T> open(group.lanes(), rules.knum);
-    Lanes product = T(1);
-    size_t count = 0;
-    const Lanes px = group.px, py = group.py;
-    const auto visit = [&](int32_t slot, const FacePacket<T>& packet, int lane) DIBR_INLINE_LAMBDA {
-      const EightFlags<T> takes = open.take(packet, lane, px, py);
-      if (!takes.any()) return;
-      if (count == steps_.size()) steps_.resize(2 * count + 64);
-      Step& step = steps_[count++];
-      step.pull = pull_of(slot);
-      step.point = nearest_boundary_point(packet.face(lane), px, py);
-      step.probability = keep(takes, mask_probability(rules, step.point.distance2));
-      step.product_before = product;
-      product = product * (Lanes(T(1)) - step.probability);
-    };
-    faces_.for_each_face(group, visit, [&]() DIBR_INLINE_LAMBDA { return open.any(); });
-    return count;
-  }
-
-  int32_t pull_of(int32_t slot) {
-    int32_t& pull = pull_of_[size_t(slot)];
-    if (pull < 0) {
-      pull = int32_t(pulls_.size());
-      pulls_.push_back({{}, {}, slot});
-    }
-    return pull;
-  }
-
   template <class Sums>
-  void spread(const MaskImage<T>& image, const Pull& pull, const Sums& sums) const {
-    const MaskFace<T> face = faces_.face(pull.slot);
-    const int32_t* vertices = image.face_indices + 3 * int64_t(faces_.index(pull.slot));
-    T x[4], y[4];
-    four_sums(pull.x[0], pull.x[1], pull.x[2], pull.x[2], x);
-    four_sums(pull.y[0], pull.y[1], pull.y[2], pull.y[2], y);
-    for (int k = 0; k < 3; ++k) {
-      const int64_t vertex = vertices[k];
-      mask_vertex_gradient(x[k], y[k], face.x[k], face.y[k], image.positions[4 * vertex + 3], sums[vertex]);
+  void spread(const MaskImage<T>& image, int32_t four, const Sums& sums) const {
+    const Pull& pull = pulls_[size_t(four)];
+    T points[3][4][2];
+    for (int k = 0; k < 3; ++k) store_sums(pull.x[k], pull.y[k], points[k][0]);
+    for (int lane = 0; lane < 4; ++lane) {
+      const int32_t* vertices = image.face_indices + 3 * int64_t(visits_.index(four, lane));
+      for (int k = 0; k < 3; ++k) {
+        T* sum = sums[vertices[k]];
+        sum[0] += points[k][lane][0];
+        sum[1] += points[k][lane][1];
+      }
     }
   }
 
-  TileFaces<T> faces_;
+  CellVisits<T> visits_;
   std::vector<Step> steps_;
-  std::vector<int32_t> pull_of_;  // of each slot, -1 where no pixel has taken the face yet
-  std::vector<Pull> pulls_;
+  std::vector<Pull> pulls_;  // of every four faces of the cell
+  N product_[kFours];        // of (1 - p) before a visit, then after it
+  N scale_[kFours];          // what a pixel's gradient is multiplied by
 };
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

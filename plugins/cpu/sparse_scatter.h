@@ -9,7 +9,7 @@
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
-// Vectors of four T, of which a run touches some.
+// Vectors of two T, of which a run touches some.
 template <class T>
 class TouchedVectors {
  public:
@@ -22,9 +22,9 @@ class TouchedVectors {
     uint8_t& touched = touched_[i / kBlock];
     if (!touched) {
       touched = 1;
-      std::memset(vectors_ + 4 * (i / kBlock * kBlock), 0, 4 * kBlock * sizeof(T));
+      std::memset(vectors_ + 2 * (i / kBlock * kBlock), 0, 2 * kBlock * sizeof(T));
     }
-    return vectors_ + 4 * i;
+    return vectors_ + 2 * i;
   }
 
  private:
@@ -35,52 +35,52 @@ class TouchedVectors {
 template <class T>
 class SparseScatter {
  public:
-  // `groups` outputs of `vectors` times four T each; `units` units of work feed each.
+  // `groups` sums of `vectors` times two T each; `units` units of work feed each.
   SparseScatter(int64_t groups, int64_t vectors, int64_t units, Arena& arena)
       : groups_(groups), vectors_(vectors), units_(units), blocks_((vectors + kBlock - 1) / kBlock) {
     runs_ = std::clamp<int64_t>((kRuns + groups - 1) / std::max<int64_t>(groups, 1), 1, std::max<int64_t>(units, 1));
-    sums_ = arena.take<T>(groups * runs_ * blocks_ * kBlock * 4);
+    sums_ = arena.take<T>(groups * runs_ * blocks_ * kBlock * 2);
     touched_ = arena.take<uint8_t>(groups * runs_ * blocks_);
   }
 
-  // body(group, unit, sums) adds unit's share to sums, TouchedVectors. Overwrites out [groups, vectors, 4].
-  template <class Body>
-  void run(const dibr_launch& launch, T* out, const Body& body) const {
+  // body(group, unit, sums) adds unit's share to sums, TouchedVectors. Then every vector of a group is in one call of
+  // use(group, begin, end, sums): sums points to that of vector `begin`, and is NULL where all are 0.
+  template <class Body, class Use>
+  void run(const dibr_launch& launch, const Body& body, const Use& use) const {
     parallel_for(launch, groups_ * runs_, [&](int64_t i) {
       if (blocks_ > 0) std::memset(touched_ + i * blocks_, 0, size_t(blocks_));
-      const TouchedVectors<T> sums(sums_ + i * blocks_ * kBlock * 4, touched_ + i * blocks_);
+      const TouchedVectors<T> sums(sums_ + i * blocks_ * kBlock * 2, touched_ + i * blocks_);
       const Range part = part_of(units_, runs_, i % runs_);
       for (int64_t unit = part.begin; unit < part.end; ++unit) body(i / runs_, unit, sums);
     });
-    reduce(launch, out);
+    constexpr int64_t kTask = 64;
+    const int64_t tasks = (blocks_ + kTask - 1) / kTask;
+    parallel_for(launch, groups_ * tasks, [&](int64_t i) {
+      const int64_t group = i / tasks, first = i % tasks * kTask;
+      for (int64_t block = first; block < std::min(first + kTask, blocks_); ++block) {
+        use(group, block * kBlock, std::min((block + 1) * kBlock, vectors_), reduce(group, block));
+      }
+    });
   }
 
  private:
   static constexpr int64_t kRuns = 16;
   static constexpr int64_t kBlock = TouchedVectors<T>::kBlock;
 
-  void reduce(const dibr_launch& launch, T* out) const {
-    constexpr int64_t kTask = 64;
-    const int64_t tasks = (blocks_ + kTask - 1) / kTask;
-    parallel_for(launch, groups_ * tasks, [&](int64_t i) {
-      const int64_t group = i / tasks, first = i % tasks * kTask;
-      for (int64_t block = first; block < std::min(first + kTask, blocks_); ++block) reduce_block(group, block, out);
-    });
-  }
-
-  void reduce_block(int64_t group, int64_t block, T* out) const {
-    const int64_t begin = 4 * block * kBlock, count = std::min(4 * kBlock, 4 * vectors_ - begin);
-    T* target = out + 4 * group * vectors_ + begin;
-    std::memset(target, 0, size_t(count) * sizeof(T));
+  // The sums of a block over all runs, in the first one's array that has any.
+  const T* reduce(int64_t group, int64_t block) const {
+    T* total = nullptr;
     for (int64_t run = group * runs_; run < (group + 1) * runs_; ++run) {
       if (!touched_[run * blocks_ + block]) continue;
-      const T* sums = sums_ + run * blocks_ * kBlock * 4 + begin;
-      for (int64_t e = 0; e < count; ++e) target[e] += sums[e];
+      T* sums = sums_ + (run * blocks_ + block) * kBlock * 2;
+      for (int64_t e = 0; total != nullptr && e < 2 * kBlock; ++e) total[e] += sums[e];
+      if (total == nullptr) total = sums;
     }
+    return total;
   }
 
   int64_t groups_, vectors_, units_, blocks_, runs_ = 1;
-  T* sums_;           // [groups, runs, blocks * kBlock, 4], valid where touched
+  T* sums_;           // [groups, runs, blocks * kBlock, 2], valid where touched
   uint8_t* touched_;  // [groups, runs, blocks]
 };
 

@@ -1,0 +1,575 @@
+// Lanes<T, n>: n numbers, with the operators of one number, on every instruction set.
+//
+// A Pack is as wide as the machine's registers, so sums and products over its lanes would depend on them. Whatever
+// works across lanes takes a number of them that is always the same instead, in one register or several: its results
+// are the same bits everywhere.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#include "core/platform.h"
+
+namespace dibr::cpu::DIBR_CPU_LEVEL {
+
+#define DIBR_INLINE_LAMBDA __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+constexpr int kRegisterBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kRegisterBytes = 32;
+#else
+constexpr int kRegisterBytes = 16;  // SSE2, NEON
+#endif
+
+template <class T>
+using BitsOf = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
+template <class T>
+using SignedBitsOf = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+
+// As many truth values as a register holds numbers: all bits of a lane, or none; with AVX-512, a mask register.
+template <class T, int bytes>
+struct RegisterFlags {
+  typedef SignedBitsOf<T> Type __attribute__((vector_size(bytes)));
+};
+template <class T>
+struct RegisterFlags<T, 64> {
+  using Type = uint16_t;
+};
+
+// One register's part of n numbers, and what belongs to it.
+template <class T, int n>
+struct PartOf {
+  static constexpr int kBytes = n * int(sizeof(T)) < kRegisterBytes ? n * int(sizeof(T)) : kRegisterBytes;
+  static constexpr int kLanes = kBytes / int(sizeof(T)), kCount = n / kLanes;
+  static constexpr bool kMasks = kBytes == 64;
+
+  typedef T Vector __attribute__((vector_size(kBytes)));
+  typedef SignedBitsOf<T> Wide __attribute__((vector_size(kBytes)));
+  typedef BitsOf<T> Bits __attribute__((vector_size(kBytes)));
+  using Flags = typename RegisterFlags<T, kBytes>::Type;
+};
+
+// One truth value for each of n numbers T.
+template <class T, int n>
+struct LaneFlags {
+  using P = PartOf<T, n>;
+  typename P::Flags v[P::kCount];
+
+  // Lane i is that of bit i.
+  static DIBR_HD LaneFlags of(unsigned bits) {
+    LaneFlags out;
+    for (int i = 0; i < P::kCount; ++i) out.v[i] = part_of_bits(bits >> (i * P::kLanes));
+    return out;
+  }
+
+  friend DIBR_HD LaneFlags operator&(LaneFlags a, LaneFlags b) {
+    for (int i = 0; i < P::kCount; ++i) a.v[i] &= b.v[i];
+    return a;
+  }
+
+  // Bit i is that of lane i.
+  DIBR_HD unsigned bits() const {
+    unsigned out = 0;
+    for (int i = 0; i < P::kCount; ++i) out |= bits_of(v[i]) << (i * P::kLanes);
+    return out;
+  }
+
+ private:
+  static DIBR_HD typename P::Flags part_of_bits(unsigned bits) {
+    if constexpr (P::kMasks) {
+      return uint16_t(bits & ((1u << P::kLanes) - 1));
+    } else {
+      typename P::Wide lane_bits;
+      for (int lane = 0; lane < P::kLanes; ++lane) lane_bits[lane] = SignedBitsOf<T>(1) << lane;
+      const typename P::Wide all = SignedBitsOf<T>(bits) - typename P::Wide{};
+      return equal(all & lane_bits, lane_bits);
+    }
+  }
+  // Not as vectors compare in GNU C: with AVX-512 that goes through mask registers, and back.
+  template <class Wide>
+  static DIBR_HD Wide equal(Wide a, Wide b) {
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4 && sizeof(Wide) == 32) return Wide(_mm256_cmpeq_epi32(__m256i(a), __m256i(b)));
+    if constexpr (sizeof(T) == 8 && sizeof(Wide) == 32) return Wide(_mm256_cmpeq_epi64(__m256i(a), __m256i(b)));
+#endif
+    return a == b;
+  }
+  template <class Flags>
+  static DIBR_HD unsigned bits_of(Flags part) {
+    if constexpr (P::kMasks) {
+      return part;
+    } else {
+#if defined(__AVX2__)
+      if constexpr (sizeof(T) == 4 && P::kBytes == 32) return unsigned(_mm256_movemask_ps(__m256(part)));
+      if constexpr (sizeof(T) == 8 && P::kBytes == 32) return unsigned(_mm256_movemask_pd(__m256d(part)));
+#endif
+#if defined(__SSE2__)
+      if constexpr (sizeof(T) == 4 && P::kBytes == 16) return unsigned(_mm_movemask_ps(__m128(part)));
+      if constexpr (sizeof(T) == 8 && P::kBytes == 16) return unsigned(_mm_movemask_pd(__m128d(part)));
+#endif
+      unsigned out = 0;
+      for (int i = 0; i < P::kLanes; ++i) out |= unsigned(part[i] < 0) << i;
+      return out;
+    }
+  }
+};
+
+template <class T, int n>
+struct Lanes {
+  using P = PartOf<T, n>;
+  using Part = typename P::Vector;
+  using Flags = LaneFlags<T, n>;
+  Part v[P::kCount];
+
+  Lanes() = default;
+  DIBR_HD Lanes(T x) {
+    for (Part& part : v) part = x - Part{};
+  }
+
+  // Memory need not be aligned.
+  static DIBR_HD Lanes load(const T* p) {
+    Lanes out;
+    for (int i = 0; i < P::kCount; ++i) std::memcpy(&out.v[i], p + i * P::kLanes, sizeof(Part));
+    return out;
+  }
+  // Four numbers, again and again.
+  static DIBR_HD Lanes repeat(const T* p) {
+    Lanes out;
+    for (int i = 0; i < P::kCount; ++i) out.v[i] = repeated(p + (P::kLanes < 4 ? i * P::kLanes % 4 : 0));
+    return out;
+  }
+  // n / 4 numbers, each four times.
+  static DIBR_HD Lanes each(const T* p) {
+    Lanes out;
+    for (int i = 0; i < P::kCount; ++i) out.v[i] = each_of(p + i * P::kLanes / 4);
+    return out;
+  }
+  DIBR_HD void store(T* p) const {
+    for (int i = 0; i < P::kCount; ++i) std::memcpy(p + i * P::kLanes, &v[i], sizeof(Part));
+  }
+
+  friend DIBR_HD Lanes operator+(Lanes a, Lanes b) {
+    for (int i = 0; i < P::kCount; ++i) a.v[i] += b.v[i];
+    return a;
+  }
+  friend DIBR_HD Lanes operator-(Lanes a, Lanes b) {
+    for (int i = 0; i < P::kCount; ++i) a.v[i] -= b.v[i];
+    return a;
+  }
+  friend DIBR_HD Lanes operator*(Lanes a, Lanes b) {
+    for (int i = 0; i < P::kCount; ++i) a.v[i] *= b.v[i];
+    return a;
+  }
+  friend DIBR_HD Lanes operator/(Lanes a, Lanes b) {
+    for (int i = 0; i < P::kCount; ++i) a.v[i] /= b.v[i];
+    return a;
+  }
+  DIBR_HD Lanes operator-() const {
+    Lanes out;
+    for (int i = 0; i < P::kCount; ++i) out.v[i] = -v[i];
+    return out;
+  }
+  friend DIBR_HD Flags operator<(Lanes a, Lanes b) {
+    Flags out;
+    for (int i = 0; i < P::kCount; ++i) out.v[i] = less(a.v[i], b.v[i]);
+    return out;
+  }
+  friend DIBR_HD Flags operator<=(Lanes a, Lanes b) {
+    Flags out;
+    for (int i = 0; i < P::kCount; ++i) out.v[i] = less_equal(a.v[i], b.v[i]);
+    return out;
+  }
+
+ private:
+  static DIBR_HD Part repeated(const T* p) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 64) return _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(p));
+    if constexpr (sizeof(T) == 8 && P::kBytes == 64) return _mm512_maskz_broadcast_f64x4(0xff, _mm256_loadu_pd(p));
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 32) {
+      return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+    }
+#endif
+    static_assert(P::kLanes <= 4 || P::kBytes > 16);
+    Part out = {};
+    std::memcpy(&out, p, sizeof(T) * (P::kLanes < 4 ? P::kLanes : 4));
+    return out;
+  }
+  static DIBR_HD Part each_of(const T* p) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 64) {
+      const __m256 low = _mm256_set_m128(_mm_set1_ps(p[1]), _mm_set1_ps(p[0]));
+      const __m256 high = _mm256_set_m128(_mm_set1_ps(p[3]), _mm_set1_ps(p[2]));
+      return _mm512_maskz_insertf32x8(0xffff, _mm512_castps256_ps512(low), high, 1);
+    }
+    if constexpr (sizeof(T) == 8 && P::kBytes == 64) {
+      return _mm512_maskz_insertf64x4(0xff, _mm512_set1_pd(p[0]), _mm256_set1_pd(p[1]), 1);
+    }
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 32) return _mm256_set_m128(_mm_set1_ps(p[1]), _mm_set1_ps(p[0]));
+#endif
+    return *p - Part{};
+  }
+  static DIBR_HD typename P::Flags less(Part a, Part b) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 64) return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 64) return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ);
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 32) return typename P::Flags(_mm256_cmp_ps(a, b, _CMP_LT_OQ));
+    if constexpr (sizeof(T) == 8 && P::kBytes == 32) return typename P::Flags(_mm256_cmp_pd(a, b, _CMP_LT_OQ));
+#endif
+    if constexpr (!P::kMasks) return a < b;
+  }
+  static DIBR_HD typename P::Flags less_equal(Part a, Part b) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 64) return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 64) return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ);
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 32) return typename P::Flags(_mm256_cmp_ps(a, b, _CMP_LE_OQ));
+    if constexpr (sizeof(T) == 8 && P::kBytes == 32) return typename P::Flags(_mm256_cmp_pd(a, b, _CMP_LE_OQ));
+#endif
+    if constexpr (!P::kMasks) return a <= b;
+  }
+};
+
+constexpr int kEight = 8;
+template <class T>
+using Eight = Lanes<T, 8>;
+template <class T>
+using Sixteen = Lanes<T, 16>;
+
+// a where the flag is set, else b: what dibr::select is for one number.
+template <class T, int n>
+DIBR_HD Lanes<T, n> select(LaneFlags<T, n> flags, Lanes<T, n> a, Lanes<T, n> b) {
+  using P = PartOf<T, n>;
+  for (int i = 0; i < P::kCount; ++i) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 64) b.v[i] = _mm512_mask_blend_ps(flags.v[i], b.v[i], a.v[i]);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 64) b.v[i] = _mm512_mask_blend_pd(flags.v[i], b.v[i], a.v[i]);
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 32) b.v[i] = _mm256_blendv_ps(b.v[i], a.v[i], __m256(flags.v[i]));
+    if constexpr (sizeof(T) == 8 && P::kBytes == 32) b.v[i] = _mm256_blendv_pd(b.v[i], a.v[i], __m256d(flags.v[i]));
+#endif
+    if constexpr (P::kBytes == 16) b.v[i] = flags.v[i] ? a.v[i] : b.v[i];
+  }
+  return b;
+}
+
+// a where the flag is set, else 0.
+template <class T, int n>
+DIBR_HD Lanes<T, n> keep(LaneFlags<T, n> flags, Lanes<T, n> a) {
+  using P = PartOf<T, n>;
+  for (int i = 0; i < P::kCount; ++i) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 64) a.v[i] = _mm512_maskz_mov_ps(flags.v[i], a.v[i]);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 64) a.v[i] = _mm512_maskz_mov_pd(flags.v[i], a.v[i]);
+#endif
+    if constexpr (!P::kMasks) a.v[i] = typename P::Vector(typename P::Wide(a.v[i]) & flags.v[i]);
+  }
+  return a;
+}
+
+// As dibr::minimum and dibr::maximum are, for NaN and signed zeros too. (GCC 12 warns of its own intrinsics without a
+// mask.)
+template <class T, int n>
+DIBR_HD Lanes<T, n> minimum(Lanes<T, n> a, Lanes<T, n> b) {
+  using P = PartOf<T, n>;
+  for (int i = 0; i < P::kCount; ++i) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 64) a.v[i] = _mm512_maskz_min_ps(0xffff, b.v[i], a.v[i]);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 64) a.v[i] = _mm512_maskz_min_pd(0xff, b.v[i], a.v[i]);
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 32) a.v[i] = _mm256_min_ps(b.v[i], a.v[i]);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 32) a.v[i] = _mm256_min_pd(b.v[i], a.v[i]);
+#endif
+    if constexpr (P::kBytes == 16) a.v[i] = b.v[i] < a.v[i] ? b.v[i] : a.v[i];
+  }
+  return a;
+}
+template <class T, int n>
+DIBR_HD Lanes<T, n> maximum(Lanes<T, n> a, Lanes<T, n> b) {
+  using P = PartOf<T, n>;
+  for (int i = 0; i < P::kCount; ++i) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 64) a.v[i] = _mm512_maskz_max_ps(0xffff, b.v[i], a.v[i]);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 64) a.v[i] = _mm512_maskz_max_pd(0xff, b.v[i], a.v[i]);
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 32) a.v[i] = _mm256_max_ps(b.v[i], a.v[i]);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 32) a.v[i] = _mm256_max_pd(b.v[i], a.v[i]);
+#endif
+    if constexpr (P::kBytes == 16) a.v[i] = b.v[i] > a.v[i] ? b.v[i] : a.v[i];
+  }
+  return a;
+}
+template <class T, int n>
+DIBR_HD Lanes<T, n> absolute(Lanes<T, n> a) {
+  using P = PartOf<T, n>;
+  for (auto& part : a.v) part = typename P::Vector(typename P::Bits(part) << 1 >> 1);
+  return a;
+}
+
+template <class T, int n>
+DIBR_HD Lanes<T, n> exponent_from_low_bits(Lanes<T, n> a) {
+  using P = PartOf<T, n>;
+  for (auto& part : a.v) part = typename P::Vector(typename P::Bits(part) << (sizeof(T) == 8 ? 52 : 23));
+  return a;
+}
+
+// Lane i of the result is lane i ^ kStep of a, for a kStep of 1 or 2: what stays within each four lanes.
+template <int kStep, class T, int n>
+DIBR_HD Lanes<T, n> swapped(Lanes<T, n> a) {
+  static_assert(kStep == 1 || kStep == 2);
+  using P = PartOf<T, n>;
+  Lanes<T, n> out;
+  for (int i = 0; i < P::kCount; ++i) {
+    constexpr int kPlaces = kStep == 1 ? 0xb1 : 0x4e;
+    (void)kPlaces;
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 64) out.v[i] = _mm512_maskz_permute_ps(0xffff, a.v[i], kPlaces);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 64) out.v[i] = _mm512_maskz_permutex_pd(0xff, a.v[i], kPlaces);
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 32) out.v[i] = _mm256_permute_ps(a.v[i], kPlaces);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 32) out.v[i] = _mm256_permute4x64_pd(a.v[i], kPlaces);
+#endif
+    if constexpr (P::kBytes == 16) {
+      for (int lane = 0; lane < P::kLanes; ++lane) {
+        const int from = (i * P::kLanes + lane) ^ kStep;
+        out.v[i][lane] = a.v[from / P::kLanes][from % P::kLanes];
+      }
+    }
+  }
+  return out;
+}
+
+// Lane i of the result is lane kPlace of the four lanes that i is among.
+template <int kPlace, class T, int n>
+DIBR_HD Lanes<T, n> spread_within_four(Lanes<T, n> a) {
+  using P = PartOf<T, n>;
+  Lanes<T, n> out;
+  for (int i = 0; i < P::kCount; ++i) {
+    constexpr int kPlaces = kPlace * 0x55;
+    (void)kPlaces;
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 64) out.v[i] = _mm512_maskz_permute_ps(0xffff, a.v[i], kPlaces);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 64) out.v[i] = _mm512_maskz_permutex_pd(0xff, a.v[i], kPlaces);
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4 && P::kBytes == 32) out.v[i] = _mm256_permute_ps(a.v[i], kPlaces);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 32) out.v[i] = _mm256_permute4x64_pd(a.v[i], kPlaces);
+#endif
+    if constexpr (P::kBytes == 16) {
+      const int from = i * P::kLanes / 4 * 4 + kPlace;
+      out.v[i] = a.v[from / P::kLanes][from % P::kLanes] - typename P::Vector{};
+    }
+  }
+  return out;
+}
+
+// Bit i is bit `bit` of number i.
+DIBR_HD unsigned bit_of_eight(const uint64_t* numbers, int bit) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi64_mask(_mm512_loadu_si512(numbers), _mm512_set1_epi64(int64_t(uint64_t(1) << bit)));
+#else
+  using P = PartOf<double, kEight>;
+  LaneFlags<double, kEight> signs;
+  for (int i = 0; i < P::kCount; ++i) {
+    P::Bits part;
+    std::memcpy(&part, numbers + i * P::kLanes, sizeof part);
+    signs.v[i] = P::Flags(part << (63 - bit));
+  }
+  return signs.bits();
+#endif
+}
+
+// How many bits are set of eight.
+struct BitCounts {
+  uint8_t of[256] = {};
+  constexpr BitCounts() {
+    for (int bits = 1; bits < 256; ++bits) of[bits] = uint8_t(of[bits / 2] + bits % 2);
+  }
+};
+constexpr BitCounts kBitCounts;
+
+// Of sixteen.
+DIBR_HD int count_bits(unsigned bits) {
+#if defined(__POPCNT__)
+  return __builtin_popcount(bits);
+#else
+  return kBitCounts.of[bits & 255] + kBitCounts.of[bits >> 8];
+#endif
+}
+
+// Writes those of eight numbers whose bits are set to out, and eight numbers in all. Returns how many they are.
+DIBR_HD int append_set(const int32_t* numbers, unsigned bits, int32_t* out) {
+#if defined(__AVX512VL__)
+  const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(numbers));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_maskz_compress_epi32(__mmask8(bits), all));
+#else
+  int count = 0;
+  for (int i = 0; i < kEight; ++i) {
+    out[count] = numbers[i];
+    count += bits >> i & 1;
+  }
+#endif
+  return count_bits(bits);
+}
+
+// The pairs (x, y) at the eight pointers at(0) to at(7).
+template <class T, class At>
+DIBR_HD void load_pairs(const At& at, Eight<T>* x, Eight<T>* y) {
+  T lanes[2][kEight];
+  for (int i = 0; i < kEight; ++i) {
+    lanes[0][i] = at(i)[0];
+    lanes[1][i] = at(i)[1];
+  }
+  *x = Eight<T>::load(lanes[0]);
+  *y = Eight<T>::load(lanes[1]);
+}
+#if defined(__SSE2__)
+// Without a detour through memory, where what is stored in small pieces and loaded as a whole has to wait.
+template <class At>
+DIBR_HD void load_pairs(const At& at, Eight<float>* x, Eight<float>* y) {
+  const auto two = [&](int i) DIBR_INLINE_LAMBDA {
+    const __m128d low = _mm_load_sd(reinterpret_cast<const double*>(at(i)));
+    return _mm_castpd_ps(_mm_loadh_pd(low, reinterpret_cast<const double*>(at(i + 1))));
+  };
+  __m128 columns[2], rows[2];
+  for (int half = 0; half < 2; ++half) {
+    const __m128 a = two(4 * half), b = two(4 * half + 2);
+    columns[half] = _mm_shuffle_ps(a, b, 0x88);
+    rows[half] = _mm_shuffle_ps(a, b, 0xdd);
+  }
+#if defined(__AVX2__)
+  x->v[0] = _mm256_set_m128(columns[1], columns[0]);
+  y->v[0] = _mm256_set_m128(rows[1], rows[0]);
+#else
+  for (int half = 0; half < 2; ++half) {
+    x->v[half] = columns[half];
+    y->v[half] = rows[half];
+  }
+#endif
+}
+#endif
+
+// Eight times four numbers, number i of each to out i.
+template <class T>
+DIBR_HD void load_fours(const T* p, Eight<T>* a, Eight<T>* b, Eight<T>* c, Eight<T>* d) {
+  T lanes[4][kEight];
+  for (int i = 0; i < 4 * kEight; ++i) lanes[i % 4][i / 4] = p[i];
+  *a = Eight<T>::load(lanes[0]);
+  *b = Eight<T>::load(lanes[1]);
+  *c = Eight<T>::load(lanes[2]);
+  *d = Eight<T>::load(lanes[3]);
+}
+// Of sixteen numbers each, the sums of every fourth one, as pairs: a[0] + a[4] + a[8] + a[12], b[0] + ..., a[1] + ...
+template <class T>
+DIBR_HD void store_sums(const T* a, const T* b, T* out) {
+  for (int i = 0; i < 4; ++i) {
+    out[2 * i] = (a[i] + a[i + 8]) + (a[i + 4] + a[i + 12]);
+    out[2 * i + 1] = (b[i] + b[i + 8]) + (b[i + 4] + b[i + 12]);
+  }
+}
+// a[0], b[0], a[1], b[1], ...
+template <class T>
+DIBR_HD void store_pairs(Eight<T> a, Eight<T> b, T* out) {
+  T lanes[2][kEight];
+  a.store(lanes[0]);
+  b.store(lanes[1]);
+  for (int i = 0; i < 2 * kEight; ++i) out[i] = lanes[i % 2][i / 2];
+}
+// Two pairs of numbers, each twice.
+template <class T>
+DIBR_HD Eight<T> load_pairs_twice(const T* p) {
+  const T lanes[kEight] = {p[0], p[1], p[0], p[1], p[2], p[3], p[2], p[3]};
+  return Eight<T>::load(lanes);
+}
+// a[i], not negative, rounded to an integer below, less less[i].
+template <class T>
+DIBR_HD void store_rounded_down(Eight<T> a, const int32_t* less, int16_t* out) {
+  T lanes[kEight];
+  a.store(lanes);
+  for (int i = 0; i < kEight; ++i) out[i] = int16_t(int32_t(lanes[i]) - less[i]);
+}
+#if defined(__SSE2__)
+DIBR_HD void load_fours(const float* p, Eight<float>* a, Eight<float>* b, Eight<float>* c, Eight<float>* d) {
+  __m128 h[2][4];
+  for (int half = 0; half < 2; ++half) {
+    for (int i = 0; i < 4; ++i) h[half][i] = _mm_loadu_ps(p + 16 * half + 4 * i);
+    _MM_TRANSPOSE4_PS(h[half][0], h[half][1], h[half][2], h[half][3]);
+  }
+#if defined(__AVX2__)
+  a->v[0] = _mm256_set_m128(h[1][0], h[0][0]);
+  b->v[0] = _mm256_set_m128(h[1][1], h[0][1]);
+  c->v[0] = _mm256_set_m128(h[1][2], h[0][2]);
+  d->v[0] = _mm256_set_m128(h[1][3], h[0][3]);
+#else
+  for (int half = 0; half < 2; ++half) {
+    a->v[half] = h[half][0];
+    b->v[half] = h[half][1];
+    c->v[half] = h[half][2];
+    d->v[half] = h[half][3];
+  }
+#endif
+}
+DIBR_HD void store_sums(const float* a, const float* b, float* out) {
+  const auto sums = [](const float* p) DIBR_INLINE_LAMBDA {
+    return _mm_add_ps(_mm_add_ps(_mm_loadu_ps(p), _mm_loadu_ps(p + 8)),
+                      _mm_add_ps(_mm_loadu_ps(p + 4), _mm_loadu_ps(p + 12)));
+  };
+  const __m128 of_a = sums(a), of_b = sums(b);
+  _mm_storeu_ps(out, _mm_unpacklo_ps(of_a, of_b));
+  _mm_storeu_ps(out + 4, _mm_unpackhi_ps(of_a, of_b));
+}
+DIBR_HD void store_pairs(Eight<float> a, Eight<float> b, float* out) {
+#if defined(__AVX2__)
+  const __m256 low = _mm256_unpacklo_ps(a.v[0], b.v[0]), high = _mm256_unpackhi_ps(a.v[0], b.v[0]);
+  _mm256_storeu_ps(out, _mm256_permute2f128_ps(low, high, 0x20));
+  _mm256_storeu_ps(out + 8, _mm256_permute2f128_ps(low, high, 0x31));
+#else
+  for (int half = 0; half < 2; ++half) {
+    _mm_storeu_ps(out + 8 * half, _mm_unpacklo_ps(a.v[half], b.v[half]));
+    _mm_storeu_ps(out + 8 * half + 4, _mm_unpackhi_ps(a.v[half], b.v[half]));
+  }
+#endif
+}
+DIBR_HD Eight<float> load_pairs_twice(const float* p) {
+  Eight<float> out;
+#if defined(__AVX2__)
+  const __m256d pairs = _mm256_broadcast_pd(reinterpret_cast<const __m128d*>(p));
+  out.v[0] = _mm256_castpd_ps(_mm256_permute_pd(pairs, 0xc));
+#else
+  for (int i = 0; i < 2; ++i) out.v[i] = _mm_castpd_ps(_mm_load1_pd(reinterpret_cast<const double*>(p + 2 * i)));
+#endif
+  return out;
+}
+DIBR_HD void store_rounded_down(Eight<float> a, const int32_t* less, int16_t* out) {
+  __m128i parts[2];
+#if defined(__AVX2__)
+  const __m256i all = _mm256_cvttps_epi32(a.v[0]);
+  parts[0] = _mm256_castsi256_si128(all);
+  parts[1] = _mm256_extracti128_si256(all, 1);
+#else
+  for (int i = 0; i < 2; ++i) parts[i] = _mm_cvttps_epi32(a.v[i]);
+#endif
+  for (int i = 0; i < 2; ++i) {
+    parts[i] = _mm_sub_epi32(parts[i], _mm_loadu_si128(reinterpret_cast<const __m128i*>(less + 4 * i)));
+  }
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_packs_epi32(parts[0], parts[1]));
+}
+#endif
+
+}  // namespace dibr::cpu::DIBR_CPU_LEVEL
