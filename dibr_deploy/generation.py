@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -161,16 +162,29 @@ def compare(
     codes = random_codes(model, count, seed)
     drawn = torch.randint(len(training), (count,), generator=torch.Generator().manual_seed(seed))
     shown = pictures(model, codes, training.world_to_clip[drawn])
-    known, new = (_all_pictures(data) for data in (training, held_out))
-    samples = nearest(shown, known)
-    return Comparison(
-        samples.distance, nearest(new, known).distance, nearest(new, shown).distance, codes, shown, samples.place
-    )
+    new = torch.cat(list(_pictures_of(held_out)))
+    samples, held_out_nearest = (_nearest_view(found, training) for found in (shown, new))
+    covered = nearest(new, shown).distance
+    return Comparison(samples.distance, held_out_nearest.distance, covered, codes, shown, samples.place)
 
 
-def _all_pictures(data: PosedViews) -> Tensor:
-    """[N, 4, H, W]"""
-    return data.pixels(list(range(len(data)))).permute(0, 3, 1, 2).float() / 255
+def _nearest_view(found: Tensor, data: PosedViews) -> Nearest:
+    """Among all pictures of a dataset, of which a part at a time is in memory."""
+    best, start = Nearest(torch.full((len(found),), torch.inf), torch.zeros(len(found), dtype=torch.long)), 0
+    for part in _pictures_of(data):
+        here = nearest(found, part)
+        nearer = here.distance < best.distance
+        best = Nearest(
+            torch.where(nearer, here.distance, best.distance), torch.where(nearer, here.place + start, best.place)
+        )
+        start += len(part)
+    return best
+
+
+def _pictures_of(data: PosedViews) -> Iterator[Tensor]:
+    """Image and mask of all views, in parts of [N, 4, H, W]."""
+    for indices in torch.arange(len(data)).split(_CHUNK):
+        yield data.pixels(indices.tolist()).permute(0, 3, 1, 2).float() / 255
 
 
 def rows_of(pictures: Tensor, columns: int) -> Tensor:

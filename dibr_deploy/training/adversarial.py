@@ -87,6 +87,9 @@ class AdversarialTrainer:
         self.config, self.output, self._device = config, Path(output), torch.device(device)
         content = kept_content(self.output, config.model_dump(), resume=resume, may_change=_MAY_CHANGE)
         self.data = open_dataset(data)
+        height, width = self.data.height, self.data.width
+        if height != width or height % 16:
+            raise DibrError(f"images must be square with a side that is a multiple of 16, but are {width} x {height}")
         self._cameras = self.data.world_to_clip.to(device)
         self.model, self.critic = self._new_models()
         self._optimizers = [self._adam(self.model.network), self._adam(self.critic)]

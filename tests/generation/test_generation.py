@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dibr_deploy import generation
 from dibr_deploy.cli import main
 from dibr_deploy.data.views import PosedViews
 from dibr_deploy.errors import DibrError
@@ -101,6 +102,15 @@ def test_a_generator_that_repeats_its_training_pictures_is_found_out(run: Path) 
     torch.testing.assert_close(found.covered, found.held_out, rtol=0, atol=0.01)
     honest = compare(model, training, new, count=12, seed=2)
     assert honest.samples.median() > 0.5 * honest.held_out.median()
+
+
+def test_datasets_are_compared_part_by_part(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_generator(run)
+    training, new = Made(model, random_codes(model, 12, seed=0)), Made(model, random_codes(model, 7, seed=1))
+    whole = compare(model, training, new, count=6)
+    monkeypatch.setattr(generation, "_CHUNK", 5)
+    for part, expected in zip(compare(model, training, new, count=6), whole, strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_samples_are_pictures_and_meshes_of_the_codes(run: Path, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from small_meshes import write_small_meshes
 from torch import Tensor
 
 from dibr_deploy.cli import main
+from dibr_deploy.data import make_dataset
 from dibr_deploy.errors import DibrError
 from dibr_deploy.generation import pictures, random_codes
 from dibr_deploy.training import load_checkpoint
@@ -143,6 +145,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(dataset: Path, small: Adversari
         trainer.critic.layers[-1].bias.fill_(float("nan"))
     with pytest.raises(DibrError, match=r"distance is nan at step 0: lower lr, now 0\.001"):
         trainer.run()
+
+
+def test_images_that_the_critic_cannot_take_are_refused(small: AdversarialConfig, tmp_path: Path) -> None:
+    data = make_dataset(write_small_meshes(tmp_path / "meshes"), tmp_path / "dataset", views=1, size=20)
+    with pytest.raises(DibrError, match="square with a side that is a multiple of 16, but are 20 x 20"):
+        AdversarialTrainer(data, tmp_path / "run", small)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
