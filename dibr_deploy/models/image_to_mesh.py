@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from typing import Literal, get_args
 
 import torch
@@ -17,6 +18,7 @@ from ..errors import DibrError
 from ..renderer import MeshRenderer
 from .resnet import WIDTH, Norm, ResNet18, pretrained_weights
 from .sphere import (
+    COARSE_TEXTURE,
     LIGHT_CHANNELS,
     MeshPrediction,
     RenderedPrediction,
@@ -25,6 +27,7 @@ from .sphere import (
     TextureHead,
     bounded_light,
     check_texture_size,
+    enlarged,
     start_near_zero,
 )
 
@@ -55,6 +58,9 @@ class ModelConfig:
     """"convolution" is the paper's: four layers, meant for images of 64 x 64; "resnet18" is meant for 224 x 224."""
     norm: Norm = "group"
     """Of resnet18: "group", or "frozen_batch", as pretrained weights need. The small encoder has group norms."""
+    colour_features: int = 0
+    """Length of a second code, for colours, from convolutions without norms; 0 leaves it out. The norms of the encoder
+    forget how bright and how colourful an image is, and without this code textures are learned slowly."""
 
     def __post_init__(self) -> None:
         for name, choices in (("encoder", get_args(Encoder)), ("norm", get_args(Norm))):
@@ -77,6 +83,7 @@ class ImageToMesh(SphereNetwork):
         self.texture_head = TextureHead(config.features, 2 * config.channels, config.texture_size)
         self.light_head = nn.Linear(config.features, LIGHT_CHANNELS)
         start_near_zero(self.light_head)
+        self.colours = ColourBranch(config) if config.colour_features else None
 
     def forward(self, image: Tensor) -> MeshPrediction:
         """image: [B, 3, S, S] in 0..1, S = config.image_size. Raises DibrError for any other shape."""
@@ -86,7 +93,11 @@ class ImageToMesh(SphereNetwork):
         code = self.encoder(image * 2 - 1)
         offsets = self.config.max_offset * torch.tanh(self.vertex_head(code))
         vertices = self.template + offsets.unflatten(1, (-1, 3))
-        return MeshPrediction(vertices, self.texture_head(code), bounded_light(self.light_head(code)))
+        texture, light = self.texture_head.logits(code), self.light_head(code)
+        if self.colours is not None:
+            coarse, shift = self.colours(image * 2 - 1)
+            texture, light = texture + enlarged(coarse, self.config.texture_size), light + shift
+        return MeshPrediction(vertices, torch.sigmoid(texture), bounded_light(light))
 
     def load_pretrained(self, source: str) -> None:
         """Takes ResNet-18's weights from ImageNet; see ``dibr_deploy.models.resnet.pretrained_weights``.
@@ -132,6 +143,41 @@ class ImageToMeshRenderer(SphereRenderer):
     def forward(self, image: Tensor, world_to_clip: Tensor) -> RenderedPrediction:
         """image: [B, 3, S, S] in 0..1; world_to_clip: [B, 4, 4], the camera to render from."""
         return self.render(self.network(image), world_to_clip)
+
+
+class ColourBranch(nn.Module):
+    """An image to the coarse part of its texture and to its light, by a few convolutions without norms.
+
+    forward: [B, 3, S, S] in -1..1 -> [B, 3, 8, 8] and [B, 4], which are added to what the heads give before its bounds.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise((3, 16, 32, 32)):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+        for layer in layers[::2]:
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        side = config.image_size // 8
+        cells = math.gcd(side, COARSE_TEXTURE)
+        self.code = nn.Sequential(
+            *layers,
+            nn.AvgPool2d(side // cells),
+            nn.Flatten(),
+            nn.Linear(32 * cells**2, config.colour_features),
+            nn.ReLU(),
+        )
+        self.texture = nn.Linear(config.colour_features, 3 * COARSE_TEXTURE**2)
+        self.light = nn.Linear(config.colour_features, LIGHT_CHANNELS)
+        start_near_zero(self.texture)
+        start_near_zero(self.light)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        code = self.code(image)
+        return self.texture(code).unflatten(1, (3, COARSE_TEXTURE, COARSE_TEXTURE)), self.light(code)
 
 
 def _encoder(config: ModelConfig) -> nn.Sequential:

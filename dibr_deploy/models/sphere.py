@@ -14,7 +14,8 @@ from ..mesh import icosphere, vertex_face_table
 from ..renderer import MeshRenderer
 
 LIGHT_CHANNELS = 4
-_COARSE_TEXTURE = 8
+COARSE_TEXTURE = 8
+"""Side of the grid that textures begin as."""
 
 
 class MeshPrediction(NamedTuple):
@@ -109,8 +110,8 @@ class TextureHead(nn.Module):
 
     def __init__(self, features: int, channels: int, texture_size: int) -> None:
         super().__init__()
-        self.start = nn.Linear(features, channels * _COARSE_TEXTURE**2)
-        steps = (texture_size // _COARSE_TEXTURE).bit_length() - 1
+        self.start = nn.Linear(features, channels * COARSE_TEXTURE**2)
+        steps = (texture_size // COARSE_TEXTURE).bit_length() - 1
         widths = [max(channels >> step, 16) for step in range(steps + 1)]
         self.refine = nn.ModuleList(nn.Conv2d(a, b, 3) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in widths[1:])
@@ -122,7 +123,7 @@ class TextureHead(nn.Module):
 
     def logits(self, code: Tensor) -> Tensor:
         """The same before the sigmoid that brings it to 0..1."""
-        grid = F.relu(self.start(code)).unflatten(1, (-1, _COARSE_TEXTURE, _COARSE_TEXTURE))
+        grid = F.relu(self.start(code)).unflatten(1, (-1, COARSE_TEXTURE, COARSE_TEXTURE))
         for convolution, norm in zip(self.refine, self.norms, strict=True):
             grid = F.interpolate(grid, scale_factor=2.0, mode="nearest")
             grid = F.relu(norm(convolution(_pad_sphere(grid))))
@@ -135,6 +136,13 @@ def _pad_sphere(grid: Tensor) -> Tensor:
     return torch.cat([grid[..., :1, :], grid, grid[..., -1:, :]], dim=-2)
 
 
+def enlarged(coarse: Tensor, size: int) -> Tensor:
+    """[B, C, 8, 8] -> [B, C, size, size], bilinear, continuous across the seam."""
+    factor = size // COARSE_TEXTURE
+    padded = F.interpolate(_pad_sphere(coarse), scale_factor=float(factor), mode="bilinear", align_corners=False)
+    return padded[..., factor : factor + size, factor : factor + size]
+
+
 def bounded_light(raw: Tensor) -> Tensor:
     """[B, 4] of any size to a light: ambient in 0..1, a source no stronger than what ambient leaves."""
     ambient = torch.sigmoid(raw[:, :1])
@@ -144,8 +152,8 @@ def bounded_light(raw: Tensor) -> Tensor:
 
 def check_texture_size(size: int) -> None:
     """Raises DibrError where a TextureHead cannot make a texture of this side."""
-    if size < 4 * _COARSE_TEXTURE or size & (size - 1):
-        raise DibrError(f"texture_size must be a power of two, at least {4 * _COARSE_TEXTURE}, but is {size}")
+    if size < 4 * COARSE_TEXTURE or size & (size - 1):
+        raise DibrError(f"texture_size must be a power of two, at least {4 * COARSE_TEXTURE}, but is {size}")
 
 
 def start_near_zero(layer: nn.Linear | nn.Conv2d, spread: float = 1e-3) -> None:

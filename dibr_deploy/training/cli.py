@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 _SETTINGS = (
     "steps", "batch", "lr", "seed", "encoder", "pretrained", "image_size", "texture_size", "features",
-    "checkpoint_every", "device", "precision",
+    "colour_features", "checkpoint_every", "device", "precision",
 )  # fmt: skip
 
 
@@ -32,6 +32,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     train.add_argument("--image-size", type=int, help="side of the network's input (default 64)")
     train.add_argument("--texture-size", type=int, help="side of the predicted texture (default 64)")
     train.add_argument("--features", type=int, help="length of the code behind the encoder (default 256)")
+    train.add_argument("--colour-features", type=int, help="length of the code for colours (default 64)")
     train.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints (default 250)")
     train.add_argument("--device", help="auto, cpu or cuda (default auto)")
     train.add_argument("--precision", help="of the network's layers, float32 or bfloat16 (default float32)")

@@ -39,6 +39,8 @@ class TrainingConfig(BaseModel):
     """Side of the predicted texture, a power of two."""
     features: int = Field(default=256, ge=1)
     """Length of the code between the encoder and the heads: half as many make a network of about half the size."""
+    colour_features: int = Field(default=64, ge=0)
+    """Length of the second code, for colours; 0 leaves it out, see ``dibr_deploy.models.ModelConfig``."""
     checkpoint_every: int = Field(default=250, ge=1)
     """Steps between checkpoints; each comes with sample pictures and the IoU on held-out views."""
     mask_weight: float = Field(default=1.0, ge=0)

@@ -147,6 +147,7 @@ class Trainer:
             image_size=config.image_size,
             texture_size=config.texture_size,
             features=config.features,
+            colour_features=config.colour_features,
             encoder=config.encoder,
             norm="group" if config.pretrained is None else "frozen_batch",
         )

@@ -20,7 +20,7 @@ from dibr_deploy.training.checkpoint import save_checkpoint
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with a checkpoint of a network whose predictions differ from image to image, and its export."""
     torch.manual_seed(0)
-    config = ModelConfig(image_size=32, subdivisions=2, texture_size=32, channels=8, features=16)
+    config = ModelConfig(image_size=32, subdivisions=2, texture_size=32, channels=8, features=16, colour_features=8)
     model = ImageToMeshRenderer(ImageToMesh(config), 40, 40)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,9 +11,10 @@ from torch import Tensor
 from dibr_deploy.cameras import orbit, perspective
 from dibr_deploy.errors import DibrError
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
-from dibr_deploy.models.sphere import TextureHead
+from dibr_deploy.models.sphere import TextureHead, enlarged
 
 SMALL = ModelConfig(image_size=32, subdivisions=1, texture_size=32, channels=8, features=32)
+COLOURED = dataclasses.replace(SMALL, colour_features=8)
 
 
 def cameras(batch: int) -> Tensor:
@@ -52,8 +55,9 @@ def test_rendered_prediction_names_and_shapes() -> None:
     assert int(output.uv_faces.max()) == corners - 1
 
 
-def test_training_starts_at_the_template() -> None:
-    network = ImageToMesh(SMALL)
+@pytest.mark.parametrize("config", [SMALL, COLOURED], ids=["plain", "coloured"])
+def test_training_starts_at_the_template(config: ModelConfig) -> None:
+    network = ImageToMesh(config)
     prediction = network(torch.rand(2, 3, 32, 32))
     assert (prediction.vertices - network.template).abs().max() < 0.05
     assert (prediction.texture - 0.5).abs().max() < 0.1
@@ -61,7 +65,7 @@ def test_training_starts_at_the_template() -> None:
 
 
 def test_whatever_the_weights_predictions_stay_in_bounds() -> None:
-    network = excited(ImageToMesh(SMALL))
+    network = excited(ImageToMesh(COLOURED))
     prediction = network(torch.rand(8, 3, 32, 32))
     assert (prediction.vertices - network.template).abs().max() <= SMALL.max_offset * (1 + 1e-6)
     assert 0 <= prediction.texture.min() <= prediction.texture.max() <= 1
@@ -73,7 +77,7 @@ def test_whatever_the_weights_predictions_stay_in_bounds() -> None:
 
 
 def test_every_parameter_is_reached_by_the_gradient() -> None:
-    model = ImageToMeshRenderer(ImageToMesh(SMALL))
+    model = ImageToMeshRenderer(ImageToMesh(COLOURED))
     output = model(torch.rand(2, 3, 32, 32), cameras(2))
     (output.image.square().mean() + output.mask.square().mean()).backward()
     for name, parameter in model.named_parameters():
@@ -83,7 +87,7 @@ def test_every_parameter_is_reached_by_the_gradient() -> None:
 
 
 def test_a_batch_is_its_images_one_by_one() -> None:
-    model = ImageToMeshRenderer(ImageToMesh(SMALL)).eval()
+    model = ImageToMeshRenderer(ImageToMesh(COLOURED)).eval()
     images = torch.rand(3, 3, 32, 32)
     together = model(images, cameras(3))
     for index in range(3):
@@ -105,6 +109,39 @@ def test_the_texture_head_turns_with_its_grid() -> None:
         turned = head(code)
     assert (straight - straight.roll(12, dims=-1)).abs().max() > 0.05
     torch.testing.assert_close(turned, straight.roll(12, dims=-1), rtol=0, atol=1e-5)
+
+
+def test_coarse_colours_go_around_without_a_seam() -> None:
+    """Turned by a cell, they give the same texture turned; what is of one colour stays so."""
+    coarse = torch.rand(1, 3, 8, 8)
+    texture = enlarged(coarse, 32)
+    torch.testing.assert_close(enlarged(coarse.roll(1, dims=3), 32), texture.roll(4, dims=3))
+    assert coarse.min() <= texture.min() <= texture.max() <= coarse.max()
+    flat = enlarged(torch.full((1, 3, 8, 8), 0.7), 64)
+    torch.testing.assert_close(flat, torch.full((1, 3, 64, 64), 0.7))
+
+
+@pytest.mark.parametrize("size", [16, 48, 64, 224])
+def test_colours_are_read_at_every_image_size(size: int) -> None:
+    config = dataclasses.replace(COLOURED, image_size=size)
+    assert ImageToMesh(config)(torch.rand(1, 3, size, size)).texture.shape == (1, 3, 32, 32)
+
+
+def test_colours_are_learned_from_few_images_with_their_code_and_not_without() -> None:
+    """The mean of the texture is to be the colour of the picture: what norms take from the encoder."""
+    errors = []
+    for config in (SMALL, COLOURED):
+        torch.manual_seed(0)
+        network = ImageToMesh(config)
+        optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+        for _ in range(60):
+            colours = torch.rand(8, 3, 1, 1)
+            error = (network(colours.expand(-1, -1, 32, 32)).texture.mean(dim=(2, 3)) - colours[..., 0, 0]).abs().mean()
+            optimizer.zero_grad()
+            error.backward()
+            optimizer.step()
+        errors.append(error.item())
+    assert errors[1] < 0.1 < errors[0], errors
 
 
 def test_exports_with_a_dynamic_batch() -> None:

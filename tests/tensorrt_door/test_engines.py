@@ -153,12 +153,17 @@ def test_an_exported_module_of_any_size(build_engine, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dynamic_batch", "encoder"),
-    [(False, {}), (True, {}), (True, {"encoder": "resnet18"}), (True, {"encoder": "resnet18", "norm": "frozen_batch"})],
-    ids=["fixed", "dynamic", "resnet18", "resnet18, frozen_batch"],
+    ("dynamic_batch", "sizes"),
+    [
+        (False, {}),
+        (True, {"colour_features": 16}),
+        (True, {"encoder": "resnet18"}),
+        (True, {"encoder": "resnet18", "norm": "frozen_batch"}),
+    ],
+    ids=["fixed", "colours", "resnet18", "resnet18, frozen_batch"],
 )
-def test_an_exported_network(build_engine, tmp_path: Path, dynamic_batch: bool, encoder: dict[str, str]) -> None:
-    network = ImageToMeshRenderer(ImageToMesh(ModelConfig(image_size=32, **encoder)), 32, 32)
+def test_an_exported_network(build_engine, tmp_path: Path, dynamic_batch: bool, sizes: dict[str, Any]) -> None:
+    network = ImageToMeshRenderer(ImageToMesh(ModelConfig(image_size=32, **sizes)), 32, 32)
     example = (torch.rand(1, 3, 32, 32), torch.eye(4).repeat(1, 1, 1))
     model = to_onnx(network, example, tmp_path / "model.onnx", dynamic_batch=dynamic_batch)
     names = [value.name for value in onnx.load(model).graph.input]

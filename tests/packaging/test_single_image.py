@@ -1,0 +1,84 @@
+"""scripts/single_image.py: what its page says follows from the scores, and what is finished is not done again."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dibr_deploy.evaluation import Scores
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "single_image.py"
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("single_image", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["single_image"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of a table."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+
+
+@pytest.fixture
+def results(script: ModuleType) -> list:
+    """Two runs on the same two objects, the second without colours."""
+    first, second = script.RUNS[0], script.RUNS[2]
+    assert (first.textured, second.textured) == (True, False)
+    seen = [Scores("a", "chair", 0.5, 0.8, 0.1, 20.0), Scores("b", "table", 0.7, 0.6, 0.3, 40.0)]
+    blind = [row._replace(iou=row.iou - 0.38, texture_l1=NAN, light_angle=NAN) for row in seen]
+    return [script.Result(first, seen, {}), script.Result(second, blind, {})]
+
+
+def test_gains_are_over_the_same_objects(script: ModuleType, results: list) -> None:
+    base = script.Baselines({"a": 0.2, "b": 0.1}, {"a": 0.4, "b": 0.5})
+    rows = cells(script.results_table(results, base))[2:]
+    assert rows[0] == [
+        "`textured_0`",
+        "0.600",
+        "+0.450 [+0.300, +0.600]",
+        "+0.150 [+0.100, +0.200]",
+        "0.700",
+        "0.200",
+        "30.0°",
+    ]
+    assert rows[1][:3] == ["`silhouette_0`", "0.220", "+0.070 [-0.080, +0.220]"]
+    assert rows[1][5:] == ["-", "-"]
+    assert [row[1] for row in rows[2:]] == ["0.150", "0.450"]
+    assert cells(script.object_table(results, base))[2:] == [
+        ["a", "0.500", "0.120", "0.200", "0.400"],
+        ["b", "0.700", "0.320", "0.100", "0.500"],
+    ]
+
+
+def test_the_verdict_follows_the_numbers(script: ModuleType, results: list) -> None:
+    """The second run gains 0.07, but its interval reaches below zero."""
+    base = script.Baselines({"a": 0.2, "b": 0.1}, {})
+    assert script.verdict(results[:1], base).endswith("all runs have it.")
+    assert "`silhouette_0` did not reach it" in script.verdict(results, base)
+
+
+def test_a_finished_run_is_not_trained_again(script: ModuleType, tmp_path: Path) -> None:
+    script.make_data(tmp_path, script.SMOKE)
+    names = [{line.split("_")[-2] for line in _images(tmp_path / part)} for part in ("train", "test")]
+    assert not names[0] & names[1]
+    run = script.RUNS[0]
+    script.train(tmp_path, run, script.config_of(run, {"steps": 1}))
+    script.train(tmp_path, run, script.config_of(run, {"steps": 1}))
+    script.train(tmp_path, run, script.config_of(run, {"steps": 2}))
+    assert [session["steps"] for session in json.loads((tmp_path / f"{run.name}.json").read_text())] == [[0, 1], [1, 2]]
+
+
+def _images(dataset: Path) -> list[str]:
+    return [path.name for path in (dataset / "images").iterdir()]
