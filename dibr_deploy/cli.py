@@ -22,6 +22,7 @@ COMMAND_MODULES = (
     "dibr_deploy.generation_cli",
     "dibr_deploy.export.cli",
     "dibr_deploy.export.verify_cli",
+    "dibr_deploy.demo.cli",
     "dibr_deploy.runtime.cli",
     "dibr_deploy.runtime.server.cli",
 )

@@ -36,6 +36,7 @@ def test_building_the_parser_imports_no_framework() -> None:
         "export",
         "verify",
         "render",
+        "demo",
         "doctor",
     ],
     ids=lambda c: c or "dibr",

@@ -50,6 +50,7 @@ def main() -> None:
             check_library(package / "lib" / name, prefixes)
         expected = ["__init__.py", "ops.py", "export/__init__.py", "runtime/__init__.py", "include/dibr/dibr.h"]
         expected += [f"runtime/server/static/{name}" for name in ("index.html", "page.css", "page.js", "mesh_view.js")]
+        expected += [f"demo/{name}" for name in ("model.zip", "scores.json", "chair.png")]
         if shutil.which("npm"):  # or there is no 3D view, as docs/serving.md says
             expected += ["runtime/server/static/three/three.module.js", "runtime/server/static/three/LICENSE"]
         missing = [name for name in expected if not (package / name).is_file()]

@@ -60,6 +60,14 @@ def check_command(name: str) -> None:
     assert "usage: dibr" in done.stdout, f"dibr {name} prints {done.stdout!r}"
 
 
+def check_demo(folder: Path) -> None:
+    command = [Path(sys.executable).parent / "dibr", "demo", "--frames", "2", "--output", folder / "demo"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"dibr demo exits with {done.returncode}: {done.stderr}"
+    written = {path.name for path in (folder / "demo").iterdir()}
+    assert written == {"input.png", "prediction.png", "mask.png", "turntable.gif", "mesh.glb"}, written
+
+
 def check_runtime(folder: Path) -> None:
     assert importlib.util.find_spec("torch") is None, "this check is for an environment without torch"
     import dibr_deploy
@@ -73,6 +81,7 @@ def check_runtime(folder: Path) -> None:
     np.savez(folder / "outputs.npz", **outputs)
     check_command("--help")
     check_command("render --help")
+    check_demo(folder)
     print("runtime without torch: ok")
 
 

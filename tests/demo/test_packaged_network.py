@@ -1,0 +1,95 @@
+"""The network that comes with the package: it runs without torch, and is as good as its score card says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dibr_deploy import demo
+from dibr_deploy.cli import main
+from dibr_deploy.data import make_dataset
+from dibr_deploy.data.shapes import CLASSES, write_shapes
+from dibr_deploy.errors import DibrError
+from dibr_deploy.evaluation import MEASURES, evaluate
+from dibr_deploy.mesh import read_mesh
+from dibr_deploy.runtime import Session
+
+FIRST_HELD_OUT = 200
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One object of each class that training never saw, made by the recipe of docs/single_image.md."""
+    folder = tmp_path_factory.mktemp("held_out")
+    meshes = write_shapes(folder / "meshes", first=FIRST_HELD_OUT, count=1)
+    return make_dataset(meshes, folder / "dataset", views=8, size=64, with_truth=True)
+
+
+def test_it_is_as_good_as_its_score_card_says(held_out: Path) -> None:
+    card = demo.scores()
+    expected = {row["object_id"]: row for row in card["objects"]}
+    assert len(expected) == sum(int(row["object_id"]) for row in card["means"] if row["class_name"] in CLASSES)
+    scores = evaluate(Session(demo.MODEL, "cpu"), held_out, views=4)
+    assert len(scores) == len(CLASSES)
+    for score in scores:
+        for name in MEASURES:
+            assert getattr(score, name) == pytest.approx(expected[score.object_id][name], abs=0.01, rel=0.01), name
+
+
+def test_the_means_are_those_of_the_objects() -> None:
+    card = demo.scores()
+    for row in card["means"]:
+        own = [one for one in card["objects"] if row["class_name"] in (one["class_name"], "all")]
+        assert len(own) == int(row["object_id"])
+        for name in MEASURES:
+            assert row[name] == pytest.approx(np.mean([one[name] for one in own]), abs=1e-3)
+
+
+def test_the_samples_are_held_out_pictures(held_out: Path) -> None:
+    assert list(demo.samples()) == sorted(CLASSES)
+    for name, path in demo.samples().items():
+        made = held_out / "images" / f"{name}_{name}_{FIRST_HELD_OUT}_000.png"
+        difference = np.asarray(Image.open(path), np.int32) - np.asarray(Image.open(made), np.int32)
+        assert np.abs(difference).max() <= 1
+    with pytest.raises(DibrError, match="sample must be one of airplane, bottle, chair, table, got lamp"):
+        demo.sample("lamp")
+
+
+def test_the_command_needs_no_torch(tmp_path: Path) -> None:
+    arguments = ["demo", "--sample", "table", "--output", str(tmp_path / "out"), "--frames", "2"]
+    code = (
+        "import sys\n"
+        "from dibr_deploy.cli import main\n"
+        f"assert main({arguments!r}) == 0\n"
+        "loaded = {'torch', 'onnx', 'onnxscript'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert str(tmp_path / "out" / "mesh.glb") in done.stdout
+    mesh = read_mesh(tmp_path / "out" / "mesh.glb")
+    assert len(mesh.faces) == 1280
+    prediction = np.asarray(Image.open(tmp_path / "out" / "prediction.png"))
+    covered = (prediction != 255).any(axis=-1).mean()
+    assert 0.05 < covered < 0.9
+
+
+def test_a_picture_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--image", str(tmp_path / "none.png"), "--output", str(tmp_path / "out")]) == 2
+    assert "none.png does not exist" in capsys.readouterr().err
+    picture = ["demo", "--image", str(demo.sample("chair")), "--frames", "1"]
+    assert main([*picture, "--output", str(tmp_path / "out")]) == 0
+    assert main(["demo", "--frames", "1", "--output", str(tmp_path / "default")]) == 0
+    for name in ("prediction.png", "mesh.glb"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "default" / name).read_bytes()
+
+
+def test_the_bundle_agrees_with_torch_and_is_small() -> None:
+    """Its sample holds what torch made of it when it was exported."""
+    assert main(["verify", "--model", str(demo.MODEL)]) == 0
+    assert demo.MODEL.stat().st_size < 3.5e6
