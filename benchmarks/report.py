@@ -34,7 +34,9 @@ process of its own, after their pictures were compared with ours; a peer that dr
 time is that of all threads together, those that spin while they wait included, and decides; wall time stands beside
 it. Read ratios: milliseconds are of one machine. On a machine that is busy with other things (its load average is
 below) wall times and several threads mean little. Each cell is the median, with the quartiles in brackets. Every
-process keeps the memory that it frees, as in the middle of a long run. Back faces are culled.
+process keeps the memory that it frees, and every turn begins with 50 ms of calls that do not count, as in the middle of
+a long run: after a pause the system lets all threads of a process begin on one core. OpenMP's threads wait passively
+(`OMP_WAIT_POLICY`), as `dibr` has them wait. Back faces are culled.
 
 What each peer is asked for: ours through `dibr_deploy.ops`, outputs allocated by torch. llvmpipe uploads the vertices,
 draws, and reads back barycentrics and face index; its one thread is the caller's. DEODR draws three colours into
