@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from dibr_deploy.errors import DibrError
 from .app import build_app
 from .grpc_server import GrpcServer
 from .http_protocol import limited_protocol
+from .reloader import Reloader
 from .repository import ModelSpec
 from .routes import extra_routes
 from .service import Service
@@ -29,7 +31,7 @@ _KEEP_ALIVE = 60
 _TO_SEND = 5.0
 """Seconds after the shutdown's time that idle connections, refusals and the last bytes of answers have."""
 _TO_STOP = 5.0
-"""Seconds that models have to finish runs for which nobody waits any more."""
+"""Seconds that models have to finish runs for which nobody waits any more, and a reload to end."""
 
 
 class Ports(NamedTuple):
@@ -71,6 +73,7 @@ async def serve(
     """
     stop = stop or asyncio.Event()
     service = await asyncio.to_thread(Service, specs, settings)
+    reloader = Reloader(service.models.reload)
     answered = False
     try:
         with _listening(settings) as listener:
@@ -81,15 +84,21 @@ async def serve(
                 await asyncio.sleep(_TICK / 10)
             if grpc_server is not None:
                 await grpc_server.start()
-            _on_signals(service, stop)
+            _on_signals(stop.set, reloader.ask)
             ports = Ports(listener.getsockname()[1], grpc_server.port if grpc_server else None)
             log.info("started", extra={"host": settings.host, **ports._asdict(), "models": _names(service)})
             started(ports)
             await asyncio.wait((asyncio.ensure_future(stop.wait()), serving), return_when=asyncio.FIRST_COMPLETED)
             answered = await _shut_down(service, http, grpc_server, serving)
     finally:
-        closed = await asyncio.to_thread(service.close, _TO_STOP)
+        closed = await asyncio.to_thread(_close, service, reloader)
     return answered and closed
+
+
+def _close(service: Service, reloader: Reloader) -> bool:
+    end = time.monotonic() + _TO_STOP
+    closed = service.close(_TO_STOP)
+    return reloader.stop(max(end - time.monotonic(), 0.0)) and closed
 
 
 async def _shut_down(
@@ -172,18 +181,11 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         yield listener
 
 
-def _on_signals(service: Service, stop: asyncio.Event) -> None:
+def _on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[list[str]]] = set()
-
-    def reload() -> None:
-        task = loop.create_task(asyncio.to_thread(service.models.reload))
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, stop)
         loop.add_signal_handler(signal.SIGHUP, reload)
     except (RuntimeError, ValueError):
         pass  # not in the main thread: whoever runs the loop has signals of their own

@@ -202,7 +202,10 @@ class Repository:
         self._settings = settings
         self._metrics = metrics
         self._lock = threading.Lock()
+        """Held while what follows is changed."""
         self._models: dict[str, dict[str, Model]] = {}
+        self._retiring: list[Model] = []
+        self._closed = False
         try:
             for spec in specs:
                 self._put(Model(spec, settings, metrics))
@@ -236,29 +239,49 @@ class Repository:
         return [self._models[name][version] for name in sorted(self._models) for version in self.versions(name)]
 
     def reload(self) -> list[str]:
-        """Open again what has changed on disk. A model that cannot be opened stays as it is.
+        """Open again what has changed on disk, in one thread at a time. A model that cannot be opened stays as it is.
 
         Returns one sentence per model that could not be opened.
         """
         problems = []
-        with self._lock:
-            for old in self.all():
-                try:
-                    if _stamp(old.spec.path) == old.stamp:
-                        continue
-                    new = Model(old.spec, self._settings, self._metrics)
-                except (DibrError, OSError) as error:
-                    problems.append(one_line(error))
-                    log.error("model stays as it was", extra={"model": old.name, "why": one_line(error)})
+        for old in self.all():
+            if self._closed:
+                break
+            try:
+                if _stamp(old.spec.path) == old.stamp:
                     continue
-                self._put(new)
-                log.info("model reloaded", extra={"model": old.name, "model_version": old.version})
-                old.retire(self._settings.upload_timeout + self._settings.timeout)
+                new = Model(old.spec, self._settings, self._metrics)
+            except (DibrError, OSError) as error:
+                problems.append(one_line(error))
+                log.error("model stays as it was", extra={"model": old.name, "why": one_line(error)})
+                continue
+            if not self._replace(old, new):
+                new.close(self._settings.timeout)
+                break
+            log.info("model reloaded", extra={"model": old.name, "model_version": old.version})
+            old.retire(self._settings.upload_timeout + self._settings.timeout)
+            with self._lock:
+                self._retiring.remove(old)
         return problems
 
     def close(self, timeout: float) -> bool:
-        """Finish what is accepted, and close every model; False where one of them hangs for longer."""
-        return _close([batcher for model in self.all() for batcher in model.batchers], timeout)
+        """Finish what is accepted, and close every model, replaced ones too; False where one of them hangs for longer.
+
+        A ``reload`` that goes on meanwhile leaves nothing open.
+        """
+        with self._lock:
+            self._closed = True
+            models = [*self.all(), *self._retiring]
+        return _close([batcher for model in models for batcher in model.batchers], timeout)
+
+    def _replace(self, old: Model, new: Model) -> bool:
+        """False where all models have been closed meanwhile."""
+        with self._lock:
+            if self._closed:
+                return False
+            self._retiring.append(old)
+            self._put(new)
+        return True
 
     def _put(self, model: Model) -> None:
         """In one step for those who look models up meanwhile."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,12 +20,16 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+import urllib3
 
 from dibr_deploy.runtime.server import lifecycle, repository
 from dibr_deploy.runtime.server.messages import SERVICE
-from server.clients import Grpc, Http, first, message, request_of
+from dibr_deploy.runtime.server.repository import parse_specs
+from dibr_deploy.runtime.server.service import Service
+from dibr_deploy.runtime.server.settings import settings_of
+from server.clients import Grpc, Http, binary, first, message, request_of
 from server.gated import GatedSession
-from server.process import serving
+from server.process import Process, serving
 from server.service import Running, running, until
 
 ROWS = 1 << 21
@@ -93,36 +100,134 @@ def test_an_answer_that_its_client_does_not_take(model: str, protocol: str, monk
         assert service.stop() is False
 
 
-def test_a_model_that_hangs(tmp_path: Path) -> None:
-    """The command ends all the same, with exit code 1, and says which model it was."""
-    (tmp_path / "hangs.onnx").touch()
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys\n"
+def program(folder: Path, methods: str, to_stop: float = 0.2) -> tuple[str]:
+    """`dibr`, with sessions that do something else in these methods, and have so many seconds at the end."""
+    (folder / "gated.onnx").touch()
+    path = folder / "program.py"
+    path.write_text(
+        "import sys, threading\n"
+        "from pathlib import Path\n"
         f"sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
         "from dibr_deploy import cli\n"
         "from dibr_deploy.runtime.server import lifecycle, repository\n"
         "from server.gated import GatedSession\n"
-        "class Hangs(GatedSession):\n"
-        "    def run(self, x):\n"
-        "        self.gate.clear()\n"
-        "        self.gate.wait()\n"
-        "lifecycle._TO_SEND, lifecycle._TO_STOP = 0.0, 0.2\n"
-        "repository.Session, repository._predictor = Hangs, lambda session: None\n"
+        "from server.service import until\n"
+        f"FOLDER = Path({str(folder)!r})\n"
+        "class Session(GatedSession):\n"
+        f"{textwrap.indent(textwrap.dedent(methods), '    ')}\n"
+        f"lifecycle._TO_SEND, lifecycle._TO_STOP = 0.0, {to_stop}\n"
+        "repository.Session, repository._predictor = Session, lambda session: None\n"
         "sys.exit(cli.main())\n"
     )
-    options = ("--shutdown-timeout", "0.2")
-    with serving(f"gated={tmp_path / 'hangs.onnx'}", *options, program=(str(program),)) as (process, address):
-        host, port = address.split(":")
-        body = request_of(1.0)
-        head = f"POST /v2/models/gated/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-        with socket.create_connection((host, int(port))) as client:
-            client.sendall(head.encode() + body)
-            process.wait_for_metric(address, 'dibr_queue_seconds_count{model="gated",version="1"} 1.0')
-            process.signal(signal.SIGTERM)
-            assert process.finish() == 1
+    return (str(path),)
+
+
+HANGS = """
+    def run(self, x):
+        threading.Event().wait()
+"""
+HANGS_WHEN_OPENED_AGAIN = """
+    opened = 0
+    def warm_up(self):
+        type(self).opened += 1
+        if self.opened > 1:
+            (FOLDER / "hangs").touch()
+            threading.Event().wait()
+"""
+WAITS = """
+    def run(self, x):
+        if x[0, 0] == 7:
+            until((FOLDER / "go").exists)
+        return super().run(x)
+"""
+
+
+def begin(process: Process, address: str, value: float) -> socket.socket:
+    """A client whose request runs."""
+    host, port = address.split(":")
+    body = request_of(value)
+    client = socket.create_connection((host, int(port)))
+    client.sendall(f"POST /v2/models/gated/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+    client.sendall(body)
+    process.wait_for_metric(address, 'dibr_queue_seconds_count{model="gated",version="1"} 1.0')
+    return client
+
+
+def replace(folder: Path, process: Process, time: int) -> None:
+    os.utime(folder / "gated.onnx", (time, time))
+    process.signal(signal.SIGHUP)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_model_that_hangs(tmp_path: Path, replaced: bool) -> None:
+    """The command ends all the same, with exit code 1, and says which model it was, also where it is not served now."""
+    model = f"gated={tmp_path / 'gated.onnx'}"
+    with serving(model, "--shutdown-timeout", "0.2", program=program(tmp_path, HANGS)) as (process, address):
+        client = begin(process, address, 1.0)
+        if replaced:
+            replace(tmp_path, process, 1)
+            process.wait_for("model reloaded")
+        process.signal(signal.SIGTERM)
+        assert process.finish() == 1
+        client.close()
     assert process.wait_for("stopped")["all_answered"] is False
     assert process.wait_for("a model hangs, and is left open")["model"] == "gated"
+
+
+def test_a_reload_that_hangs(tmp_path: Path) -> None:
+    """The end of the service does not wait for it; its exit code says so."""
+    model = f"gated={tmp_path / 'gated.onnx'}"
+    with serving(model, program=program(tmp_path, HANGS_WHEN_OPENED_AGAIN)) as (process, _):
+        replace(tmp_path, process, 1)
+        until((tmp_path / "hangs").exists)
+        process.signal(signal.SIGTERM)
+        assert process.finish() == 1
+    assert process.wait_for("stopped")["all_answered"] is True
+    assert process.wait_for("opening models again hangs")["level"] == "error"
+
+
+def test_reloads_leave_requests_their_threads(tmp_path: Path) -> None:
+    """Many are asked for while the first waits for a request to the old model. They become one, of the newest file."""
+    model = f"gated={tmp_path / 'gated.onnx'}"
+    content, length = binary([1 << 14, 2], bytes(8 << 14))
+    patient = program(tmp_path, WAITS, to_stop=60.0)
+    with serving(model, "--max-batch", str(1 << 14), program=patient) as (process, address):
+        with begin(process, address, 7.0) as client:
+            for number in range(40):  # more than there are threads
+                replace(tmp_path, process, 1 + number)
+                time.sleep(0.02)
+            answer = urllib3.request(
+                "POST", f"http://{address}/v2/models/gated/infer", body=content, timeout=30, retries=False,
+                headers={"inference-header-content-length": length},
+            )  # fmt: skip
+            assert answer.status == 200
+            (tmp_path / "go").touch()
+            assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+        process.wait_for("model reloaded", 2)
+        process.signal(signal.SIGTERM)
+        assert process.finish() == 0
+    assert len([line for line in process.log if line["message"] == "model reloaded"]) == 2
+
+
+def test_a_model_that_is_opened_after_the_end(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is closed again."""
+    service = Service(parse_specs([model]), settings_of())
+    opening, go = threading.Event(), threading.Event()
+
+    def warm_up(session: GatedSession) -> None:
+        opening.set()
+        assert go.wait(60)
+
+    monkeypatch.setattr(GatedSession, "warm_up", warm_up)
+    os.utime(tmp_path / "gated.onnx", (1, 1))
+    reload = threading.Thread(target=service.models.reload)
+    reload.start()
+    assert opening.wait(60)
+    assert service.close(60.0)
+    go.set()
+    reload.join(60)
+    assert GatedSession.latest.closed
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gated")]
 
 
 class Cut:
