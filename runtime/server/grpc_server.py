@@ -133,8 +133,12 @@ class _Door:
 
 @asynccontextmanager
 async def _answering(name: str, context: Any) -> AsyncIterator[None]:
-    """What goes wrong inside ends the call with its status; the call is logged however it ends."""
-    began = time.monotonic()
+    """What goes wrong inside ends the call with its status; the call is logged however it ends.
+
+    A stream that its client leaves may be finalised after grpc has freed the call, whose context then crashes the
+    process: at the end nothing asks the context any more.
+    """
+    began, client = time.monotonic(), context.peer()
     status = "CANCELLED"
     try:
         yield
@@ -146,7 +150,7 @@ async def _answering(name: str, context: Any) -> AsyncIterator[None]:
         status = "INTERNAL"
         await _failed(context, error)
     finally:
-        _log(name, status, context, began)
+        _log(name, status, client, began)
 
 
 def _parsed(name: str, content: bytes) -> Any:
@@ -161,11 +165,11 @@ async def _failed(context: Any, error: Exception) -> None:
     await context.abort(grpc.StatusCode.INTERNAL, "the service failed at this request")
 
 
-def _log(call: str, status: str, context: Any, began: float) -> None:
+def _log(call: str, status: str, client: str, began: float) -> None:
     log.info(
         "request",
         extra={
-            "protocol": "grpc", "method": call, "status": status, "client": context.peer(),
+            "protocol": "grpc", "method": call, "status": status, "client": client,
             "seconds": round(time.monotonic() - began, 6),
         },
     )  # fmt: skip

@@ -282,3 +282,25 @@ def test_a_grpc_client_that_is_killed_while_it_sends(model: str, call: str) -> N
         assert Grpc(service).infer(1.0).outputs[0].shape == [1, 2]
         assert first(Http(service).infer(21.0)) == 42
         assert service.stop() is True
+
+
+def test_a_grpc_client_that_leaves_a_stream(tmp_path: Path) -> None:
+    """While answers are on their way to it: the service, a process of its own since it could crash, goes on, and its
+    end waits for nobody."""
+    options = ("--max-batch", str(1 << 17), "--shutdown-timeout", "600")
+    model = f"gated={tmp_path / 'gated.onnx'}"
+    content = message(*[1.0] * (1 << 17))
+    with serving(model, *options, program=program(tmp_path, "pass")) as (process, _):
+        address = f"127.0.0.1:{process.wait_for('started')['grpc']}"
+        left = 0
+        for number in range(1, 31):
+            with grpc.insecure_channel(address) as channel:
+                call = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter([content] * 6))
+                time.sleep(0.15)
+                call.cancel()
+            left += process.wait_for("request", number)["status"] == "CANCELLED"
+            if left == 3:
+                break
+        assert left == 3, "no stream was left in the middle of an answer"
+        process.signal(signal.SIGTERM)
+        assert process.finish() == 0
