@@ -100,7 +100,7 @@ def fixed_shape_iou(solids: Tensor, training_solids: Tensor) -> Tensor:
     """The IoU of each solid with the one shape that suits the training objects best, [N].
 
     The shape is what more than a share of the training objects fill; of all shares the one with the best mean IoU among
-    them. Nothing that does not look at the image can be expected to do better.
+    them.
 
     Args:
         solids, training_solids: bool [N, R, R, R] and [M, R, R, R], of one grid.

@@ -42,7 +42,7 @@ def results(script: ModuleType) -> list:
 
 
 def test_gains_are_over_the_same_objects(script: ModuleType, results: list) -> None:
-    base = script.Baselines({"a": 0.2, "b": 0.1}, {"a": 0.4, "b": 0.5})
+    base = script.Baselines({"a": 0.2, "b": 0.1}, {"a": 0.4, "b": 0.5}, 55.0)
     rows = cells(script.results_table(results, base))[2:]
     assert rows[0] == [
         "`textured_0`",
@@ -55,7 +55,8 @@ def test_gains_are_over_the_same_objects(script: ModuleType, results: list) -> N
     ]
     assert rows[1][:3] == ["`silhouette_0`", "0.220", "+0.070 [-0.080, +0.220]"]
     assert rows[1][5:] == ["-", "-"]
-    assert [row[1] for row in rows[2:]] == ["0.150", "0.450"]
+    assert [row[1] for row in rows[2:]] == ["0.150", "0.450", "-"]
+    assert rows[4][-1] == "55.0°"
     assert cells(script.object_table(results, base))[2:] == [
         ["a", "0.500", "0.120", "0.200", "0.400"],
         ["b", "0.700", "0.320", "0.100", "0.500"],
@@ -64,7 +65,7 @@ def test_gains_are_over_the_same_objects(script: ModuleType, results: list) -> N
 
 def test_the_verdict_follows_the_numbers(script: ModuleType, results: list) -> None:
     """The second run gains 0.07, but its interval reaches below zero."""
-    base = script.Baselines({"a": 0.2, "b": 0.1}, {})
+    base = script.Baselines({"a": 0.2, "b": 0.1}, {}, 55.0)
     assert script.verdict(results[:1], base).endswith("all runs have it.")
     assert "`silhouette_0` did not reach it" in script.verdict(results, base)
 
