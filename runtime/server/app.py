@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Sequence
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import http_infer, metrics
 from .auth import Keys
@@ -88,12 +89,19 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
+_LEFT = {"type": "http.response.body", "more_body": True}
+"""Waits until what was sent before has left for the client, but for some kilobytes; messages with content do not."""
 _END = {"type": "http.response.body"}
-"""Waits until what was sent before has left for the client, but for some kilobytes; other messages do not."""
+_MOST_DROPPED = 1 << 26
+"""Bytes of a request that are read after its answer."""
 
 
 class _Door:
-    """Asks for the API key, holds the service until the client has taken its answer, and logs what it was."""
+    """Asks for the API key, holds the service until the client has taken its answer, and logs what it was.
+
+    What is left of the request is read and dropped before the connection may be closed: the system resets a connection
+    that is closed with something unread, and a client that still sends would lose its answer.
+    """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -106,6 +114,7 @@ class _Door:
             return
         began = time.monotonic()
         status = 500
+        read = False
 
         async def sending(message: Any) -> None:
             nonlocal status
@@ -113,12 +122,18 @@ class _Door:
                 status = message["status"]
             elif not message.get("more_body"):
                 await send({**message, "more_body": True})
-                message = _END
+                message = _LEFT
             await send(message)
+
+        async def receiving() -> Message:
+            nonlocal read
+            message = await receive()
+            read = not message.get("more_body")
+            return message
 
         try:
             with self._service.held():
-                await self._handler(scope)(scope, receive, sending)
+                await self._handler(scope)(scope, receiving, sending)
         finally:
             client = scope.get("client")
             log.info(
@@ -128,6 +143,22 @@ class _Door:
                     "client": client[0] if client else None, "seconds": round(time.monotonic() - began, 6),
                 },
             )  # fmt: skip
+        if not read:
+            await self._drop_rest(receive)
+        await send(_END)
+
+    async def _drop_rest(self, receive: Receive) -> None:
+        """For as long as a whole request may take to come."""
+
+        async def drop() -> None:
+            dropped, more = 0, True
+            while more and dropped <= _MOST_DROPPED:
+                message = await receive()
+                dropped += len(message.get("body", b""))
+                more = message.get("more_body", False)
+
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(drop(), self._service.settings.upload_timeout)
 
     def _handler(self, scope: Scope) -> ASGIApp:
         path = scope["path"]
@@ -149,7 +180,7 @@ async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     headers = {"retry-after": "1"} if error.reason in (Reason.QUEUE_FULL, Reason.UNAVAILABLE) else {}
     if error.reason in (Reason.TOO_LARGE, Reason.SLOW_UPLOAD, Reason.UNAVAILABLE):
-        headers["connection"] = "close"  # the rest of the body is not worth reading
+        headers["connection"] = "close"  # the rest of the body is not worth keeping the connection
     return _error(error.reason.http_status, str(error), headers)
 
 

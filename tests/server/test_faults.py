@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import select
 import socket
 import struct
 import threading
@@ -168,6 +169,24 @@ def test_requests_that_are_too_large(service: Running) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         Grpc(service).call("ModelInfer", bytes(3 * LIMIT))
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(("name", "status"), [("gated", b"413"), ("none", b"404")])
+def test_an_answer_that_comes_before_the_request(service: Running, name: str, status: bytes) -> None:
+    """Reaches a client that sends everything before it reads, and is not lost with a connection that is reset."""
+    size = 32 * LIMIT
+    head = f"POST /v2/models/{name}/infer HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", service.ports.http), timeout=60) as connection:
+        connection.sendall(head.encode())
+        assert select.select([connection], [], [], 60)[0]
+        connection.sendall(bytes(size))
+        assert connection.makefile("rb").read().startswith(b"HTTP/1.1 " + status)
+
+
+def test_a_request_that_does_not_end_after_its_answer(service: Running) -> None:
+    """What is read of it, to be dropped, has a limit of its own."""
+    with raw_request(service, b"", length=1 << 40) as connection, pytest.raises(ConnectionError):
+        connection.sendall(bytes(128 * LIMIT))
 
 
 def test_json_that_is_too_long(model: str) -> None:
