@@ -98,8 +98,9 @@ def test_deterministic_mode_reaches_every_backward_of_the_torch_door(
     assert_same(actual, door_programs.run_torch())
     finished = "finish_fixed_kernel<T>"
     assert finished not in by_default
-    # Of attributes, texture, and positions three times: rasterize, soft_mask and antialias.
-    assert launches[finished] == 5
+    # Of attributes, texture, and positions four times: rasterize by its barycentrics, in one op with interpolate, and
+    # by its depth, soft_mask and antialias.
+    assert launches[finished] == 6
     scattering = [kernel for kernel in by_default if "decltype(sink)" in kernel]
     assert len(scattering) == 5
     for kernel in scattering:  # once for the largest magnitude, once to add
