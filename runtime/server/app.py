@@ -249,10 +249,12 @@ async def _infer(request: Request) -> Response:
     service = service_of(request)
     with service.accepted(*model_of(request), "http") as model:
         body = await read_body(request, service.settings)
+        received = time.monotonic()
         stated = request.headers.get(http_infer.HEADER_LENGTH)
-        asked = await http_infer.parse(body, stated, service.settings.max_json, service.long_json)
-        outputs = await unless_gone(request, service.infer(model, asked.request))
-        parts, json_length = await http_infer.answer(asked, model.name, model.version, outputs, service.long_json)
+        asked = await http_infer.parse(service, body, stated, service.deadline(None, received))
+        deadline = service.deadline(asked.request.timeout, received)
+        outputs = await unless_gone(request, service.infer(model, asked.request, deadline))
+        parts, json_length = await http_infer.answer(service, asked, model.name, model.version, outputs, deadline)
     headers = {}
     if json_length is not None:
         headers[http_infer.HEADER_LENGTH] = str(json_length)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -15,9 +15,10 @@ from google.protobuf.message import DecodeError
 from .app import model_metadata
 from .auth import Keys
 from .errors import Reason, RequestError
+from .http_body import IN_THREAD
 from .messages import MESSAGES, SERVICE
 from .service import EXTENSIONS, NAME, InferRequest, Service, timeout_of
-from .tensors import datatype_of, dtype_of, from_bytes, from_numbers, invalid, quoted, view_of
+from .tensors import check_count, check_shape, datatype_of, dtype_of, from_bytes, from_numbers, invalid, quoted, view_of
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,37 @@ _CONTENTS = {
     "FP64": "fp64_contents",
 }
 """Where the protocol puts values that are not raw."""
-_LENGTH_DELIMITED = 2
-"""Wire type."""
+_HELD: dict[str, type[np.generic]] = {
+    "bool_contents": np.bool_,
+    "int_contents": np.int32,
+    "int64_contents": np.int64,
+    "uint_contents": np.uint32,
+    "uint64_contents": np.uint64,
+    "fp32_contents": np.float32,
+    "fp64_contents": np.float64,
+}
+"""As what."""
+_VARINT, _LENGTH_DELIMITED = 0, 2
+_FIXED = {1: 8, 5: 4}
+"""Wire types; of those of fixed size, bytes."""
 _FRAME = 1 << 20
 """Bytes that a message may have around its tensors."""
+_MOST_FIELDS = 256
+"""Of a message: protobuf makes an object of each, and an empty one has two bytes."""
 
 Call = Callable[[Any, Any], Awaitable[Any]]
+
+
+class _Asked(NamedTuple):
+    """A ModelInferRequest."""
+
+    model_name: str
+    model_version: str
+    id: str
+    request: InferRequest | RequestError
+    """The second where it is none."""
+    deadline: float
+    """Of ``time.monotonic``."""
 
 
 class GrpcServer:
@@ -77,19 +103,30 @@ class GrpcServer:
 
 def _handlers(service: Service) -> grpc.GenericRpcHandler:
     calls = _Calls(service)
-    unary: dict[str, Call] = {
+    short: dict[str, Call] = {
         "ServerLive": calls.server_live,
         "ServerReady": calls.server_ready,
         "ServerMetadata": calls.server_metadata,
         "ModelReady": calls.model_ready,
         "ModelMetadata": calls.model_metadata,
-        "ModelInfer": calls.model_infer,
         "RepositoryIndex": calls.repository_index,
     }
+    most = service.settings.max_json
+    unary = {name: _of_message(name, call, most) for name, call in short.items()} | {"ModelInfer": calls.model_infer}
     door = _Door(service)
     handlers = {name: grpc.unary_unary_rpc_method_handler(door.guarded(name, call)) for name, call in unary.items()}
     handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(door.guarded_stream(calls.model_stream_infer))
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+
+def _of_message(name: str, call: Call, most: int) -> Call:
+    """The call, of bytes: grpc's own answer to bytes that are no message would be UNKNOWN, and a traceback."""
+
+    async def of_bytes(content: bytes, context: Any) -> Any:
+        _check_size(content, most)
+        return await call(_parsed(f"{name}Request", content), context)
+
+    return of_bytes
 
 
 class _Door:
@@ -102,15 +139,13 @@ class _Door:
         self._keys = Keys(service.settings.api_keys)
 
     def guarded(self, name: str, call: Call) -> Call:
-        """The call, of bytes: grpc's own answer to bytes that are no message would be UNKNOWN, and a traceback."""
-
         async def guarded(content: bytes, context: Any) -> Any:
             release = self._service.hold()
             context.add_done_callback(lambda _: release())
             async with _answering(name, context):
                 if name not in self._PUBLIC:
                     self._check(context)
-                response = await call(_parsed(f"{name}Request", content), context)
+                response = await call(content, context)
                 return response if isinstance(response, bytes) else response.SerializeToString()
 
         return guarded
@@ -119,8 +154,7 @@ class _Door:
         async def guarded(contents: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
             async with _answering("ModelStreamInfer", context):
                 self._check(context)
-                requests = (_parsed("ModelInferRequest", content) async for content in contents)
-                async for response in call(requests, context):
+                async for response in call(contents, context):
                     yield response
 
         return guarded
@@ -157,7 +191,11 @@ def _parsed(name: str, content: bytes) -> Any:
     try:
         return MESSAGES[name].FromString(content)
     except DecodeError:
-        raise invalid("the request is no message of its type") from None
+        raise _no_message() from None
+
+
+def _no_message() -> RequestError:
+    return invalid("the request is no message of its type")
 
 
 async def _failed(context: Any, error: Exception) -> None:
@@ -207,32 +245,49 @@ class _Calls:
         ]
         return MESSAGES["RepositoryIndexResponse"](models=models)
 
-    async def model_infer(self, request: Any, context: Any) -> Any:
-        return await self._infer(request, context.time_remaining())
+    async def model_infer(self, content: bytes, context: Any) -> bytes:
+        return await self._infer(await self._asked(content, context.time_remaining()))
 
-    async def model_stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def model_stream_infer(self, contents: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """One answer per request, in their order; a refused request does not end the stream, and an idle stream does
         not hold the service."""
-        async for request in requests:
+        async for content in contents:
             with self._service.held():
+                identity = ""
                 try:
-                    response = await self._infer(request, context.time_remaining())
+                    asked = await self._asked(content, context.time_remaining())
+                    identity = asked.id
+                    response = await self._infer(asked)
                 except RequestError as error:
                     failed = MESSAGES["ModelStreamInferResponse"](error_message=str(error))
-                    failed.infer_response.id = request.id
+                    failed.infer_response.id = identity
                     yield failed.SerializeToString()
                 else:
                     yield b"".join(_field("ModelStreamInferResponse", "infer_response", response))
 
-    async def _infer(self, request: Any, remaining: float | None) -> bytes:
-        """A ModelInferResponse, serialised with one copy of the tensors: protobuf itself would take three.
+    async def _asked(self, content: bytes, remaining: float | None) -> _Asked:
+        """The request that the bytes are, whose objects are not kept.
 
         remaining: seconds until the client's deadline.
         """
-        with self._service.accepted(request.model_name, request.model_version, "grpc") as model:
-            asked = _parse(request, remaining)
-            outputs = await self._service.infer(model, asked)
-            response = MESSAGES["ModelInferResponse"](model_name=model.name, model_version=model.version, id=request.id)
+        received = time.monotonic()
+        deadline = self._service.deadline(remaining, received)
+        beside = _check_size(content, self._service.settings.max_json)
+        if beside < IN_THREAD:
+            asked = _read(content)
+        else:
+            asked = await self._service.in_turn(deadline, _read, content)
+        if isinstance(asked.request, InferRequest):
+            deadline = min(deadline, self._service.deadline(asked.request.timeout, received))
+        return asked._replace(deadline=deadline)
+
+    async def _infer(self, asked: _Asked) -> bytes:
+        """A ModelInferResponse, serialised with one copy of the tensors: protobuf itself would take three."""
+        with self._service.accepted(asked.model_name, asked.model_version, "grpc") as model:
+            if isinstance(asked.request, RequestError):
+                raise asked.request
+            outputs = await self._service.infer(model, asked.request, asked.deadline)
+            response = MESSAGES["ModelInferResponse"](model_name=model.name, model_version=model.version, id=asked.id)
             raw: list[Any] = []
             for name, array in outputs.items():
                 response.outputs.add(name=name, datatype=datatype_of(array.dtype), shape=array.shape)
@@ -259,7 +314,57 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _parse(request: Any, remaining: float | None) -> InferRequest:
+def _check_size(content: bytes, most: int) -> int:
+    """Bytes of a message without its raw tensors. As protobuf's and Python's objects they take many times as much, so
+    they are counted, and the message's fields, before it is parsed.
+
+    Raises RequestError where they are more than ``most``, there are too many fields, or these are no message.
+    """
+    raw = MESSAGES["ModelInferRequest"].DESCRIPTOR.fields_by_name["raw_input_contents"].number
+    beside = fields = place = 0
+    while place < len(content):
+        key, end = _read_varint(content, place)
+        if key & 7 == _LENGTH_DELIMITED:
+            size, end = _read_varint(content, end)
+            end += size
+        elif key & 7 == _VARINT:
+            _, end = _read_varint(content, end)
+        elif key & 7 in _FIXED:
+            end += _FIXED[key & 7]
+        else:
+            raise _no_message()
+        if end > len(content):
+            raise _no_message()
+        fields += 1
+        if fields > _MOST_FIELDS:
+            raise invalid(f"a request may have {_MOST_FIELDS} inputs, outputs, parameters and raw tensors together")
+        beside += 0 if key >> 3 == raw else end - place
+        place = end
+    if beside > most:
+        raise RequestError(Reason.TOO_LARGE, f"a request may have {most} bytes that are no raw tensors: send these raw")
+    return beside
+
+
+def _read_varint(content: bytes, place: int) -> tuple[int, int]:
+    """What ``_varint`` writes, and the place behind it; ten bytes at most."""
+    number = 0
+    for shift, byte in enumerate(content[place : place + 10]):
+        number |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return number, place + shift + 1
+    raise _no_message()
+
+
+def _read(content: bytes) -> _Asked:
+    request = _parsed("ModelInferRequest", content)
+    try:
+        parsed: InferRequest | RequestError = _parse(request)
+    except RequestError as error:
+        parsed = error.with_traceback(None)  # it would keep the objects
+    return _Asked(request.model_name, request.model_version, request.id, parsed, 0.0)
+
+
+def _parse(request: Any) -> InferRequest:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise invalid(f"there are {len(request.inputs)} inputs, but {len(raw)} raw_input_contents")
@@ -278,13 +383,12 @@ def _parse(request: Any, remaining: float | None) -> InferRequest:
     names = [output.name for output in request.outputs]
     if len(set(names)) < len(names):
         raise invalid("an output is asked for twice")
-    timeout = timeout_of(_parameters(request.parameters))
-    limits = [seconds for seconds in (timeout, remaining) if seconds is not None]
-    return InferRequest(inputs, names or None, min(limits, default=None))
+    return InferRequest(inputs, names or None, timeout_of(_parameters(request.parameters)))
 
 
 def _from_contents(tensor: Any) -> np.ndarray:
     dtype_of(tensor.name, tensor.datatype)
+    sizes = check_shape(tensor.name, tensor.shape)
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
         raise invalid(f"input {quoted(tensor.name)} of {tensor.datatype} must be in raw_input_contents")
@@ -292,8 +396,8 @@ def _from_contents(tensor: Any) -> np.ndarray:
         if other.name != field:
             raise invalid(f"input {quoted(tensor.name)} of {tensor.datatype} must be in {field}, not {other.name}")
     values = getattr(tensor.contents, field)
-    dtype = bool if tensor.datatype == "BOOL" else None
-    return from_numbers(tensor.name, tensor.datatype, tensor.shape, np.array(values, dtype))
+    check_count(tensor.name, sizes, len(values))
+    return from_numbers(tensor.name, tensor.datatype, sizes, np.fromiter(values, _HELD[field], len(values)))
 
 
 def _refuse_shared_memory(tensor: Any) -> None:

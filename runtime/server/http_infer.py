@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .batching import Arrays
 from .errors import Reason, RequestError
 from .http_body import IN_THREAD, Part
-from .service import InferRequest, timeout_of
+from .service import InferRequest, Service, timeout_of
 from .tensors import datatype_of, finite, from_bytes, from_numbers, invalid, quoted, view_of
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -59,20 +59,16 @@ class HttpInfer(NamedTuple):
     all_binary: bool
 
 
-async def parse(body: bytes, header_length: str | None, most: int, one_at_a_time: asyncio.Semaphore) -> HttpInfer:
-    """Raises RequestError where the body is no inference request, or has more than ``most`` bytes of JSON."""
-    length = _length(header_length, len(body))
+async def parse(service: Service, body: bytes, header_length: str | None, deadline: float) -> HttpInfer:
+    """Raises RequestError where the body is no inference request or has too much JSON, or where its time is over."""
+    length, most = _length(header_length, len(body)), service.settings.max_json
     if length > most:
         raise RequestError(Reason.TOO_LARGE, f"a request may have {most} bytes of JSON: send tensors raw")
     if len(body) < IN_THREAD:
         return _parse(body, length)
     if length < IN_THREAD:
         return await asyncio.to_thread(_parse, body, length)
-    async with one_at_a_time:
-        try:
-            return await asyncio.to_thread(_parse, body, length)
-        except RequestError as error:
-            raise error.with_traceback(None) from None  # it would keep the objects until the next one has its own
+    return await service.in_turn(deadline, _parse, body, length)
 
 
 def _parse(body: bytes, length: int) -> HttpInfer:
@@ -152,14 +148,13 @@ def _flag(parameters: Mapping[str, Any], name: str) -> bool:
 
 
 async def answer(
-    asked: HttpInfer, name: str, version: str, outputs: Arrays, one_at_a_time: asyncio.Semaphore
+    service: Service, asked: HttpInfer, name: str, version: str, outputs: Arrays, deadline: float
 ) -> tuple[list[Part], int | None]:
     """The body in parts, and the length of its JSON where raw tensors follow it. Raises RequestError."""
     numbers = sum(array.size for output, array in outputs.items() if not _is_raw(asked, output))
     if numbers < _VALUES_AT_ONCE:
         return _answer(asked, name, version, outputs)
-    async with one_at_a_time:
-        return await asyncio.to_thread(_answer, asked, name, version, outputs)
+    return await service.in_turn(deadline, _answer, asked, name, version, outputs)
 
 
 def _is_raw(asked: HttpInfer, output: str) -> bool:

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from .settings import Settings
 from .tensors import invalid, quoted
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 NAME = "dibr_deploy"
 EXTENSIONS = ("binary_tensor_data", "model_repository")
@@ -51,8 +53,7 @@ class Service:
         self.models = Repository(specs, settings, self.metrics)
         self.decoding = asyncio.Semaphore(os.cpu_count() or 1)
         """Held while an image file is decoded, which takes memory."""
-        self.long_json = asyncio.Semaphore(1)
-        """Held while long JSON is read or written: as Python's objects it takes many times its own memory."""
+        self._turn = asyncio.Semaphore(1)
         self._exchanges = 0
         self._accepting = True
         self.metrics.ready.set(1)
@@ -130,16 +131,47 @@ class Service:
         finally:
             model.release()
 
-    def deadline(self, timeout: float | None) -> float:
-        """Of ``time.monotonic``, for a request that has come in now."""
-        return time.monotonic() + min(self.settings.timeout, self.settings.timeout if timeout is None else timeout)
+    def deadline(self, timeout: float | None, received: float | None = None) -> float:
+        """Of ``time.monotonic``, for a request that has come in then, or now."""
+        began = time.monotonic() if received is None else received
+        return began + min(self.settings.timeout, self.settings.timeout if timeout is None else timeout)
 
-    async def infer(self, model: Model, request: InferRequest) -> Arrays:
+    async def in_turn(self, deadline: float, work: Callable[..., T], *arguments: Any) -> T:
+        """The result of work in a thread, one at a time: for long JSON and long messages of gRPC, which as objects take
+        many times their own memory.
+
+        A caller that is cancelled does not end the work, nor its turn. Raises RequestError where the turn does not come
+        before the deadline.
+        """
+
+        def working() -> T:
+            try:
+                return work(*arguments)
+            except RequestError as error:
+                raise error.with_traceback(None) from None  # it would keep the objects until the next has its own
+
+        def end(task: asyncio.Future[T]) -> None:
+            self._turn.release()
+            if not task.cancelled():
+                task.exception()  # nobody else asks, where the caller was cancelled
+
+        await self._before(deadline, self._turn.acquire())
+        task = asyncio.ensure_future(asyncio.to_thread(working))
+        task.add_done_callback(end)
+        return await asyncio.shield(task)
+
+    @staticmethod
+    async def _before(deadline: float, waiting: Awaitable[T]) -> T:
+        try:
+            return await asyncio.wait_for(waiting, max(deadline - time.monotonic(), 0.0))
+        except (TimeoutError, asyncio.TimeoutError):
+            raise RequestError(Reason.DEADLINE, "the request's time is over") from None
+
+    async def infer(self, model: Model, request: InferRequest, deadline: float) -> Arrays:
         """The wanted outputs, by name in the order in which they are wanted.
 
         Raises RequestError. Where the caller is cancelled, a request that has not begun is dropped.
         """
-        deadline = self.deadline(request.timeout)
         known = [info.name for info in model.session.outputs]
         for name in request.outputs or ():
             if name not in known:
@@ -158,11 +190,7 @@ class Service:
         except DibrError as error:
             raise invalid(one_line(error)) from None
         work = batcher.submit(feed, deadline)
-        waiting = asyncio.wrap_future(work.future)
-        try:
-            return await asyncio.wait_for(waiting, max(deadline - time.monotonic(), 0.0))
-        except (TimeoutError, asyncio.TimeoutError):
-            raise RequestError(Reason.DEADLINE, "the request's time is over") from None
+        return await self._before(deadline, asyncio.wrap_future(work.future))
 
     def close(self, timeout: float) -> bool:
         """Give up the models, once what they have accepted is done; False where one of them hangs for longer."""

@@ -39,13 +39,14 @@ class Settings(BaseModel):
     queue_limit: Annotated[int, Field(ge=1)] = 64
     """Requests of one model that may wait; the next one is refused."""
     timeout: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds from the end of its upload to a request's answer, unless the request asks for less."""
+    """Seconds from the end of its upload to a request's answer, the wait for others' long JSON included, unless the
+    request asks for less."""
 
     max_request: Annotated[int, Field(ge=1024)] = 64 * MiB
     """Bytes of a request's body, also after decompression."""
     max_json: Annotated[int, Field(ge=1024)] = 4 * MiB
-    """Bytes of the JSON of an HTTP request, without the raw tensors behind it. As Python's objects it takes up to 30
-    times as much, one request at a time."""
+    """Bytes of the JSON of an HTTP request, or of a message of gRPC, without its raw tensors. As objects they take up
+    to 45 times as much, one request at a time."""
     max_pixels: Annotated[int, Field(ge=1)] = 1 << 24
     """Of an image that is sent as a file."""
     upload_timeout: Annotated[float, Field(gt=0)] = 30.0

@@ -60,6 +60,11 @@ def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def check_count(name: str, sizes: Sequence[int], count: int) -> None:
+    if count != math.prod(sizes):
+        raise invalid(f"input {quoted(name)} of shape {list(sizes)} takes {math.prod(sizes)} values, got {count}")
+
+
 def from_bytes(name: str, datatype: str, shape: Sequence[int], content: bytes | memoryview) -> np.ndarray:
     """Little-endian values in C order, not copied where they are aligned."""
     dtype, sizes = dtype_of(name, datatype), check_shape(name, shape)
@@ -81,8 +86,7 @@ def from_numbers(name: str, datatype: str, shape: Sequence[int], data: Any) -> n
     datatype: nothing is truncated or wrapped around, and real numbers are rounded to its precision."""
     dtype, sizes = dtype_of(name, datatype), check_shape(name, shape)
     leaves, shape = (data, data.shape) if isinstance(data, np.ndarray) else _leaves(name, datatype, data)
-    if len(leaves) != math.prod(sizes):
-        raise invalid(f"input {quoted(name)} of shape {list(sizes)} takes {math.prod(sizes)} values, got {len(leaves)}")
+    check_count(name, sizes, len(leaves))
     if len(shape) > 1 and shape != sizes:
         raise invalid(f"input {quoted(name)} has shape {list(sizes)}, but its data {list(shape)}")
     try:
@@ -91,7 +95,7 @@ def from_numbers(name: str, datatype: str, shape: Sequence[int], data: Any) -> n
         raise invalid(f"input {quoted(name)} has data that are no values of {datatype}") from None
     if not _holds(dtype, values):
         raise invalid(f"input {quoted(name)} has data that are no values of {datatype}")
-    return values.astype(dtype).reshape(sizes)
+    return values.astype(dtype, copy=False).reshape(sizes)
 
 
 def _leaves(name: str, datatype: str, data: Any) -> tuple[list[Any], tuple[int, ...]]:

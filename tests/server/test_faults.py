@@ -21,7 +21,7 @@ import grpc
 import numpy as np
 import pytest
 
-from dibr_deploy.runtime.server import grpc_server, repository
+from dibr_deploy.runtime.server import grpc_server, http_infer, repository
 from dibr_deploy.runtime.server.errors import RequestError
 from dibr_deploy.runtime.server.messages import MESSAGES, SERVICE
 from dibr_deploy.runtime.server.repository import parse_specs
@@ -68,7 +68,7 @@ def test_a_model_that_fails(service: Running) -> None:
 
 @pytest.mark.parametrize("call", ["ModelInfer", "ModelStreamInfer"])
 def test_an_error_of_the_services_own(model: str, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    monkeypatch.setattr(grpc_server, "_parse", lambda request, remaining: 1 // 0)
+    monkeypatch.setattr(grpc_server, "_parse", lambda request: 1 // 0)
     with running([model]) as service, grpc.insecure_channel(service.grpc) as channel:
         with pytest.raises(grpc.RpcError) as raised:
             list(channel.stream_stream(f"/{SERVICE}/{call}")(iter([message(1.0)])))
@@ -201,20 +201,120 @@ def test_json_that_is_too_long(model: str) -> None:
         assert response.status == 400 and "takes 8 bytes" in response.json()["error"]
 
 
-@pytest.mark.parametrize("many", ['{"":1},', "[],"])
-def test_the_memory_that_long_json_takes(model: str, many: str) -> None:
-    """Of what takes the most as objects, from several clients at once: that of one, thirty times its length."""
-    limit = settings_of().max_json
+OBJECTS = 45
+"""Times its length that JSON takes as Python's objects."""
+NESTED = ['{"":1},', "[],", "[" * 100 + "]" * 100 + ",", '{"":' * 100 + "1" + "}" * 100 + ","]
+
+
+def long_json(many: str, limit: int) -> bytes:
     head, tail = '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [', "1]}]}"
     each = len(many.encode())
     body = (head + many * ((limit - len(head) - len(tail)) // each) + tail).encode()
     assert limit - each < len(body) <= limit
-    with running([model]) as service, ThreadPoolExecutor(4) as pool:
+    return body
+
+
+@pytest.mark.parametrize("many", NESTED)
+def test_the_memory_that_json_takes_as_objects(many: str) -> None:
+    body = long_json(many, 1 << 18)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RequestError):
+            http_infer._parse(body, len(body))
+        assert tracemalloc.get_traced_memory()[1] < OBJECTS * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("many", NESTED[2:3])
+def test_the_memory_that_long_json_takes(model: str, many: str) -> None:
+    """Of what takes the most as objects, from several clients at once: that of one."""
+    limit = 1 << 20
+    body = long_json(many, limit)
+    with running([model], max_json=limit) as service, ThreadPoolExecutor(4) as pool:
         http = Http(service)
         before = forget_peak()
         answers = list(pool.map(lambda _: http.post("/v2/models/gated/infer", body).status, range(4)))
         assert answers == [400] * 4
-        assert peak() - before < (30 + 4 * 3) * limit  # the bodies are here themselves, up to three times each
+        assert peak() - before < (OBJECTS + 4 * 3) * limit  # the bodies are here themselves, up to three times each
+
+
+def typed(shape: list[int], **contents: Any) -> bytes:
+    request = MESSAGES["ModelInferRequest"](model_name="gated")
+    tensor = request.inputs.add(name="x", datatype="INT64", shape=shape)
+    for name, values in contents.items():
+        getattr(tensor.contents, name).extend(values)
+    return request.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"\x32\x00" * (1 << 21), "INVALID_ARGUMENT"),  # outputs
+        (b"\x2a\x00" * (1 << 21), "INVALID_ARGUMENT"),  # inputs
+        (b"\x3a\x00" * (1 << 21), "INVALID_ARGUMENT"),  # raw tensors
+        (typed([1 << 40], int64_contents=[1] * ((4 << 20) - 100)), "INVALID_ARGUMENT"),
+        (typed([1 << 22], int64_contents=[1] * ((4 << 20) - 100)), "INVALID_ARGUMENT"),
+        (typed([(4 << 20) - 100], int64_contents=[1] * ((4 << 20) - 100)), "INVALID_ARGUMENT"),  # it wants FP32
+        (typed([1 << 22], int64_contents=[1] * (4 << 20)), "RESOURCE_EXHAUSTED"),
+        (typed([1, 2], bytes_contents=[b""] * (2 << 20)), "RESOURCE_EXHAUSTED"),
+        (typed([1] * (4 << 20)), "RESOURCE_EXHAUSTED"),
+    ],
+)
+def test_the_memory_that_grpc_messages_take(model: str, content: bytes, status: str) -> None:
+    """As much as JSON of the longest kind, whatever is repeated in them, and from several clients at once."""
+    with running([model]) as service, ThreadPoolExecutor(4) as pool:
+        client = Grpc(service)
+        before = forget_peak()
+        answers = list(pool.map(lambda _: client.status("ModelInfer", content)[0], range(4)))
+        assert answers == [status] * 4
+        assert peak() - before < (OBJECTS + 4 * 5) * (4 << 20)  # the client has its messages here as well
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\x0a", b"\x0a\x05abc", b"\xff" * 11, b"\x08" + b"\xff" * 10, b"\x0b\x0c", b"\x0d\x00", b"\x09\x00", b"\x00\x01"],
+)
+def test_bytes_that_are_no_grpc_message(service: Running, content: bytes) -> None:
+    assert Grpc(service).status("ModelInfer", content)[0] == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("stage", ["_parse", "_answer"])
+def test_a_request_does_not_wait_for_long_json_of_others_beyond_its_time(
+    model: str, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Neither to be read nor for its answer to be written, nor at the other door."""
+    rows = 1 << 16
+    begun, go = threading.Event(), threading.Event()
+
+    usual = getattr(http_infer, stage)
+
+    def waits(*arguments: Any) -> Any:
+        if len(arguments[0] if stage == "_parse" else arguments[3]["y"]) > 1000:
+            begun.set()
+            assert go.wait(60)
+        return usual(*arguments)
+
+    body, length = binary([rows, 2], bytes(8 * rows))
+    written = body.replace(b'"binary_data_output": true', b'"binary_data_output":false')
+    content, headers = {
+        "_parse": (long_json("[1,2],", 1 << 18), {}),
+        "_answer": (written, {"inference_header_content_length": length}),
+    }[stage]
+    message = typed([rows], int64_contents=[1] * rows)
+    monkeypatch.setattr(http_infer, stage, waits)
+    with running([model], timeout=0.5, max_batch=rows) as service, ThreadPoolExecutor(2) as pool:
+
+        def post() -> int:
+            return Http(service).post("/v2/models/gated/infer", content, **headers).status
+
+        try:
+            pool.submit(post)
+            assert begun.wait(60)
+            assert pool.submit(post).result(30) == 504
+            assert pool.submit(Grpc(service).status, "ModelInfer", message).result(30) == ("DEADLINE_EXCEEDED", None)
+        finally:
+            go.set()
 
 
 def test_the_memory_that_an_answer_in_json_takes(model: str) -> None:
