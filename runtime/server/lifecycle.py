@@ -32,6 +32,10 @@ _TO_SEND = 5.0
 """Seconds after the shutdown's time that idle connections, refusals and the last bytes of answers have."""
 _TO_STOP = 5.0
 """Seconds that models have to finish runs for which nobody waits any more, and a reload to end."""
+_TO_GIVE_UP = 1.0
+"""Seconds that gRPC has beyond _TO_SEND to end its calls."""
+AFTER_SHUTDOWN_TIMEOUT = 2 * _TO_SEND + _TO_GIVE_UP + _TO_STOP
+"""Seconds that the end may take beyond the shutdown's time: of HTTP, then of gRPC, then of the models."""
 
 
 class Ports(NamedTuple):
@@ -122,7 +126,7 @@ async def _end_calls(grpc_server: GrpcServer, stopping: asyncio.Task[None]) -> N
     """Cut the timeout short, for which an idle stream would hold the server; a client that takes nothing would hold it
     for longer still, until gRPC gives its connection up."""
     ending = asyncio.create_task(grpc_server.stop(_TO_SEND))
-    _, held = await asyncio.wait((stopping, ending), timeout=_TO_SEND + 1)
+    _, held = await asyncio.wait((stopping, ending), timeout=_TO_SEND + _TO_GIVE_UP)
     for task in held:
         task.cancel()
 

@@ -19,6 +19,7 @@ from cuda_backend.host_build import ROOT
 from kubernetes_validate.utils import schema_contents
 
 from dibr_deploy.cli import build_parser
+from dibr_deploy.runtime.server.lifecycle import AFTER_SHUTDOWN_TIMEOUT
 
 DEPLOY = ROOT / "deploy"
 OLDEST, NEWEST = "1.28.0", kubernetes_validate.latest_version()
@@ -206,7 +207,8 @@ def test_dibr_serve_takes_the_arguments(name: str) -> None:
         assert parsed.grpc_port in ports
         pod = of_kind(name, "Deployment")["spec"]["template"]["spec"]
         [_, seconds] = container(name)["lifecycle"]["preStop"]["exec"]["command"]
-        assert pod["terminationGracePeriodSeconds"] > int(seconds) + parsed.shutdown_timeout
+        longest = int(seconds) + parsed.shutdown_timeout + AFTER_SHUTDOWN_TIMEOUT
+        assert pod["terminationGracePeriodSeconds"] > longest
 
 
 @pytest.mark.parametrize("name", ["kubernetes/triton.yaml", "kserve/triton.yaml"])
