@@ -13,7 +13,7 @@ MOST_HEAD = 1 << 16
 
 def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
     """HTTP/1.1 that closes connections whose next request's head is too long, or is not there after so many seconds
-    from the connection's or its own beginning."""
+    from the connection's or its own beginning; and those where a body goes on for so long after its answer."""
 
     class Limited(HttpToolsProtocol):
         _loose = 0
@@ -41,7 +41,8 @@ def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
-            self._complete()
+            if not self.cycle.response_complete:
+                self._complete()
             super().on_body(body)
 
         def on_message_complete(self) -> None:

@@ -360,6 +360,27 @@ def test_a_head_that_does_not_come(model: str, first: bytes, sent: bytes) -> Non
             pass  # the rest of the answer, then the end
 
 
+def test_a_body_that_drips_after_its_answer(model: str) -> None:
+    """Its connection is closed, although something comes all the time."""
+    request = b"POST /v2/repository/index HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    with (
+        running([model], upload_timeout=0.2) as service,
+        socket.create_connection(("127.0.0.1", service.ports.http), timeout=0.05) as connection,
+    ):
+        connection.sendall(request)
+
+        def closed() -> bool:
+            try:
+                connection.sendall(b"x")
+                return connection.recv(1000) == b""
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        until(closed)
+
+
 def test_a_request_keeps_the_model_that_it_was_accepted_for(model: str, tmp_path: Any) -> None:
     """A reload waits for it before it closes the old model."""
     service = Service(parse_specs([model]), settings_of())
