@@ -38,7 +38,7 @@ class Check(NamedTuple):
 def read_results(path: Path) -> list[Check]:
     """The tests in a JUnit file of pytest, in the order of their names."""
     cases = ElementTree.parse(path).getroot().iter("testcase")
-    return sorted(_check(case) for case in cases)
+    return sorted(map(_check, cases), key=lambda check: check.name)
 
 
 def _check(case: ElementTree.Element) -> Check:
