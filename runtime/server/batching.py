@@ -151,6 +151,9 @@ class Batcher:
                 return
             claimed = [work for work in batch if work.future.set_running_or_notify_cancel()]
             if claimed:
+                begins = time.monotonic()
+                for work in claimed:
+                    self._queue_seconds.observe(begins - work.accepted)
                 self._run(claimed)
 
     def _next(self) -> list[Work] | None:
@@ -190,8 +193,6 @@ class Batcher:
 
     def _run(self, batch: Sequence[Work]) -> None:
         started = time.monotonic()
-        for work in batch:
-            self._queue_seconds.observe(started - work.accepted)
         try:
             outputs = self.session.run(**self._joined(batch))
             parts = self._parts(batch, outputs)

@@ -18,7 +18,8 @@ from server.gated import POISON, GatedSession
 
 def batcher(session: GatedSession, **options: Any) -> Batcher:
     chosen: dict[str, Any] = {"instances": 1, "max_batch": 4, "max_delay": 0.0, "queue_limit": 100, **options}
-    return Batcher(session, metrics=Metrics(), labels=("gated", "1"), **chosen)  # type: ignore[arg-type]
+    chosen.setdefault("metrics", Metrics())
+    return Batcher(session, labels=("gated", "1"), **chosen)  # type: ignore[arg-type]
 
 
 def payload(*values: float) -> dict[str, np.ndarray]:
@@ -80,8 +81,8 @@ def test_without_batching_every_request_runs_alone() -> None:
 
 
 def test_a_failing_request_does_not_fail_the_others() -> None:
-    session = GatedSession()
-    queue = batcher(session)
+    session, metrics = GatedSession(), Metrics()
+    queue = batcher(session, metrics=metrics)
     held(queue, session)
     works = [submit(queue, 1.0), submit(queue, POISON), submit(queue, 2.0)]
     session.gate.set()
@@ -90,6 +91,9 @@ def test_a_failing_request_does_not_fail_the_others() -> None:
         answer(works[1])
     assert raised.value.reason is Reason.FAILED
     queue.close(60.0)
+    text = metrics.text().decode()
+    assert 'dibr_queue_seconds_count{model="gated",version="1"} 4.0' in text  # each has waited once
+    assert 'dibr_compute_seconds_count{model="gated",version="1"} 5.0' in text
 
 
 def test_a_full_queue_refuses() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import os
 import random
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,8 @@ from dibr_deploy.export.stages import renderer_of
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.runtime import Session
 from dibr_deploy.runtime.cameras import orbit, perspective
+from dibr_deploy.runtime.server import render_route
+from dibr_deploy.runtime.server.settings import settings_of
 from server.service import Running, running
 
 SIZE = 32
@@ -194,6 +199,29 @@ def test_damaged_images(service: Running, record_property: Any) -> None:
     for name, count in counts.items():
         record_property(name, count)
     assert post(service).status == 200
+
+
+def test_an_image_that_is_decoded_for_a_client_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts among those that are decoded at a time until it is done."""
+    begun, go = threading.Event(), threading.Event()
+
+    def photo(*_: Any) -> None:
+        begun.set()
+        assert go.wait(60)
+
+    async def main() -> None:
+        service: Any = SimpleNamespace(decoding=asyncio.Semaphore(1), settings=settings_of())
+        request = asyncio.create_task(render_route._decoded(service, None, None))  # type: ignore[arg-type]
+        await asyncio.to_thread(begun.wait, 60)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert service.decoding.locked()
+        go.set()
+        await asyncio.wait_for(service.decoding.acquire(), 60)
+
+    monkeypatch.setattr(render_route, "_photo", photo)
+    asyncio.run(main())
 
 
 def test_the_cameras_see_the_mesh() -> None:
