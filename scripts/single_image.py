@@ -275,9 +275,12 @@ def verdict(results: list[Result], base: Baselines) -> str:
         values = gains(scores, base.fixed)
         if mean(values) < 0.05 or bootstrap_interval(values)[0] <= 0:
             lacking.append(f"`{run.name}`")
+    gain = "Asked for is a gain over the fixed shape of 0.05, with an interval above zero: all runs have it."
     if lacking:
-        return f"Asked for is a gain of 0.05 with an interval above zero; {', '.join(lacking)} did not reach it."
-    return "Asked for is a gain over the fixed shape of 0.05, with an interval above zero: all runs have it."
+        gain = f"Asked for is a gain of 0.05 with an interval above zero; {', '.join(lacking)} did not reach it."
+    angles = [class_means(scores)[-1].light_angle for run, scores, _ in results if run.textured]
+    light = "nearer to the true one than light from straight above" if max(angles) < base.light_angle else "not learned"
+    return f"{gain} The light is {light}."
 
 
 def class_table(results: list[Result], base: Baselines) -> str:

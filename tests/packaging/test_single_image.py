@@ -66,7 +66,8 @@ def test_gains_are_over_the_same_objects(script: ModuleType, results: list) -> N
 def test_the_verdict_follows_the_numbers(script: ModuleType, results: list) -> None:
     """The second run gains 0.07, but its interval reaches below zero."""
     base = script.Baselines({"a": 0.2, "b": 0.1}, {}, 55.0)
-    assert script.verdict(results[:1], base).endswith("all runs have it.")
+    assert "all runs have it. The light is nearer" in script.verdict(results[:1], base)
+    assert script.verdict(results[:1], base._replace(light_angle=30.0)).endswith("The light is not learned.")
     assert "`silhouette_0` did not reach it" in script.verdict(results, base)
 
 
