@@ -12,7 +12,7 @@ from starlette.routing import Route
 from .app import service_of
 from .errors import Reason
 from .http_infer import InferenceRequest
-from .render_route import FORMATS, Options
+from .render_route import FORM, FORMATS, Options
 from .repository import Model
 from .service import NAME, Service
 from .tensors import DTYPES
@@ -97,14 +97,21 @@ def _render() -> dict[str, Any]:
         model_name=_TEXT, model_version=_TEXT, light=_list({"type": "number"}), light_can_change={"type": "boolean"},
         views=_list(view),
     )  # fmt: skip
+    answer["properties"]["mesh"] = _TEXT  # not required: it can be left out
     operation = _operation("Views of the mesh in a photo, and the mesh", answer)
     for media in ("image/png", "model/gltf-binary"):
         operation["responses"]["200"]["content"][media] = {}
     options = Options.model_json_schema()["properties"]
+    content: dict[str, Any] = {media: {} for media in FORMATS}
+    image = {"type": "string", "format": "binary"}
+    content[FORM] = {
+        "schema": {"type": "object", "properties": {"image": image, **options}, "required": ["image"]},
+        "encoding": {"image": {"contentType": ", ".join(FORMATS)}},
+    }
     return {
         **operation,
         "parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in options.items()],
-        "requestBody": {"required": True, "content": {media: {} for media in FORMATS}},
+        "requestBody": {"required": True, "content": content},
     }
 
 

@@ -30,7 +30,7 @@ from .service import Service
 from .tensors import invalid, quoted
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
-_FORM = "multipart/form-data"
+FORM = "multipart/form-data"
 _PNG, _GLB = "image/png", "model/gltf-binary"
 _MOST_FIELDS = 16
 _LONGEST_FIELD = 1024
@@ -81,14 +81,14 @@ async def _render(request: Request) -> Response:
 async def _parse(request: Request, body: bytes) -> _Asked:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     fields: dict[str, str] = dict(request.query_params)
-    if media == _FORM:
+    if media == FORM:
         image, media, own = await _form(request, body)
         fields |= own
     else:
         image = body
     if media not in FORMATS:
         raise RequestError(
-            Reason.UNSUPPORTED_MEDIA, f"the image must be {' or '.join(FORMATS)}, alone or as part image of a {_FORM}"
+            Reason.UNSUPPORTED_MEDIA, f"the image must be {' or '.join(FORMATS)}, alone or as part image of a {FORM}"
         )
     try:
         return _Asked(image, FORMATS[media], Options.model_validate(fields))

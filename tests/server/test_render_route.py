@@ -92,6 +92,19 @@ def test_views_are_what_the_session_renders(service: Running, shape: Path) -> No
         assert (expected < 0.99).mean() > 0.1  # the mesh is in the picture
 
 
+def test_the_description_has_the_answer_and_the_form(service: Running) -> None:
+    described = urllib3.request("GET", f"http://{service.http}/openapi.json").json()
+    operation = described["paths"]["/v2/models/{name}/render"]["post"]
+    schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert set(schema["properties"]) == set(post(service).json())
+    assert set(schema["required"]) == set(post(service, "?mesh=false").json())
+    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    fields = {name: str(field["default"]) for name, field in form["properties"].items() if name != "image"}
+    assert set(fields) == {parameter["name"] for parameter in operation["parameters"]}
+    content, media = urllib3.encode_multipart_formdata({**fields, "image": ("photo.png", photo(), "image/png")})
+    assert post(service, body=content, content_type=media).status == 200
+
+
 def test_the_mesh_is_the_predicted_one(service: Running, shape: Path) -> None:
     whole = base64.b64decode(post(service).json()["mesh"])
     alone = post(service, accept="model/gltf-binary")
