@@ -360,6 +360,8 @@ def installed_sizes(extras: Sequence[str]) -> dict[str, int]:
         if key in sizes and not extras:
             return
         files = [Path(str(distribution.locate_file(file))) for file in distribution.files or ()]
+        if key == "dibr-deploy":
+            files += _left_in_the_checkout(distribution)
         sizes[key] = sum(file.stat().st_size for file in files if file.is_file() and file.suffix != ".pyc")
         for text in distribution.requires or ():
             requirement = Requirement(text)
@@ -369,6 +371,14 @@ def installed_sizes(extras: Sequence[str]) -> dict[str, int]:
 
     visit("dibr_deploy", extras)
     return sizes
+
+
+def _left_in_the_checkout(distribution: importlib.metadata.Distribution) -> list[Path]:
+    """Files of our package that an editable installation uses where they lie, and does not list."""
+    if '"editable": true' not in (distribution.read_text("direct_url.json") or ""):
+        return []
+    folders = [ROOT / "dibr_deploy", ROOT / "export", *(path for path in (ROOT / "runtime").iterdir() if path.name != "cpp")]
+    return [file for folder in folders for file in (folder.rglob("*") if folder.is_dir() else [folder])]
 
 
 def update(sections: Mapping[str, str]) -> None:

@@ -160,7 +160,8 @@ int32_t dibr_session_has_renderer(const dibr_session* session) {
 dibr_runtime_status dibr_session_open_renderer(const dibr_session* session, dibr_session** renderer) {
   return guarded([&] {
     const dibr_session& whole = expect_given(session, "session");
-    expect_given(renderer, "renderer") = whole.open_renderer().release();
+    dibr_session*& target = expect_given(renderer, "renderer");
+    target = whole.open_renderer().release();
   });
 }
 
