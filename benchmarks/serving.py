@@ -377,7 +377,11 @@ def _left_in_the_checkout(distribution: importlib.metadata.Distribution) -> list
     """Files of our package that an editable installation uses where they lie, and does not list."""
     if '"editable": true' not in (distribution.read_text("direct_url.json") or ""):
         return []
-    folders = [ROOT / "dibr_deploy", ROOT / "export", *(path for path in (ROOT / "runtime").iterdir() if path.name != "cpp")]
+    folders = [
+        ROOT / "dibr_deploy",
+        ROOT / "export",
+        *(path for path in (ROOT / "runtime").iterdir() if path.name != "cpp"),
+    ]
     return [file for folder in folders for file in (folder.rglob("*") if folder.is_dir() else [folder])]
 
 
