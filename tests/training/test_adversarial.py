@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_meshes import write_small_meshes
 from torch import Tensor
+from training.states import assert_same
 
 from dibr_deploy.cli import main
 from dibr_deploy.data import make_dataset
@@ -36,21 +37,6 @@ class Killed(AdversarialTrainer):
         if self.step == 5:
             raise self.error
         return super()._train_step()
-
-
-def assert_same(first: Any, second: Any) -> None:
-    """Two nested states with equal values, tensors bit for bit."""
-    if isinstance(first, Tensor):
-        assert torch.equal(first, second)
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same(first[key], second[key])
-    elif isinstance(first, (list, tuple)):
-        for one, other in zip(first, second, strict=True):
-            assert_same(one, other)
-    else:
-        assert first == second
 
 
 def test_the_penalty_of_a_linear_critic_is_that_of_its_slope() -> None:
