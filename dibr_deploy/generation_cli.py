@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .training.cli import INTERRUPTED, add_run_options, settings_of
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .models import MeshGeneratorRenderer
 
-_INTERRUPTED = 130
 _SHOWN = 12
 """Samples in the picture of `generate compare`."""
 _SETTINGS = (
@@ -56,10 +57,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_train(train: argparse.ArgumentParser) -> None:
-    train.add_argument("--config", type=Path, metavar="FILE", help="TOML or YAML; options given here come first")
-    train.add_argument("--data", type=Path, metavar="FOLDER", help="dataset, see docs/data.md")
-    train.add_argument("--output", type=Path, metavar="RUN", help="folder of the run")
-    train.add_argument("--resume", action="store_true", help="go on with the run in RUN; settings are taken from it")
+    add_run_options(train)
     train.add_argument("--steps", type=int, help="updates of the generator in the whole run (default 5000)")
     train.add_argument("--objects", type=int, help="generated per update (default 8)")
     train.add_argument("--views", type=int, help="of each, from random training cameras (default 2)")
@@ -78,7 +76,6 @@ def _train(arguments: argparse.Namespace) -> int:
     from .errors import DibrError
     from .training.adversarial import AdversarialTrainer
     from .training.adversarial_config import AdversarialConfig
-    from .training.cli import settings_of
     from .training.config import parse_config
     from .training.distributed import join_processes
     from .training.runs import read_settings
@@ -94,7 +91,7 @@ def _train(arguments: argparse.Namespace) -> int:
             trainer.run()
         except KeyboardInterrupt:
             print(f"dibr: stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
-            return _INTERRUPTED
+            return INTERRUPTED
     print(f"checkpoint written to {output}")
     return 0
 

@@ -19,10 +19,7 @@ _SETTINGS = (
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `train`."""
     train = subparsers.add_parser("train", help="train an image-to-mesh network from images, masks and cameras")
-    train.add_argument("--config", type=Path, metavar="FILE", help="TOML or YAML; options given here come first")
-    train.add_argument("--data", type=Path, metavar="FOLDER", help="dataset, see docs/data.md")
-    train.add_argument("--output", type=Path, metavar="RUN", help="folder of the run")
-    train.add_argument("--resume", action="store_true", help="go on with the run in RUN; settings are taken from it")
+    add_run_options(train)
     train.add_argument("--steps", type=int, help="optimiser steps of the whole run (default 2000)")
     train.add_argument("--batch", type=int, help="input images per step (default 8)")
     train.add_argument("--lr", type=float, help="peak learning rate (default 0.001)")
@@ -38,6 +35,14 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     train.add_argument("--precision", help="of the network's layers, float32 or bfloat16 (default float32)")
     train.add_argument("--tensorboard", action="store_true", default=None, help="log for TensorBoard too")
     train.set_defaults(run=_train)
+
+
+def add_run_options(train: argparse.ArgumentParser) -> None:
+    """Where a run's settings and data come from and where it goes, as :func:`settings_of` reads them."""
+    train.add_argument("--config", type=Path, metavar="FILE", help="TOML or YAML; options given here come first")
+    train.add_argument("--data", type=Path, metavar="FOLDER", help="dataset, see docs/data.md")
+    train.add_argument("--output", type=Path, metavar="RUN", help="folder of the run")
+    train.add_argument("--resume", action="store_true", help="go on with the run in RUN; settings are taken from it")
 
 
 def _train(arguments: argparse.Namespace) -> int:
