@@ -14,28 +14,19 @@
 #endif
 
 #include "core/platform.h"
+#include "cpu/simd.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
 #define DIBR_INLINE_LAMBDA __attribute__((always_inline))
 
-#if defined(__AVX512F__)
-constexpr int kRegisterBytes = 64;
-#elif defined(__AVX2__)
-constexpr int kRegisterBytes = 32;
-#else
-constexpr int kRegisterBytes = 16;  // SSE2, NEON
-#endif
-
 template <class T>
 using BitsOf = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
-template <class T>
-using SignedBitsOf = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
 
 // As many truth values as a register holds numbers: all bits of a lane, or none; with AVX-512, a mask register.
 template <class T, int bytes>
 struct RegisterFlags {
-  typedef SignedBitsOf<T> Type __attribute__((vector_size(bytes)));
+  typedef IntegerLike<T> Type __attribute__((vector_size(bytes)));
 };
 template <class T>
 struct RegisterFlags<T, 64> {
@@ -45,12 +36,12 @@ struct RegisterFlags<T, 64> {
 // One register's part of n numbers, and what belongs to it.
 template <class T, int n>
 struct PartOf {
-  static constexpr int kBytes = n * int(sizeof(T)) < kRegisterBytes ? n * int(sizeof(T)) : kRegisterBytes;
+  static constexpr int kBytes = n * int(sizeof(T)) < kVectorBytes ? n * int(sizeof(T)) : kVectorBytes;
   static constexpr int kLanes = kBytes / int(sizeof(T)), kCount = n / kLanes;
   static constexpr bool kMasks = kBytes == 64;
 
   typedef T Vector __attribute__((vector_size(kBytes)));
-  typedef SignedBitsOf<T> Wide __attribute__((vector_size(kBytes)));
+  typedef IntegerLike<T> Wide __attribute__((vector_size(kBytes)));
   typedef BitsOf<T> Bits __attribute__((vector_size(kBytes)));
   using Flags = typename RegisterFlags<T, kBytes>::Type;
 };
@@ -86,8 +77,8 @@ struct LaneFlags {
       return uint16_t(bits & ((1u << P::kLanes) - 1));
     } else {
       typename P::Wide lane_bits;
-      for (int lane = 0; lane < P::kLanes; ++lane) lane_bits[lane] = SignedBitsOf<T>(1) << lane;
-      const typename P::Wide all = SignedBitsOf<T>(bits) - typename P::Wide{};
+      for (int lane = 0; lane < P::kLanes; ++lane) lane_bits[lane] = IntegerLike<T>(1) << lane;
+      const typename P::Wide all = IntegerLike<T>(bits) - typename P::Wide{};
       return equal(all & lane_bits, lane_bits);
     }
   }
