@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
-import sys
 from pathlib import Path
 from types import ModuleType
 
+import programs
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,12 +32,7 @@ template __global__ void plain_kernel<double>(double*);
 
 @pytest.fixture(scope="module")
 def report() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cuda_report", ROOT / "scripts" / "cuda_report.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cuda_report"] = module
-    spec.loader.exec_module(module)
-    return module
+    return programs.script("cuda_report")
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import programs
 import pytest
-
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "long_checks.py"
 
 PROGRAM = """
 import pytest
@@ -33,12 +31,7 @@ def test_of_another_kind():
 
 @pytest.fixture(scope="module")
 def long_checks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("long_checks", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["long_checks"] = module
-    spec.loader.exec_module(module)
-    return module
+    return programs.script("long_checks")
 
 
 @pytest.fixture

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
+import programs
 import pytest
 
 from dibr_deploy.evaluation import Scores
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "single_image.py"
 NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("single_image", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["single_image"] = module
-    spec.loader.exec_module(module)
-    return module
+    return programs.script("single_image")
 
 
 def cells(text: str) -> list[list[str]]:

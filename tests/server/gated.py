@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from dibr_deploy.errors import DibrError
 from dibr_deploy.runtime.backend import TensorInfo
+from dibr_deploy.runtime.server import repository
 
 POISON = -54321.0
 """A value in the input at which the model fails."""
@@ -47,3 +49,11 @@ class GatedSession:
 
     def close(self) -> None:
         self.closed = True
+
+
+def gated_model(patch: pytest.MonkeyPatch, folder: Path) -> str:
+    """A model to serve, as on the command line, whose session is a GatedSession."""
+    patch.setattr(repository, "Session", GatedSession)
+    patch.setattr(repository, "_predictor", lambda session: None)
+    (folder / "gated.onnx").touch()
+    return f"gated={folder / 'gated.onnx'}"

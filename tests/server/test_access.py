@@ -13,11 +13,10 @@ import tritonclient.http
 import urllib3
 
 from dibr_deploy.errors import DibrError
-from dibr_deploy.runtime.server import repository
 from dibr_deploy.runtime.server.auth import Keys
 from dibr_deploy.runtime.server.messages import SERVICE
 from dibr_deploy.runtime.server.settings import settings_of
-from server.gated import GatedSession
+from server.gated import gated_model
 from server.service import Running, running
 
 KEY = "correct horse battery staple"
@@ -25,10 +24,7 @@ KEY = "correct horse battery staple"
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(repository, "Session", GatedSession)
-    monkeypatch.setattr(repository, "_predictor", lambda session: None)
-    (tmp_path / "gated.onnx").touch()
-    return f"gated={tmp_path / 'gated.onnx'}"
+    return gated_model(monkeypatch, tmp_path)
 
 
 @pytest.fixture

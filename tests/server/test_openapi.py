@@ -19,9 +19,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from dibr_deploy.runtime.server import repository
 from server.clients import Http, first
-from server.gated import GatedSession
+from server.gated import gated_model
 from server.service import running
 
 EXAMPLES = max(int(os.environ.get("DIBR_HOSTILE_ITERATIONS", "50000")) // 4000, 25)
@@ -37,12 +36,9 @@ DRAWN = settings(
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    path = tmp_path_factory.mktemp("described") / "gated.onnx"
-    path.touch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repository, "Session", GatedSession)
-        patch.setattr(repository, "_predictor", lambda session: None)
-        with running([f"gated={path}"], grpc_port=None) as service:
+        model = gated_model(patch, tmp_path_factory.mktemp("described"))
+        with running([model], grpc_port=None) as service:
             yield schemathesis.openapi.from_url(f"http://{service.http}/openapi.json")
             assert first(Http(service).infer(21.0)) == 42, "the service is no longer what it was"
 

@@ -22,13 +22,13 @@ import numpy as np
 import pytest
 import urllib3
 
-from dibr_deploy.runtime.server import lifecycle, repository
+from dibr_deploy.runtime.server import lifecycle
 from dibr_deploy.runtime.server.messages import SERVICE
 from dibr_deploy.runtime.server.repository import parse_specs
 from dibr_deploy.runtime.server.service import Service
 from dibr_deploy.runtime.server.settings import settings_of
 from server.clients import Grpc, Http, binary, first, message, request_of
-from server.gated import GatedSession
+from server.gated import GatedSession, gated_model
 from server.process import Process, serving
 from server.service import Running, running, until
 
@@ -50,10 +50,7 @@ print(hashlib.sha256(answer.tobytes()).hexdigest())
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(repository, "Session", GatedSession)
-    monkeypatch.setattr(repository, "_predictor", lambda session: None)
-    (tmp_path / "gated.onnx").touch()
-    return f"gated={tmp_path / 'gated.onnx'}"
+    return gated_model(monkeypatch, tmp_path)
 
 
 @contextmanager
