@@ -97,10 +97,10 @@ lint: $(VENV)/.requirements
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(cxx_sources)
-	$(BIN)/mypy scripts
 	rm -rf build/types && mkdir -p build/types
-	cp -rs $(CURDIR)/dibr_deploy build/types/
+	cp -rs $(CURDIR)/dibr_deploy $(CURDIR)/scripts build/types/
 	cp -rs $(CURDIR)/export $(CURDIR)/runtime build/types/dibr_deploy/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml scripts
 	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --package dibr_deploy
 
 format: $(VENV)/.requirements
