@@ -176,7 +176,9 @@ def _grpc_server(service: Service) -> GrpcServer | None:
 @contextlib.contextmanager
 def _listening(settings: Settings) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as listener:
+    # asyncio sets TCP_NODELAY on connections of this protocol alone; without it every answer waits 40 ms for the
+    # client's delayed acknowledgement of its headers.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.http_port))

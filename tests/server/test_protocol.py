@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -176,3 +180,27 @@ def test_the_compiled_messages_are_the_written_ones(tmp_path: Path) -> None:
     ours.ParseFromString((folder / "open_inference.binpb").read_bytes())
     written.ParseFromString(compiled.read_bytes())
     assert ours == written
+
+
+def connections_at(port: int) -> Iterator[socket.socket]:
+    """This process's ends of the connections to a port at which it listens itself."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        try:
+            connection = socket.socket(fileno=os.dup(number))
+        except OSError:
+            continue
+        with connection:
+            accepts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            inet = connection.family in (socket.AF_INET, socket.AF_INET6)
+            if inet and not accepts and connection.getsockname()[1] == port:
+                yield connection
+
+
+def test_answers_do_not_wait_for_acknowledgements(service: Running) -> None:
+    """With Nagle's algorithm a body waits 40 ms until the client acknowledges the headers that went before it."""
+    client = HTTPConnection(service.http)
+    client.request("GET", "/v2/health/ready")
+    assert client.getresponse().read()
+    options = [end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for end in connections_at(service.ports.http)]
+    assert options and all(options)
+    client.close()
