@@ -16,22 +16,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .data.make import surface_color
 from .data.opening import open_dataset
-from .data.truth import TrueObject, light_of, read_true_mesh, read_truth
+from .data.shapenet import Voxels
 from .data.views import PosedViews, View
 from .errors import DibrError
-from .mesh import Mesh
+from .mesh import Mesh, unit
 from .metrics import f_score, light_angle, voxel_iou
 from .models import ImageToMeshRenderer, MeshPrediction
 from .points import sample_surface
 from .renderer import MeshRenderer
 from .runtime.render import Predictor
 from .runtime.session import Session
+from .true_objects import TrueShape, open_truth
 from .voxels import voxelize
 
-SIDE = 2.0
-"""Of the cube around the origin in which solids are compared, world units."""
 MEASURES = ("iou", "f_score", "texture_l1", "light_angle")
 
 _POINTS = 4096
@@ -43,7 +41,7 @@ class Scores(NamedTuple):
     object_id: str
     class_name: str
     iou: float
-    """Of the solids, voxels of SIDE / resolution."""
+    """Of the solids."""
     f_score: float
     texture_l1: float
     """Mean absolute difference of the unlit renderings from the other views, over pixels that both cover."""
@@ -60,39 +58,33 @@ def evaluate(
     threshold: float = 0.05,
     seed: int = 0,
     appearance: bool = True,
-    solids: Mapping[str, Tensor] | None = None,
 ) -> list[Scores]:
     """Predicts every object of a dataset from its first views and compares with the truth.
 
     Args:
         model: a trained one, on the CPU; or one that ``dibr export`` wrote, opened.
-        data: a dataset folder with ``truth.json``, best of objects that training never saw.
+        data: a dataset folder whose truth ``open_truth`` finds, best of objects that training never saw.
         views: how many images of each object are predicted from, one by one; at most as many as it has.
-        resolution: of the voxels along each axis.
-        threshold: of the F-score, world units; objects lie within the unit sphere.
+        resolution: of the voxels along each axis; ShapeNet's have 32.
+        threshold: of the F-score, world units; rendered objects lie within the unit sphere.
         seed: of the points on surfaces.
         appearance: whether the model has learned texture and light; else their measures are NaN.
-        solids: what ``true_solids`` gives for ``data`` and ``resolution``, where it is there already.
 
     Raises:
-        DibrError: there is no truth for an object, its mesh is not closed, an argument is below 1, or the session's
-            model is no image-to-mesh model.
+        DibrError: an argument is below 1, the session's model is no image-to-mesh model, or as ``open_truth``.
     """
     if views < 1 or resolution < 1:
         raise DibrError(f"views and resolution must be at least 1, got {views} and {resolution}")
-    dataset, truth = open_dataset(data), read_truth(data)
-    missing = sorted(set(dataset.views_of) - set(truth))
-    if missing:
-        raise DibrError(f"truth of {data} has no object {missing[0]}")
+    dataset = open_dataset(data)
+    truth = open_truth(data, dataset)
     subject = _of_session(model) if isinstance(model, Session) else _of_module(model)
-    judge = _Judge(subject, resolution, threshold, seed, appearance)
+    judge = _Judge(subject, threshold, seed, appearance)
     scores = []
     for object_id, indices in tqdm(dataset.views_of.items(), desc="evaluating", unit="object", disable=None):
-        mesh = read_true_mesh(data, truth[object_id])
-        solid = voxelize(mesh, resolution, side=SIDE) if solids is None else solids[object_id]
-        rows = judge(dataset, indices, views, object_id, mesh, solid, truth[object_id])
+        true = truth[object_id](resolution)
+        rows = judge(dataset, indices, views, true)
         values = [float(np.mean(column)) for column in zip(*rows, strict=True)]
-        scores.append(Scores(object_id, truth[object_id].class_name, *values))
+        scores.append(Scores(object_id, true.class_name, *values))
     return scores
 
 
@@ -137,10 +129,19 @@ def fixed_shape_of_class_iou(
     return result
 
 
+def best_fixed_direction(lights: Tensor) -> Tensor:
+    """The direction [3] with the smallest mean angle to lights [N, 4], of 2,048 spread evenly over the sphere."""
+    places = torch.arange(2048) + 0.5
+    height, around = 1 - places / 1024, places * math.pi * (3 - math.sqrt(5))
+    level = (1 - height.square()).sqrt()
+    directions = torch.stack([level * around.cos(), height, level * around.sin()], dim=1)
+    angles = (directions @ unit(lights[:, 1:]).mT).clamp(-1, 1).acos()
+    return directions[angles.mean(dim=1).argmin()]
+
+
 def true_solids(data: str | Path, resolution: int = 32) -> dict[str, Tensor]:
     """The voxels of every object of a dataset with truth, bool [R, R, R] by id."""
-    truth = read_truth(data)
-    return {name: voxelize(read_true_mesh(data, entry), resolution, side=SIDE) for name, entry in truth.items()}
+    return {name: read(resolution).voxels.solid for name, read in open_truth(data).items()}
 
 
 def bootstrap_interval(values: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
@@ -202,40 +203,27 @@ def _of_session(session: Session) -> _Subject:
 class _Judge:
     """Compares predictions of one model with true objects."""
 
-    def __init__(self, subject: _Subject, resolution: int, threshold: float, seed: int, appearance: bool) -> None:
-        self._subject, self._resolution, self._threshold, self._seed = subject, resolution, threshold, seed
-        self._appearance = appearance
+    def __init__(self, subject: _Subject, threshold: float, seed: int, appearance: bool) -> None:
+        self._subject, self._threshold, self._seed, self._appearance = subject, threshold, seed, appearance
 
     @torch.no_grad()
     def __call__(
-        self,
-        dataset: PosedViews,
-        indices: list[int],
-        views: int,
-        object_id: str,
-        mesh: Mesh,
-        solid: Tensor,
-        entry: TrueObject,
+        self, dataset: PosedViews, indices: list[int], views: int, true: TrueShape
     ) -> list[tuple[float, float, float, float]]:
-        seen = dataset.views(indices[:views])
-        wanted = dataset.views(indices)
-        points = self._points(mesh.vertices, mesh.faces)
-        unlit = MeshRenderer(dataset.height, dataset.width)
-        own = unlit(mesh.vertices[None], mesh.faces, wanted.world_to_clip, **surface_color(mesh, object_id))
-        prediction = self._subject.predict(seen)
-        light = light_of(entry) if self._appearance else None
+        """A row of MEASURES for each of the object's first views."""
+        prediction = self._subject.predict(dataset.views(indices[:views]))
+        points = None if true.mesh is None else self._points(true.mesh.vertices, true.mesh.faces)
+        painted = self._painted(dataset, indices, true) if self._appearance else None
+        lights = true.lights if self._appearance else None
         rows = []
         for view in range(len(prediction.vertices)):
             one = MeshPrediction(*(part[view : view + 1] for part in prediction))
-            surface = self._points(one.vertices[0], self._subject.faces)
             rows.append(
                 (
-                    self._iou(one.vertices[0], solid),
-                    float(f_score(surface, points, threshold=self._threshold)),
-                    self._texture_l1(one, own.image, own.face_index >= 0, unlit, wanted)
-                    if self._appearance
-                    else math.nan,
-                    math.nan if light is None else float(light_angle(one.light[:, 1:], light[None, 1:])),
+                    self._iou(one.vertices[0], true.voxels),
+                    math.nan if points is None else self._f_score(one.vertices[0], points),
+                    math.nan if painted is None else self._texture_l1(one, painted),
+                    math.nan if lights is None else float(light_angle(one.light[:, 1:], lights[view : view + 1, 1:])),
                 )
             )
         return rows
@@ -243,23 +231,43 @@ class _Judge:
     def _points(self, vertices: Tensor, faces: Tensor) -> Tensor:
         return sample_surface(vertices[None], faces, _POINTS, torch.Generator().manual_seed(self._seed))
 
-    def _iou(self, vertices: Tensor, solid: Tensor) -> float:
-        own = voxelize(Mesh(vertices, self._subject.faces.long()), self._resolution, side=SIDE)
-        return float(voxel_iou(own[None], solid[None]))
+    def _iou(self, vertices: Tensor, true: Voxels) -> float:
+        own = Mesh(vertices, self._subject.faces.long())
+        solid = voxelize(own, len(true.solid), center=true.center, side=true.side)
+        return float(voxel_iou(solid[None], true.solid[None]))
 
-    def _texture_l1(
-        self, prediction: MeshPrediction, image: Tensor, covered: Tensor, unlit: MeshRenderer, wanted: View
-    ) -> float:
-        if not self._appearance:
-            return math.nan
+    def _f_score(self, vertices: Tensor, points: Tensor) -> float:
+        return float(f_score(self._points(vertices, self._subject.faces), points, threshold=self._threshold))
+
+    def _painted(self, dataset: PosedViews, indices: list[int], true: TrueShape) -> _Painted | None:
+        if true.mesh is None or true.paint is None:
+            return None
+        unlit = MeshRenderer(dataset.height, dataset.width)
+        cameras = dataset.world_to_clip[indices]
+        seen = unlit(true.mesh.vertices[None], true.mesh.faces, cameras, **true.paint)
+        return _Painted(unlit, cameras, seen.image, seen.face_index >= 0)
+
+    def _texture_l1(self, prediction: MeshPrediction, true: _Painted) -> float:
         subject = self._subject
-        seen = unlit(
+        seen = true.renderer(
             prediction.vertices,
             subject.faces,
-            wanted.world_to_clip,
+            true.cameras,
             texture=prediction.texture,
             uvs=subject.uvs,
             uv_faces=subject.uv_faces,
         )
-        both = covered & (seen.face_index >= 0)
-        return float((seen.image - image).abs().mean(dim=-1)[both].mean())
+        both = true.covered & (seen.face_index >= 0)
+        return float((seen.image - true.image).abs().mean(dim=-1)[both].mean())
+
+
+class _Painted(NamedTuple):
+    """A true object without light."""
+
+    renderer: MeshRenderer
+    cameras: Tensor
+    """[N, 4, 4]."""
+    image: Tensor
+    """[N, H, W, 3]."""
+    covered: Tensor
+    """[N, H, W] bool."""

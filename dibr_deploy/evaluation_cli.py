@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from .evaluation import Scores
     from .models import ImageToMeshRenderer
     from .runtime.session import Session
@@ -21,7 +19,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     model = command.add_mutually_exclusive_group(required=True)
     model.add_argument("--checkpoint", type=Path, metavar="RUN", help="run folder or checkpoint")
     model.add_argument("--model", type=Path, metavar="FILE", help="written by `dibr export`")
-    command.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="dataset with truth.json")
+    command.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="dataset whose truth is known")
     command.add_argument("--views", type=int, default=4, help="images of each object to predict from (default 4)")
     command.add_argument("--resolution", type=int, default=32, help="of the voxels along an axis (default 32)")
     command.add_argument("--threshold", type=float, default=0.05, help="of the F-score, world units (default 0.05)")
@@ -31,12 +29,11 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from .evaluation import class_means, evaluate, true_solids
+    from .evaluation import class_means, evaluate
     from .files import write_atomically
     from .runtime.tables import aligned
 
     model, appearance = _model(arguments)
-    solids = true_solids(arguments.data, arguments.resolution)
     scores = evaluate(
         model,
         arguments.data,
@@ -44,13 +41,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         resolution=arguments.resolution,
         threshold=arguments.threshold,
         appearance=appearance,
-        solids=solids,
     )
     head = ("class", "objects", "3D IoU", f"F-score at {arguments.threshold:g}", "texture L1", "light angle")
     rows = [(row.class_name, row.object_id, *map(_number, row[2:5]), _number(row[5], 1)) for row in class_means(scores)]
     print("\n".join(aligned([head, *rows], left=1)))
     if arguments.training_data is not None:
-        _print_gain(scores, solids, arguments)
+        _print_gain(scores, arguments)
     if arguments.output is not None:
         # JSON has no NaN: what is not known is null there.
         kept = [{name: None if value != value else value for name, value in row._asdict().items()} for row in scores]
@@ -68,13 +64,16 @@ def _model(arguments: argparse.Namespace) -> tuple[ImageToMeshRenderer | Session
     return model_of(content, arguments.checkpoint), learned_appearance(content)
 
 
-def _print_gain(scores: list[Scores], solids: dict[str, Tensor], arguments: argparse.Namespace) -> None:
+def _print_gain(scores: list[Scores], arguments: argparse.Namespace) -> None:
     import torch
 
     from .evaluation import bootstrap_interval, fixed_shape_iou, true_solids
 
-    training = torch.stack(list(true_solids(arguments.training_data, arguments.resolution).values()))
-    fixed = fixed_shape_iou(torch.stack([solids[row.object_id] for row in scores]), training)
+    ours, training = (
+        torch.stack(list(true_solids(data, arguments.resolution).values()))
+        for data in (arguments.data, arguments.training_data)
+    )
+    fixed = fixed_shape_iou(ours, training)
     gains = [row.iou - float(base) for row, base in zip(scores, fixed, strict=True)]
     low, high = bootstrap_interval(gains)
     print(f"3D IoU of the best fixed shape of the training objects: {float(fixed.mean()):.3f}")

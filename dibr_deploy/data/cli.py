@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `data make`, `data fetch` and `data shapes`."""
+    """Adds `data make`, `data fetch`, `data shapes` and `data variants`."""
     data = subparsers.add_parser("data", help="make a dataset, fetch meshes")
     commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
@@ -18,6 +18,9 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     make.add_argument("--size", type=int, default=64, help="side of the images in pixels (default %(default)s)")
     make.add_argument("--up", choices=["y", "z"], default="y", help="upward axis of the meshes (default %(default)s)")
     make.add_argument("--seed", type=int, default=0, help="of cameras and lights (default %(default)s)")
+    make.add_argument(
+        "--lights", choices=["object", "view"], default="object", help="one per object or view (default %(default)s)"
+    )
     make.add_argument("--truth", action="store_true", help="also write meshes and lights, for dibr evaluate")
     make.set_defaults(run=_make)
 
@@ -35,6 +38,14 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     shapes.add_argument("--seed", type=int, default=0, help="another one draws other objects (default %(default)s)")
     shapes.set_defaults(run=_shapes)
 
+    variants = commands.add_parser("variants", help="stretch, tilt and tint given meshes at random")
+    variants.add_argument("--meshes", type=Path, required=True, metavar="FOLDER", help="as for data make")
+    variants.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for the meshes")
+    variants.add_argument("--count", type=int, default=30, help="variants of each mesh (default %(default)s)")
+    variants.add_argument("--first", type=int, default=0, help="their first number (default %(default)s)")
+    variants.add_argument("--seed", type=int, default=0, help="another one draws other variants (default %(default)s)")
+    variants.set_defaults(run=_variants)
+
 
 def _make(arguments: argparse.Namespace) -> None:
     from .make import make_dataset
@@ -46,6 +57,7 @@ def _make(arguments: argparse.Namespace) -> None:
         size=arguments.size,
         up=arguments.up,
         seed=arguments.seed,
+        lights=arguments.lights,
         with_truth=arguments.truth,
     )
     print(f"dataset written to {arguments.output}")
@@ -60,6 +72,15 @@ def _shapes(arguments: argparse.Namespace) -> None:
         count=arguments.count,
         first=arguments.first,
         seed=arguments.seed,
+    )
+    print(f"meshes written to {arguments.output}")
+
+
+def _variants(arguments: argparse.Namespace) -> None:
+    from .variants import write_variants
+
+    write_variants(
+        arguments.meshes, arguments.output, count=arguments.count, first=arguments.first, seed=arguments.seed
     )
     print(f"meshes written to {arguments.output}")
 

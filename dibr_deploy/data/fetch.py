@@ -44,6 +44,7 @@ OBJECTS = {
     "mug": Source("objects/mug.obj", "z", (1.0, 0.2, 0.2)),
     "soccerball": Source("soccerball.obj", "y"),
     "teddy": Source("teddy2_VHACD_CHs.obj", "y", (0.7, 0.45, 0.3)),
+    "wheel": Source("racecar/meshes/left_front_wheel.obj", "z"),
 }
 
 

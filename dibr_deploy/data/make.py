@@ -46,18 +46,21 @@ def make_dataset(
     size: int = 64,
     up: str = "y",
     seed: int = 0,
+    lights: str = "object",
     with_truth: bool = False,
 ) -> Path:
     """Renders every mesh under ``meshes`` from ``views`` cameras around it.
 
     Each mesh is moved and scaled into the unit sphere, keeps its texture or vertex colours (one without gets a colour
-    made from its name), and has one light, drawn from ``seed``. Pixels are averages of 4 x 4 samples.
+    made from its name), and has lights drawn from ``seed``. Pixels are averages of 4 x 4 samples.
 
     Args:
         meshes: folder that is searched, with its subfolders, for OBJ, PLY, GLB, glTF, STL and OFF files; or one file.
         output: folder to be made; must not exist or be empty. It appears when all is rendered, or not at all.
         views: per mesh, >= 1. size: of the square images, pixels, >= 1.
         up: the meshes' upward axis, "y" or "z"; the dataset's is y.
+        lights: "object", one for all views of an object, as a fit to its pictures wants; or "view", another one in
+            each, without which a network cannot tell the light from the paint.
         with_truth: also write what was rendered, for ``dibr evaluate``: ``truth.json`` and the meshes. Training never
             opens it. An object's class is the first folder below ``meshes``.
 
@@ -68,8 +71,8 @@ def make_dataset(
         DibrError: an argument is out of range, there are no meshes, one cannot be read, or ``output`` is not empty.
     """
     output = Path(output)
-    _check_arguments(output, views, size, up)
-    paths = _mesh_paths(Path(meshes))
+    _check_arguments(output, views, size, up, lights)
+    paths = mesh_paths(Path(meshes))
     output.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
     try:
@@ -77,10 +80,13 @@ def make_dataset(
         truths: dict[str, TrueObject] = {}
         for object_id, path in tqdm(paths.items(), desc="rendering", unit="mesh", disable=None):
             mesh = _prepare(path, object_id, up)
-            frames += _render_object(mesh, object_id, staging, views, size, seed)
+            object_seed = seed + zlib.crc32(object_id.encode())
+            # Another seed than the cameras', which lights must not depend on.
+            drawn = _random_lights(views, object_seed + 1) if lights == "view" else _random_lights(1, object_seed)
+            world_to_view = camera_ring(views, object_seed)
+            frames += _render_object(mesh, object_id, staging, world_to_view, size, drawn)
             if with_truth:
-                light = _random_light(_object_seed(object_id, seed))
-                truths[object_id] = write_object(staging, object_id, mesh, light, _class_of(path, Path(meshes)))
+                truths[object_id] = write_object(staging, object_id, mesh, drawn, _class_of(path, Path(meshes)))
         if with_truth:
             write_truth(staging, truths)
         transforms = {"camera_angle_x": FIELD_OF_VIEW, "w": size, "h": size, "frames": frames}
@@ -115,16 +121,18 @@ def camera_ring(views: int, seed: int = 0) -> Tensor:
     return orbit(azimuth, low + (high - low) * fraction, DISTANCE)
 
 
-def _check_arguments(output: Path, views: int, size: int, up: str) -> None:
+def _check_arguments(output: Path, views: int, size: int, up: str, lights: str) -> None:
     if views < 1 or size < 1:
         raise DibrError(f"views and size must be at least 1, but are {views} and {size}")
     if up not in ("y", "z"):
         raise DibrError(f"up must be 'y' or 'z', but is {up!r}")
+    if lights not in ("object", "view"):
+        raise DibrError(f"lights must be 'object' or 'view', but is {lights!r}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DibrError(f"output {output} exists already and is not an empty folder")
 
 
-def _mesh_paths(root: Path) -> dict[str, Path]:
+def mesh_paths(root: Path) -> dict[str, Path]:
     """object id -> file, sorted by id; the id is the path below ``root`` without its suffix."""
     if not root.exists():
         raise DibrError(f"mesh folder {root} does not exist")
@@ -152,12 +160,10 @@ def _prepare(path: Path, object_id: str, up: str) -> Mesh:
 
 
 def _render_object(
-    mesh: Mesh, object_id: str, folder: Path, views: int, size: int, seed: int
+    mesh: Mesh, object_id: str, folder: Path, world_to_view: Tensor, size: int, lights: Tensor
 ) -> Iterator[dict[str, object]]:
-    """Writes the images and masks of one object and yields its frames."""
-    object_seed = _object_seed(object_id, seed)
-    world_to_view = camera_ring(views, object_seed)
-    images, masks = _render(mesh, object_id, world_to_view, size, _random_light(object_seed))
+    """Writes the images and masks of one object and yields its frames. lights: one, or one for each view."""
+    images, masks = _render(mesh, object_id, world_to_view, size, lights.expand(len(world_to_view), 4))
     for kind in ("images", "masks"):
         (folder / kind).mkdir(exist_ok=True)
     for view, camera_to_world in enumerate(invert_rigid(world_to_view.double())):
@@ -172,10 +178,6 @@ def _render_object(
         }
 
 
-def _object_seed(object_id: str, seed: int) -> int:
-    return seed + zlib.crc32(object_id.encode())
-
-
 def _class_of(path: Path, root: Path) -> str:
     """The first folder below ``root`` on the way to ``path``; empty where there is none."""
     parts = path.relative_to(root).parts if root.is_dir() else ()
@@ -184,14 +186,14 @@ def _class_of(path: Path, root: Path) -> str:
 
 @torch.no_grad()
 def _render(
-    mesh: Mesh, object_id: str, world_to_view: Tensor, size: int, light: Tensor
+    mesh: Mesh, object_id: str, world_to_view: Tensor, size: int, lights: Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images [N, S, S, 3] and coverage masks [N, S, S], uint8."""
     renderer = MeshRenderer(size * SUPERSAMPLING, size * SUPERSAMPLING, background=BACKGROUND)
     world_to_clip = perspective(FIELD_OF_VIEW) @ world_to_view
     surface = surface_color(mesh, object_id)
     images, masks = [], []
-    for cameras in world_to_clip.split(_CAMERAS_AT_ONCE):
+    for cameras, light in zip(world_to_clip.split(_CAMERAS_AT_ONCE), lights.split(_CAMERAS_AT_ONCE), strict=True):
         rendering = renderer(mesh.vertices.unsqueeze(0), mesh.faces, cameras, light=light, **surface)
         covered = (rendering.face_index >= 0).float().unsqueeze(1)
         images.append(F.avg_pool2d(rendering.image.permute(0, 3, 1, 2), SUPERSAMPLING).permute(0, 2, 3, 1))
@@ -199,7 +201,8 @@ def _render(
     return to_bytes(torch.cat(images)), to_bytes(torch.cat(masks))
 
 
-def _random_light(seed: int) -> Tensor:
-    """[1, 4]: a source somewhere in the upper half of the sky."""
-    direction = F.normalize(torch.randn(3, generator=torch.Generator().manual_seed(seed)), dim=0)
-    return make_light(AMBIENT, direction.abs() * direction.sign().index_fill(0, torch.tensor([1]), 1.0), DIRECTIONAL)
+def _random_lights(count: int, seed: int) -> Tensor:
+    """[count, 4]: sources somewhere in the upper half of the sky."""
+    directions = F.normalize(torch.randn(count, 3, generator=torch.Generator().manual_seed(seed)), dim=1)
+    directions[:, 1].abs_()
+    return make_light(AMBIENT, directions, DIRECTIONAL)

@@ -18,7 +18,7 @@ from ..errors import DibrError
 from .dataset import open_image
 from .views import PosedViews
 
-RENDERINGS, VOXELS = "ShapeNetRendering", "ShapeNetVox32"
+RENDERINGS, VOXELS, MODELS = "ShapeNetRendering", "ShapeNetVox32", "ShapeNetCore.v1"
 FIELD_OF_VIEW = 2 * math.atan(16 / 35)
 """Full opening angle of the renderings' cameras, radians: a lens of 35 mm before a sensor of 32 mm."""
 LARGEST_DISTANCE = 1.75
@@ -84,18 +84,24 @@ class ShapeNetRenderings(PosedViews):
     def pixels(self, indices: list[int]) -> Tensor:
         return torch.from_numpy(np.stack(list(self._pool.map(self._decode, indices))))
 
-    def voxels(self, object_id: str) -> trimesh.voxel.VoxelGrid:
-        """The solid of an object from ``ShapeNetVox32``: ``.matrix`` [32, 32, 32] bool by x, y, z, ``.transform`` from
-        cell indices to world space. Raises DibrError where its file is missing or damaged.
-        """
+    def voxels(self, object_id: str) -> Voxels:
+        """The solid of an object from ``ShapeNetVox32``. Raises DibrError where its file is missing or damaged."""
         path = self._voxels / self._folders[object_id] / "model.binvox"
         if not path.is_file():
             raise DibrError(f"voxels {path} are missing")
         try:
             with path.open("rb") as file:
-                return trimesh.exchange.binvox.load_binvox(file, axis_order="xzy")
+                content = trimesh.exchange.binvox.parse_binvox(file)
+            solid = trimesh.exchange.binvox.voxel_from_binvox(content.rle_data, content.shape).matrix
         except (ValueError, OSError) as error:
             raise DibrError(f"voxels {path} are cut off or not a binvox file") from error
+        side = float(content.scale)
+        x, y, z = (float(corner) + side / 2 for corner in content.translate)
+        return Voxels(torch.from_numpy(np.array(solid)), (x, y, z), side)
+
+    def mesh_file(self, object_id: str) -> Path:
+        """Where the model that was rendered lies, if it is there: ``ShapeNetCore.v1/SYNSET/MODEL/model.obj``."""
+        return self._voxels.parent / MODELS / self._folders[object_id] / "model.obj"
 
     def _decode(self, index: int) -> np.ndarray:
         path = self._files[index]
@@ -109,6 +115,17 @@ class ShapeNetRenderings(PosedViews):
         alpha = pixels[..., 3:] / 255
         pixels[..., :3] = pixels[..., :3] * alpha + 255 * (1 - alpha)
         return np.rint(pixels).astype(np.uint8)
+
+
+class Voxels(NamedTuple):
+    """A solid on a cubic grid."""
+
+    solid: Tensor
+    """[R, R, R] bool by x, y, z, each growing."""
+    center: tuple[float, float, float]
+    """Of the grid, world units."""
+    side: float
+    """Of the grid, world units."""
 
 
 class _Rendering(NamedTuple):

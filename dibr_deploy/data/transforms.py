@@ -25,7 +25,7 @@ class Frame(BaseModel):
     mask_path: str | None = None
     """Greyscale mask of the same size; without one, the image's alpha channel is the mask."""
     object_id: str = "object"
-    """Frames with the same id show the same object in the same pose and light."""
+    """Frames with the same id show the same object in the same pose; the light may be another."""
     transform_matrix: Matrix
     """Camera to world, OpenGL: the camera looks along its -z, +y is up in the image. A rotation and a translation."""
     rotation: float | None = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from torch import Tensor
 
 from ..errors import DibrError
@@ -16,6 +16,10 @@ TRUTH_NAME = "truth.json"
 _FOLDER = "truth"
 
 
+Light = Annotated[list[float], Field(min_length=4, max_length=4)]
+"""Ambient, then the vector towards the source, as in ``dibr_deploy.lighting``."""
+
+
 class TrueObject(BaseModel):
     """One object."""
 
@@ -23,20 +27,29 @@ class TrueObject(BaseModel):
 
     mesh: str
     """File, relative to the dataset folder, in the dataset's world space."""
-    light: Annotated[list[float], Field(min_length=4, max_length=4)] | None = None
-    """Ambient, then the vector towards the source, as in ``dibr_deploy.lighting``; None where it is not known."""
+    lights: Annotated[list[Light], Field(min_length=1)] | None = None
+    """Of each of the object's views, in their order, or one for all of them; None where they are not known."""
     class_name: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_one_light(cls, values: Any) -> Any:
+        """Folders that were made when all views had one light have it as ``light``."""
+        if isinstance(values, dict) and "light" in values:
+            one = values["light"]
+            return {**{name: value for name, value in values.items() if name != "light"}, "lights": one and [one]}
+        return values
 
 
 _OBJECTS = TypeAdapter(dict[str, TrueObject])
 
 
-def write_object(folder: Path, object_id: str, mesh: Mesh, light: Tensor, class_name: str) -> TrueObject:
-    """Writes an object's mesh below ``folder`` and returns its entry for :func:`write_truth`. light: [1, 4]."""
+def write_object(folder: Path, object_id: str, mesh: Mesh, lights: Tensor, class_name: str) -> TrueObject:
+    """Writes an object's mesh below ``folder`` and returns its entry for :func:`write_truth`. lights: [1 or N, 4]."""
     (folder / _FOLDER).mkdir(exist_ok=True)
     file = f"{_FOLDER}/{object_id}.glb"
     write_mesh(mesh, folder / file)
-    return TrueObject(mesh=file, light=light[0].tolist(), class_name=class_name)
+    return TrueObject(mesh=file, lights=lights.tolist(), class_name=class_name)
 
 
 def write_truth(folder: Path, objects: dict[str, TrueObject]) -> None:
@@ -62,6 +75,15 @@ def read_true_mesh(folder: str | Path, entry: TrueObject) -> Mesh:
     return read_mesh(Path(folder) / entry.mesh)
 
 
-def light_of(entry: TrueObject) -> Tensor | None:
-    """[4], or None."""
-    return None if entry.light is None else torch.tensor(entry.light)
+def lights_of(entry: TrueObject, views: int) -> Tensor | None:
+    """[views, 4], of all of an object's views; None where they are not known.
+
+    Raises:
+        DibrError: there is more than one, but not as many as views.
+    """
+    if entry.lights is None:
+        return None
+    lights = torch.tensor(entry.lights)
+    if len(lights) not in (1, views):
+        raise DibrError(f"truth of {entry.mesh} has {len(lights)} lights, but its object {views} views")
+    return lights.expand(views, 4)

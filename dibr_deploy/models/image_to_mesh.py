@@ -33,6 +33,8 @@ from .sphere import (
 
 Encoder = Literal["convolution", "resnet18"]
 
+_LIGHT_FEATURES = 64
+
 _IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -81,9 +83,11 @@ class ImageToMesh(SphereNetwork):
         self.encoder = _encoder(config)
         self.vertex_head = _vertex_head(config, len(self.template))
         self.texture_head = TextureHead(config.features, 2 * config.channels, config.texture_size)
-        self.light_head = nn.Linear(config.features, LIGHT_CHANNELS)
-        start_near_zero(self.light_head)
         self.colours = ColourBranch(config) if config.colour_features else None
+        # A layer before the head joins where the camera stands with what is bright in the image.
+        self.light_code = nn.Sequential(nn.Linear(config.features + config.colour_features, _LIGHT_FEATURES), nn.ReLU())
+        self.light_head = nn.Linear(_LIGHT_FEATURES, LIGHT_CHANNELS)
+        start_near_zero(self.light_head)
 
     def forward(self, image: Tensor) -> MeshPrediction:
         """image: [B, 3, S, S] in 0..1, S = config.image_size. Raises DibrError for any other shape."""
@@ -93,10 +97,12 @@ class ImageToMesh(SphereNetwork):
         code = self.encoder(image * 2 - 1)
         offsets = self.config.max_offset * torch.tanh(self.vertex_head(code))
         vertices = self.template + offsets.unflatten(1, (-1, 3))
-        texture, light = self.texture_head.logits(code), self.light_head(code)
+        texture = self.texture_head.logits(code)
         if self.colours is not None:
-            coarse, shift = self.colours(image * 2 - 1)
-            texture, light = texture + enlarged(coarse, self.config.texture_size), light + shift
+            coarse, colour_code = self.colours(image * 2 - 1)
+            texture = texture + enlarged(coarse, self.config.texture_size)
+            code = torch.cat([code, colour_code], dim=1)
+        light = self.light_head(self.light_code(code))
         return MeshPrediction(vertices, torch.sigmoid(texture), bounded_light(light))
 
     def load_pretrained(self, source: str) -> None:
@@ -146,9 +152,10 @@ class ImageToMeshRenderer(SphereRenderer):
 
 
 class ColourBranch(nn.Module):
-    """An image to the coarse part of its texture and to its light, by a few convolutions without norms.
+    """An image to the coarse part of its texture and to a code of its colours, by a few convolutions without norms.
 
-    forward: [B, 3, S, S] in -1..1 -> [B, 3, 8, 8] and [B, 4], which are added to what the heads give before its bounds.
+    forward: [B, 3, S, S] in -1..1 -> [B, 3, 8, 8], which is added to what the texture head gives before its bounds, and
+    [B, colour_features].
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -171,13 +178,11 @@ class ColourBranch(nn.Module):
             nn.ReLU(),
         )
         self.texture = nn.Linear(config.colour_features, 3 * COARSE_TEXTURE**2)
-        self.light = nn.Linear(config.colour_features, LIGHT_CHANNELS)
         start_near_zero(self.texture)
-        start_near_zero(self.light)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         code = self.code(image)
-        return self.texture(code).unflatten(1, (3, COARSE_TEXTURE, COARSE_TEXTURE)), self.light(code)
+        return self.texture(code).unflatten(1, (3, COARSE_TEXTURE, COARSE_TEXTURE)), code
 
 
 def _encoder(config: ModelConfig) -> nn.Sequential:

@@ -28,10 +28,11 @@ def kept_content(
 
     Args:
         settings: of this run, as plain values. may_change: those that a resumed run may have otherwise than before.
+            A checkpoint that lacks any other was written when there was no such setting, and trained something else.
 
     Raises:
         DibrError: the folder holds files but ``resume`` is False; or ``resume`` is True but there is no checkpoint, or
-            its settings are others.
+            its settings are others or fewer.
     """
     if not resume:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -39,9 +40,11 @@ def kept_content(
         return None
     content = read_checkpoint(output / FILE_NAME)
     kept = content["training"].get("config", {})
-    for name, value in settings.items():
-        if name not in may_change and kept.get(name, value) != value:
-            raise DibrError(f"the run in {output} has {name} = {kept.get(name)}, got {value}")
+    for name in [name for name in settings if name not in may_change]:
+        if name not in kept:
+            raise DibrError(f"the run in {output} was begun before there was the setting {name}: begin it anew")
+        if kept[name] != settings[name]:
+            raise DibrError(f"the run in {output} has {name} = {kept[name]}, got {settings[name]}")
     return content
 
 

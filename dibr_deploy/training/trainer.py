@@ -37,8 +37,11 @@ class Trainer:
     """One run in one folder: ``checkpoint.pt``, ``losses.csv`` and ``samples/step_NNNNNN.png``.
 
     Each step predicts a mesh from one view of an object, renders it from that view's camera and from a second one's,
-    and compares both pictures with the images and masks. A run that was stopped and resumed ends with the same
-    weights, bit for bit, as one that was not, on the same machine with the same number of threads and processes.
+    and compares both pictures with the images and masks. Each picture has the light that is predicted from its own
+    image: where an object's views have different lights, shades that are painted into the texture are wrong.
+
+    A run that was stopped and resumed ends with the same weights, bit for bit, as one that was not, on the same machine
+    with the same number of threads and processes.
 
     Several processes share each step's batch and average their gradients, so that the losses are those of one process
     with the whole batch but for rounding. The first one writes the files.
@@ -163,9 +166,10 @@ class Trainer:
         self._follow_schedule()
         inputs, targets = (self._views(self.processes.share(views)) for views in self._sampler(self.step))
         wanted = View(*(torch.cat(parts) for parts in zip(inputs, targets, strict=True)))
-        prediction = self._predict(inputs)
-        twice = type(prediction)(*(torch.cat([part, part]) for part in prediction))
-        losses = self._losses(self.model.render(twice, wanted.world_to_clip), wanted, prediction.vertices)
+        predictions = self._predict(wanted)
+        vertices, texture = (part[: len(inputs.mask)] for part in (predictions.vertices, predictions.texture))
+        seen = MeshPrediction(torch.cat([vertices] * 2), torch.cat([texture] * 2), predictions.light)
+        losses = self._losses(self.model.render(seen, wanted.world_to_clip), wanted, vertices)
         weights = self.config
         loss = (
             weights.mask_weight * losses["mask"]

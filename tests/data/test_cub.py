@@ -1,4 +1,4 @@
-"""Birds in the layout of CUB-200-2011, written here file by file, and cameras from keypoints."""
+"""Birds in the layout of CUB-200-2011, written by tests/data/layouts.py, and cameras from keypoints."""
 
 from __future__ import annotations
 
@@ -6,81 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from data.layouts import BIRD, COUNT, PARTS, random_views, write_cub
 from scipy.spatial.transform import Rotation
 
 from dibr_deploy.data.cub import CubBirds
 from dibr_deploy.data.factorization import factorize
 from dibr_deploy.data.opening import open_dataset
 from dibr_deploy.errors import DibrError
-
-PARTS = {
-    "back": (0, 0.5, 0), "beak": (0, 0.3, 1), "belly": (0, -0.5, 0.1), "breast": (0, -0.2, 0.5),
-    "crown": (0, 0.6, 0.7), "forehead": (0, 0.5, 0.8), "left eye": (0.15, 0.4, 0.8), "left leg": (0.2, -0.8, 0),
-    "left wing": (0.5, 0.1, -0.1), "nape": (0, 0.5, 0.5), "right eye": (-0.15, 0.4, 0.8),
-    "right leg": (-0.2, -0.8, 0), "right wing": (-0.5, 0.1, -0.1), "tail": (0, -0.1, -1), "throat": (0, 0.1, 0.7),
-}  # fmt: skip
-"""A bird that looks along +z, its back at +y, so that its left is +x."""
-BIRD = np.array([*PARTS.values()])
-COUNT = 12
-WIDTH, HEIGHT = 200, 160
-
-
-def random_views(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rotations [N, 3, 3], pixels per unit [N] and centres [N, 2] in pixels."""
-    random = np.random.default_rng(5)
-    turns = Rotation.from_euler(
-        "yx", np.c_[random.uniform(0, 360, count), random.uniform(-30, 30, count)], degrees=True
-    )
-    center = np.c_[random.uniform(80, 120, count), random.uniform(70, 90, count)]
-    return turns.as_matrix(), random.uniform(30, 50, count), center
-
-
-def pixels_of(rotation: np.ndarray, scale: float, center: np.ndarray) -> np.ndarray:
-    """[K, 2] of the bird's parts, y downwards, in the coordinates in which a pixel's centre is a whole number."""
-    seen = BIRD @ rotation.T
-    return center + scale * np.c_[seen[:, 0], -seen[:, 1]]
-
-
-def write_cub(root: Path) -> Path:
-    folder = root / "CUB_200_2011"
-    (folder / "parts").mkdir(parents=True)
-    lines: dict[str, list[str]] = {name: [] for name in ("images", "split", "labels", "boxes", "locations")}
-    random = np.random.default_rng(1)
-    for number, view in enumerate(zip(*random_views(COUNT), strict=True), start=1):
-        name = f"001.Black_footed_Albatross/Black_Footed_Albatross_{number:04d}_796{number:03d}"
-        points = pixels_of(*view)
-        low, high = points.min(axis=0) - 3, points.max(axis=0) + 3
-        box = [*low, *(high - low)]
-        image = np.full((HEIGHT, WIDTH, 3), (10, 20, 30 + number), dtype=np.uint8)
-        mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
-        left, top, right, bottom = np.rint([*low, *high]).astype(int).clip(0)
-        mask[top:bottom, left:right] = 255
-        mask[top, left:right] = 102  # two of five annotators
-        for kind, pixels, suffix in (("images", image, ".jpg"), ("../segmentations", mask, ".png")):
-            path = (folder / kind / name).with_suffix(suffix)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-        lines["images"].append(f"{number} {name}.jpg")
-        lines["split"].append(f"{number} {int(number <= 10)}")
-        lines["labels"].append(f"{number} 1")
-        lines["boxes"].append(f"{number} {' '.join(f'{value:.4f}' for value in box)}")
-        for part, point in enumerate(points, start=1):
-            visible = random.random() < 0.7 or part in (1, 3, 14)
-            x, y = point if visible else (0.0, 0.0)
-            lines["locations"].append(f"{number} {part} {x:.4f} {y:.4f} {int(visible)}")
-    files = {
-        "images.txt": lines["images"],
-        "train_test_split.txt": lines["split"],
-        "image_class_labels.txt": lines["labels"],
-        "bounding_boxes.txt": lines["boxes"],
-        "classes.txt": ["1 001.Black_footed_Albatross"],
-        "parts/parts.txt": [f"{number} {name}" for number, name in enumerate(PARTS, start=1)],
-        "parts/part_locs.txt": lines["locations"],
-    }
-    for name, content in files.items():
-        (folder / name).write_text("".join(f"{line}\n" for line in content))
-    return folder
 
 
 @pytest.fixture(scope="module")

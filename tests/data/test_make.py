@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from small_meshes import box, egg, write_small_meshes
+from torch import Tensor
 
 from dibr_deploy.data import PosedImages, make_dataset
 from dibr_deploy.data.make import camera_ring
+from dibr_deploy.data.truth import lights_of, read_truth
 from dibr_deploy.errors import DibrError
 from dibr_deploy.mesh import Mesh, icosphere, normalize, read_mesh, write_mesh
 from dibr_deploy.metrics import mask_iou
@@ -105,6 +107,49 @@ def test_the_seed_decides_everything(tmp_path: Path) -> None:
     assert first["transforms.json"] != other["transforms.json"]
 
 
+@pytest.mark.parametrize("lights", ["object", "view"])
+def test_pictures_have_the_lights_that_the_truth_says(lights: str, tmp_path: Path) -> None:
+    """A grey ball is as bright in each picture as under the light that is recorded for it."""
+    ball = icosphere(3)
+    grey = torch.full_like(ball.vertices, 0.8)
+    write_mesh(dataclasses.replace(ball, uvs=None, uv_faces=None, vertex_colors=grey), tmp_path / "ball.ply")
+    folder = make_dataset(tmp_path / "ball.ply", tmp_path / lights, views=9, size=32, lights=lights, with_truth=True)
+    entry = read_truth(folder)["ball"]
+    recorded = lights_of(entry, 9)
+    assert recorded is not None
+    assert len(recorded.unique(dim=0)) == (9 if lights == "view" else 1)
+    assert recorded[:, 2].min() >= 0  # from above
+    assert recorded[:, 1:].norm(dim=1).tolist() == pytest.approx([0.4] * 9)
+    views = PosedImages(folder).views(list(range(9)))
+
+    def differences(light: Tensor) -> Tensor:
+        seen = MeshRenderer(32, 32)(
+            ball.vertices[None], ball.faces, views.world_to_clip, vertex_colors=grey[None], light=light
+        )
+        inside = (views.mask == 1).unsqueeze(-1)
+        difference = (seen.image - views.image.permute(0, 2, 3, 1)).abs()
+        return (difference * inside).sum(dim=(1, 2, 3)) / (3 * inside.sum(dim=(1, 2, 3)))
+
+    assert differences(recorded).max() < 0.01
+    assert (differences(recorded.roll(1, dims=0)).max() > 0.03) == (lights == "view")
+
+
+def test_truth_of_folders_with_one_light_is_read(tmp_path: Path) -> None:
+    """As ``truth.json`` was written when all views of an object had the same light."""
+    text = '{"duck": {"mesh": "truth/duck.glb", "light": [0.6, 0.4, 0, 0], "class_name": ""}, "egg": {"mesh": "e.glb"}}'
+    (tmp_path / "truth.json").write_text(text)
+    truth = read_truth(tmp_path)
+    recorded = lights_of(truth["duck"], 3)
+    assert recorded is not None
+    assert recorded.tolist() == [[pytest.approx(0.6), pytest.approx(0.4), 0, 0]] * 3
+    assert lights_of(truth["egg"], 3) is None
+    (tmp_path / "truth.json").write_text(text.replace('"light": [0.6', '"lights": [[0.6').replace("0],", "0]],"))
+    assert read_truth(tmp_path)["duck"] == truth["duck"]
+    two = truth["duck"].model_copy(update={"lights": [[0.6, 0.4, 0, 0]] * 2})
+    with pytest.raises(DibrError, match=r"truth of truth/duck.glb has 2 lights, but its object 3 views"):
+        lights_of(two, 3)
+
+
 def test_cameras_stand_all_around_and_at_many_heights() -> None:
     rotation = camera_ring(24)[:, :3, :3]
     eyes = 3 * rotation[:, 2]
@@ -143,6 +188,11 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
     cases = [
         ((tmp_path / "egg.ply", tmp_path / "out"), {"views": 0}, "views and size must be at least 1, but are 0"),
         ((tmp_path / "egg.ply", tmp_path / "out"), {"up": "x"}, "up must be 'y' or 'z', but is 'x'"),
+        (
+            (tmp_path / "egg.ply", tmp_path / "out"),
+            {"lights": "all"},
+            "lights must be 'object' or 'view', but is 'all'",
+        ),
         ((tmp_path / "egg.ply", same), {}, "output .*same exists already"),
         ((tmp_path / "nowhere", tmp_path / "out"), {}, "nowhere does not exist"),
         ((tmp_path / "empty", tmp_path / "out"), {}, "has no file that ends in one of"),

@@ -1,4 +1,4 @@
-"""ShapeNet's renderings in the layout of Choy et al., written here file by file."""
+"""ShapeNet's renderings in the layout of Choy et al., written by tests/data/layouts.py."""
 
 from __future__ import annotations
 
@@ -8,44 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import trimesh
-from PIL import Image
+from data.layouts import CHOY_SIZE, CHOY_VIEWS, write_rendering
 
 from dibr_deploy.data.opening import open_dataset
 from dibr_deploy.data.shapenet import ShapeNetRenderings
 from dibr_deploy.errors import DibrError
 
-VIEWS = [(0.0, 0.0, 1.0), (326.12, 25.21, 0.79), (90.0, 29.9, 0.65)]
-"""azimuth and elevation in degrees, distance."""
-SIZE = 137
-
-
-def write_model(root: Path, synset: str, model: str, color: int) -> None:
-    folder = root / "ShapeNetRendering" / synset / model / "rendering"
-    folder.mkdir(parents=True)
-    lines = [f"{azimuth:.14f} {elevation:.14f} 0 {distance:.14f} 25" for azimuth, elevation, distance in VIEWS]
-    (folder / "rendering_metadata.txt").write_text("\n".join(lines))
-    (folder / "renderings.txt").write_text("".join(f"{view:02d}.png\n" for view in range(len(VIEWS))))
-    for view in range(len(VIEWS)):
-        pixels = np.zeros((SIZE, SIZE, 4), dtype=np.uint8)
-        pixels[40:90, 30:100] = (color, 10 * view, 0, 255)
-        pixels[40, 30:100, 3] = 51
-        Image.fromarray(pixels).save(folder / f"{view:02d}.png")
-    solid = np.zeros((32, 32, 32), dtype=bool)
-    solid[2:5, 10:30, 16] = True
-    place = np.diag([1 / 32, 1 / 32, 1 / 32, 1.0])
-    place[:3, 3] = -0.5
-    voxels = root / "ShapeNetVox32" / synset / model / "model.binvox"
-    voxels.parent.mkdir(parents=True)
-    grid = trimesh.voxel.VoxelGrid(solid, transform=place)
-    voxels.write_bytes(trimesh.exchange.binvox.export_binvox(grid, axis_order="xzy"))
-
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    write_model(tmp_path, "02691156", "1a04e3eab45ca15dd86060f189eb133", 200)
-    write_model(tmp_path, "02691156", "1a32f10b20170883663e90eaf6b4ca52", 100)
-    write_model(tmp_path, "03001627", "1a6f615e8b1b5ae4dbbc9440457e303e", 50)
+    write_rendering(tmp_path, "02691156", "1a04e3eab45ca15dd86060f189eb133", 200)
+    write_rendering(tmp_path, "02691156", "1a32f10b20170883663e90eaf6b4ca52", 100)
+    write_rendering(tmp_path, "03001627", "1a6f615e8b1b5ae4dbbc9440457e303e", 50)
     return tmp_path
 
 
@@ -61,17 +35,17 @@ def blender_pixel(azimuth: float, elevation: float, distance: float, point: np.n
     tilt = np.array([[math.cos(e), 0, -math.sin(e)], [0, 1, 0], [math.sin(e), 0, math.cos(e)]])
     seen = tilt @ np.linalg.inv(around).T @ blender
     right, up, ahead = seen[1], seen[2], 1.75 * distance - seen[0]
-    focal = 35 / 32 * SIZE
-    return np.array([SIZE / 2 + focal * right / ahead, SIZE / 2 - focal * up / ahead])
+    focal = 35 / 32 * CHOY_SIZE
+    return np.array([CHOY_SIZE / 2 + focal * right / ahead, CHOY_SIZE / 2 - focal * up / ahead])
 
 
 def test_cameras_are_those_of_the_renderings(root: Path) -> None:
     data = ShapeNetRenderings(root)
     points = np.random.default_rng(0).uniform(-0.4, 0.4, (10, 3))
-    for view, parameters in enumerate(VIEWS):
+    for view, parameters in enumerate(CHOY_VIEWS):
         clip = np.c_[points, np.ones(10)] @ data[view].world_to_clip.double().numpy().T
         ndc = clip[:, :2] / clip[:, 3:]
-        pixels = np.stack([(ndc[:, 0] + 1) * SIZE / 2, (1 - ndc[:, 1]) * SIZE / 2], axis=1)
+        pixels = np.stack([(ndc[:, 0] + 1) * CHOY_SIZE / 2, (1 - ndc[:, 1]) * CHOY_SIZE / 2], axis=1)
         wanted = [blender_pixel(*parameters, point) for point in points]
         np.testing.assert_allclose(pixels, wanted, atol=1e-3)
 
@@ -81,15 +55,16 @@ def test_images_masks_classes_and_voxels_are_read(root: Path) -> None:
     assert list(data.views_of.values()) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     assert {name.partition("/")[0] for name in data.views_of} == {"airplane", "chair"}
     batch = data.views([4, 1])
-    assert batch.image.shape == (2, 3, SIZE, SIZE)
+    assert batch.image.shape == (2, 3, CHOY_SIZE, CHOY_SIZE)
     assert (batch.image[:, :, 60, 60] * 255).round().tolist() == [[100, 10, 0], [200, 10, 0]]
     assert batch.image[:, :, 0, 0].tolist() == [[1.0] * 3] * 2
     assert batch.mask[0, [0, 40, 60], 60].tolist() == pytest.approx([0, 0.2, 1])
     assert (batch.image[0, :, 40, 60] * 255).tolist() == pytest.approx([0.2 * 100 + 204, 0.2 * 10 + 204, 204], abs=0.51)
-    grid = data.voxels("chair/1a6f615e8b1b5ae4dbbc9440457e303e")
-    assert np.argwhere(grid.matrix).min(axis=0).tolist() == [2, 10, 16]
-    assert np.argwhere(grid.matrix).max(axis=0).tolist() == [4, 29, 16]
-    np.testing.assert_allclose(grid.transform[:3, 3], -0.5, atol=1e-6)
+    voxels = data.voxels("chair/1a6f615e8b1b5ae4dbbc9440457e303e")
+    filled = voxels.solid.nonzero()
+    assert (filled.amin(dim=0).tolist(), filled.amax(dim=0).tolist()) == ([2, 10, 16], [4, 29, 16])
+    assert len(filled) == 3 * 20
+    assert (voxels.center, voxels.side) == ((0.0, 0.0, 0.0), 1.0)
 
 
 def test_classes_and_models_can_be_chosen(root: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from data.layouts import write_rendering, write_voxels
 
 from dibr_deploy.cli import main
 from dibr_deploy.data import make_dataset
@@ -16,6 +18,7 @@ from dibr_deploy.data.shapes import CLASSES, make_shape, write_shapes
 from dibr_deploy.data.truth import read_truth
 from dibr_deploy.errors import DibrError
 from dibr_deploy.evaluation import (
+    best_fixed_direction,
     bootstrap_interval,
     class_means,
     evaluate,
@@ -24,6 +27,7 @@ from dibr_deploy.evaluation import (
     true_solids,
 )
 from dibr_deploy.mesh import Mesh, icosphere, write_mesh
+from dibr_deploy.metrics import light_angle
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.runtime import Session
 from dibr_deploy.training.checkpoint import save_checkpoint
@@ -63,8 +67,9 @@ def predicting(radius: float, color: tuple[float, ...], light: list[float]) -> I
 
 
 def test_the_true_prediction_has_the_best_scores(dataset: Path) -> None:
-    light = read_truth(dataset)["round_ball"].light
-    assert light is not None
+    lights = read_truth(dataset)["round_ball"].lights
+    assert lights is not None
+    (light,) = lights
     (score,) = evaluate(predicting(1.0, COLOR, light), dataset, views=2)
     assert (score.object_id, score.class_name) == ("round_ball", "round")
     assert score.iou == pytest.approx(1, abs=0.002)
@@ -75,8 +80,9 @@ def test_the_true_prediction_has_the_best_scores(dataset: Path) -> None:
 
 def test_known_mistakes_have_their_scores(dataset: Path) -> None:
     """A ball of radius 0.8 fills 0.8^3 of the true one, lies 0.2 below its surface, and is 0.1 too bright."""
-    light = read_truth(dataset)["round_ball"].light
-    assert light is not None
+    lights = read_truth(dataset)["round_ball"].lights
+    assert lights is not None
+    (light,) = lights
     opposite = [light[0], *(-value for value in light[1:])]
     model = predicting(0.8, tuple(value + 0.1 for value in COLOR), opposite)
     (score,) = evaluate(model, dataset, resolution=48)
@@ -86,6 +92,61 @@ def test_known_mistakes_have_their_scores(dataset: Path) -> None:
     assert score.light_angle == pytest.approx(180, abs=0.1)
     (near,) = evaluate(model, dataset, threshold=0.25)
     assert near.f_score == 1
+
+
+def test_each_view_is_judged_by_its_own_light(dataset: Path, tmp_path: Path) -> None:
+    lit = make_dataset(dataset.parent / "meshes", tmp_path / "lit", views=4, size=32, lights="view", with_truth=True)
+    true = read_truth(lit)["round_ball"].lights
+    assert true is not None and len(true) == 4
+    directions = torch.tensor(true)[:, 1:] / 0.4
+    (score,) = evaluate(predicting(1.0, COLOR, true[2]), lit, views=3)
+    angles = torch.rad2deg((directions @ directions[2]).clamp(-1, 1).acos())
+    assert angles[:2].min() > 5
+    assert score.light_angle == pytest.approx(float(angles[:3].mean()), abs=0.1)
+
+
+def test_the_best_fixed_direction_is_the_best() -> None:
+    """Lights around one direction have it; of lights all over a half sphere it is the pole, a radian from them."""
+    pole = torch.tensor([0.6, 0.0, 0.8])
+    lights = torch.cat([torch.full((5000, 1), 0.5), torch.randn(5000, 3)], dim=1)
+    lights[:, 1:] *= (lights[:, 1:] @ pole).sign().unsqueeze(1)
+    direction = best_fixed_direction(lights)
+    assert float(light_angle(direction[None], pole[None])) < 5
+    angles = light_angle(lights[:, 1:], direction.expand(5000, 3))
+    assert float(angles.mean()) == pytest.approx(math.degrees(1), abs=1)
+
+
+def ball_in_choys_layout(root: Path, radius: float) -> Path:
+    """A ball of ShapeNet's size: renderings, voxels, and its surface."""
+    write_rendering(root, "03001627", "ball", 200)
+    cells = (np.arange(32) + 0.5) / 32 - 0.5
+    x, y, z = np.meshgrid(cells, cells, cells, indexing="ij")
+    write_voxels(root, "03001627", "ball", (x - 0.1) ** 2 + y**2 + z**2 < radius**2)
+    surface = icosphere(3, radius)
+    shifted = Mesh(surface.vertices + torch.tensor([0.1, 0.0, 0.0]), surface.faces)
+    (root / "ShapeNetCore.v1/03001627/ball").mkdir(parents=True)
+    write_mesh(shifted, root / "ShapeNetCore.v1/03001627/ball/model.obj")
+    return root
+
+
+def test_choys_layout_is_judged_by_its_voxels_and_models(tmp_path: Path) -> None:
+    """Balls of radius 0.3, the true one 0.1 aside: what both fill is known."""
+    data = ball_in_choys_layout(tmp_path, 0.3)
+    model = predicting(0.3, COLOR, [0.5, 0.1, 0.2, 0.3])
+    model.renderer.height = model.renderer.width = 137
+    (score,) = evaluate(model, data, views=2, threshold=0.11)
+    assert (score.object_id, score.class_name) == ("chair/ball", "chair")
+    common = 1 - 3 / 4 * (0.1 / 0.3) + (0.1 / 0.3) ** 3 / 16  # two caps, of the volume of one ball
+    assert score.iou == pytest.approx(common / (2 - common), abs=0.02)
+    assert score.f_score == pytest.approx(1, abs=1e-3)
+    assert math.isnan(score.texture_l1) and math.isnan(score.light_angle)
+    assert float(fixed_shape_iou(true_solids(data)["chair/ball"][None], true_solids(data)["chair/ball"][None])) == 1
+    shutil.rmtree(data / "ShapeNetCore.v1")
+    (again,) = evaluate(model, data / "ShapeNetRendering", views=1)
+    assert again.iou == pytest.approx(score.iou)
+    assert math.isnan(again.f_score)
+    with pytest.raises(DibrError, match="voxels of chair/ball have resolution 32, got 64"):
+        evaluate(model, data, resolution=64)
 
 
 def test_the_best_fixed_shape_is_the_best_of_its_kind() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from data.layouts import write_cub, write_rendering
 from PIL import Image
 from training.states import assert_same
 
@@ -70,6 +71,41 @@ def test_training_beats_the_template_on_views_it_never_saw(dataset: Path, tmp_pa
     assert trained > template + 0.2
     losses = [float(row["loss"]) for row in rows_of(tmp_path / "run")]
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+def test_each_rendering_has_the_light_of_its_own_image(
+    dataset: Path, config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shape and texture come from the first image of a pair alone."""
+    trainer = Trainer(dataset, tmp_path / "run", config)
+    inputs, targets = trainer._sampler(0)
+    images = trainer.data.views([*inputs, *targets]).image
+    with torch.no_grad():
+        trainer.model.network.light_head.weight.normal_()
+        expected = trainer.model.network(images)
+    rendered = []
+    render = trainer.model.render
+    monkeypatch.setattr(trainer.model, "render", lambda seen, cameras: rendered.append(seen) or render(seen, cameras))
+    trainer._train_step()
+    (seen,) = rendered
+    torch.testing.assert_close(seen.light, expected.light)
+    assert (expected.light[:3] - expected.light[3:]).abs().max() > 0.01
+    for name in ("vertices", "texture"):
+        first = getattr(expected, name)[:3]
+        torch.testing.assert_close(getattr(seen, name), torch.cat([first, first]))
+
+
+@pytest.mark.parametrize("layout", ["choy", "cub"])
+def test_the_layouts_of_others_are_trained_from(layout: str, config: TrainingConfig, tmp_path: Path) -> None:
+    if layout == "choy":
+        for number in range(4):
+            write_rendering(tmp_path, "02691156", f"model{number}", 60 * number)
+    folder = tmp_path if layout == "choy" else write_cub(tmp_path)
+    Trainer(folder, tmp_path / "run", config.model_copy(update={"steps": 16, "lr": 3e-3})).run()
+    losses = torch.tensor([float(row["loss"]) for row in rows_of(tmp_path / "run")])
+    assert len(losses) == 16
+    assert bool(losses.isfinite().all())
+    assert losses[-4:].mean() < 0.8 * losses[:4].mean()
 
 
 def test_a_run_leaves_log_pictures_and_checkpoint(dataset: Path, config: TrainingConfig, tmp_path: Path) -> None:
@@ -141,6 +177,13 @@ def test_a_run_that_is_there_is_neither_overwritten_nor_mixed(
         Trainer(dataset, tmp_path / "run", config)
     with pytest.raises(DibrError, match=r"the run in .*run has batch = 3, got 4"):
         Trainer(dataset, tmp_path / "run", config.model_copy(update={"batch": 4}), resume=True)
+    content = read_checkpoint(tmp_path / "run")
+    older = {**content, "training": {**content["training"], "config": {**content["training"]["config"]}}}
+    del older["training"]["config"]["colour_features"]
+    (tmp_path / "older").mkdir()
+    torch.save(older, tmp_path / "older/checkpoint.pt")
+    with pytest.raises(DibrError, match=r"older was begun before there was the setting colour_features: begin it anew"):
+        Trainer(dataset, tmp_path / "older", config, resume=True)
     with pytest.raises(DibrError, match=r"checkpoint .* does not exist"):
         Trainer(dataset, tmp_path / "nothing", config, resume=True)
     longer = Trainer(dataset, tmp_path / "run", config.model_copy(update={"steps": 7}), resume=True)
