@@ -9,7 +9,17 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from .errors import DibrError
+
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def check_new_output(path: Path) -> None:
+    """Before work that takes long. Raises DibrError where a new folder could not be written when it is done."""
+    if path.exists():
+        raise DibrError(f"output {path} exists already")
+    if not path.parent.is_dir():
+        raise DibrError(f"output must lie in a folder that exists, got {path}")
 
 
 def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], object]) -> None:

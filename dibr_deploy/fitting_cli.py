@@ -37,12 +37,11 @@ def _optimize(arguments: argparse.Namespace) -> None:
 
     from .data.opening import open_dataset
     from .errors import DibrError
-    from .files import write_folder_atomically
+    from .files import check_new_output, write_folder_atomically
     from .fitting import Fit, FitSettings, split_for_judging
     from .mesh import read_mesh
 
-    if arguments.output.exists():
-        raise DibrError(f"output {arguments.output} exists already")
+    check_new_output(arguments.output)
     data = open_dataset(arguments.data)
     name = arguments.object or next(iter(data.views_of))
     if name not in data.views_of:
@@ -57,13 +56,13 @@ def _optimize(arguments: argparse.Namespace) -> None:
     before = float(fit.iou(held_out).mean())
     losses = list(tqdm(fit.optimize(), total=settings.steps, desc="fitting", unit="step", disable=None))
     after = float(fit.iou(held_out).mean())
-    write_folder_atomically(arguments.output, lambda folder: _write(folder, fit, losses, held_out or fit.views))
+    write_folder_atomically(arguments.output, lambda folder: _write(folder, fit, used, losses, held_out or fit.views))
     which = "held-out views" if judging else "the views"
     print(f"mask IoU on {which}: {after:.3f} (before: {before:.3f})")
     print(f"mesh.glb, fit.json, losses.csv and comparison.png written to {arguments.output}")
 
 
-def _write(folder: Path, fit: Fit, losses: list[FitLoss], shown: View) -> None:
+def _write(folder: Path, fit: Fit, used: list[int], losses: list[FitLoss], shown: View) -> None:
     import torch
     from PIL import Image
 
@@ -73,6 +72,7 @@ def _write(folder: Path, fit: Fit, losses: list[FitLoss], shown: View) -> None:
     write_mesh(fit.mesh(), folder / "mesh.glb")
     values = {
         "light": None if fit.light is None else fit.light[0].tolist(),
+        "views": used,
         "world_to_clip": fit.cameras().tolist(),
     }
     (folder / "fit.json").write_text(json.dumps(values, indent=1) + "\n")

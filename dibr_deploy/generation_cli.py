@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .training.cli import INTERRUPTED, add_run_options, settings_of
+from .training.cli import add_run_options, train_as_asked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,10 +15,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 12
 """Samples in the picture of `generate compare`."""
-_SETTINGS = (
-    "steps", "objects", "views", "critic_steps", "lr", "seed", "latent", "texture_size", "checkpoint_every", "device",
-    "tensorboard",
-)  # fmt: skip
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -62,48 +57,26 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--objects", type=int, help="generated per update (default 8)")
     train.add_argument("--views", type=int, help="of each, from random training cameras (default 2)")
     train.add_argument("--critic-steps", type=int, help="updates of the critic per step (default 2)")
-    train.add_argument("--lr", type=float, help="peak learning rate (default 0.001)")
-    train.add_argument("--seed", type=int, help="of weights and draws (default 0)")
     train.add_argument("--latent", type=int, help="length of the code (default 32)")
     train.add_argument("--texture-size", type=int, help="side of the texture (default 32)")
     train.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints (default 500)")
-    train.add_argument("--device", help="auto, cpu or cuda (default auto)")
-    train.add_argument("--tensorboard", action="store_true", default=None, help="log for TensorBoard too")
     train.set_defaults(run=_train)
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from .errors import DibrError
     from .training.adversarial import AdversarialTrainer
     from .training.adversarial_config import AdversarialConfig
-    from .training.config import parse_config
-    from .training.distributed import join_processes
-    from .training.runs import read_settings
 
-    data, output, given = settings_of(arguments, _SETTINGS)
-    kept = read_settings(output) if arguments.resume else {}
-    config = parse_config({**kept, **given}, AdversarialConfig)
-    with join_processes(config.device) as processes:
-        if processes.count > 1:
-            raise DibrError(f"dibr generate train runs in one process, not in {processes.count}")
-        trainer = AdversarialTrainer(data, output, config, resume=arguments.resume, device=processes.device)
-        try:
-            trainer.run()
-        except KeyboardInterrupt:
-            print(f"dibr: stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
-            return INTERRUPTED
-    print(f"checkpoint written to {output}")
-    return 0
+    return train_as_asked(arguments, AdversarialConfig, AdversarialTrainer)
 
 
 def _sample(arguments: argparse.Namespace) -> None:
     from .errors import DibrError
-    from .files import write_folder_atomically
+    from .files import check_new_output, write_folder_atomically
     from .generation import random_codes
     from .training.checkpoint import load_generator
 
-    if arguments.output.exists():
-        raise DibrError(f"output {arguments.output} exists already")
+    check_new_output(arguments.output)
     if arguments.views < 1:
         raise DibrError(f"views must be at least 1, got {arguments.views}")
     model = load_generator(arguments.checkpoint)

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from dibr_deploy.data import PosedImages, fetch_meshes, make_dataset
 from dibr_deploy.data.views import View
 from dibr_deploy.fitting import Fit, FitSettings
 from dibr_deploy.mesh import icosphere, write_mesh
-from dibr_deploy.pictures import to_bytes
+from dibr_deploy.runtime.images import write_png
 
 VIEWS = 8
 BAR = 0.95
@@ -48,7 +47,7 @@ def write_picture(fit: Fit, views: View, path: Path) -> None:
     """Held-out views above, the fit from the same cameras below."""
     rows = [views.image.permute(0, 2, 3, 1), fit.render(views.world_to_clip).image]
     sheet = torch.cat([torch.cat(list(row), dim=1) for row in rows])
-    Image.fromarray(to_bytes(sheet)).save(path)
+    write_png(path, sheet.numpy())
 
 
 def main() -> int:

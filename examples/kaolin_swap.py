@@ -84,10 +84,11 @@ def fit(kal: ModuleType, device: str = "cpu", steps: int = STEPS) -> dict[str, t
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kaolin", action="store_true", help="import kaolin itself; it needs a CUDA device")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the optimiser (default %(default)s)")
     arguments = parser.parse_args()
-    losses = fit(load(arguments.kaolin), "cuda" if arguments.kaolin else "cpu")
+    losses = fit(load(arguments.kaolin), "cuda" if arguments.kaolin else "cpu", arguments.steps)
     for name, (before, after) in losses.items():
-        print(f"{name:>12}: {before:.4f} at the start, {after:.4f} after {STEPS} steps")
+        print(f"{name:>12}: {before:.4f} at the start, {after:.4f} after {arguments.steps} steps")
     return 0
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import RunConfig
+    from .runs import TrainingRun
 
 INTERRUPTED = 130
-
-_SETTINGS = (
-    "steps", "batch", "lr", "seed", "encoder", "pretrained", "image_size", "texture_size", "features",
-    "colour_features", "checkpoint_every", "device", "precision",
-)  # fmt: skip
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,8 +21,6 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     add_run_options(train)
     train.add_argument("--steps", type=int, help="optimiser steps of the whole run (default 2000)")
     train.add_argument("--batch", type=int, help="input images per step (default 8)")
-    train.add_argument("--lr", type=float, help="peak learning rate (default 0.001)")
-    train.add_argument("--seed", type=int, help="of weights and order (default 0)")
     train.add_argument("--encoder", help="convolution, or resnet18 for images of 224 (default convolution)")
     train.add_argument("--pretrained", metavar="SOURCE", help="weights of resnet18: torchvision, timm or a file")
     train.add_argument("--image-size", type=int, help="side of the network's input (default 64)")
@@ -31,52 +28,67 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     train.add_argument("--features", type=int, help="length of the code behind the encoder (default 256)")
     train.add_argument("--colour-features", type=int, help="length of the code for colours (default 64)")
     train.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints (default 250)")
-    train.add_argument("--device", help="auto, cpu or cuda (default auto)")
-    train.add_argument("--precision", help="of the network's layers, float32 or bfloat16 (default float32)")
-    train.add_argument("--tensorboard", action="store_true", default=None, help="log for TensorBoard too")
     train.set_defaults(run=_train)
 
 
 def add_run_options(train: argparse.ArgumentParser) -> None:
-    """Where a run's settings and data come from and where it goes, as :func:`settings_of` reads them."""
+    """What every training takes, as :func:`train_as_asked` reads it."""
     train.add_argument("--config", type=Path, metavar="FILE", help="TOML or YAML; options given here come first")
     train.add_argument("--data", type=Path, metavar="FOLDER", help="dataset, see docs/data.md")
     train.add_argument("--output", type=Path, metavar="RUN", help="folder of the run")
     train.add_argument("--resume", action="store_true", help="go on with the run in RUN; settings are taken from it")
+    train.add_argument("--lr", type=float, help="peak learning rate (default 0.001)")
+    train.add_argument("--seed", type=int, help="of weights and order (default 0)")
+    train.add_argument("--device", help="auto, cpu or cuda (default auto)")
+    train.add_argument("--precision", help="of the networks' layers, float32 or bfloat16 (default float32)")
+    train.add_argument("--tensorboard", action="store_true", default=None, help="log for TensorBoard too")
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from .config import TrainingConfig, parse_config
-    from .distributed import join_processes
-    from .runs import read_settings
+    from .config import TrainingConfig
     from .trainer import Trainer
 
-    data, output, given = settings_of(arguments, (*_SETTINGS, "tensorboard"))
+    return train_as_asked(arguments, TrainingConfig, Trainer)
+
+
+def train_as_asked(
+    arguments: argparse.Namespace, kind: type[RunConfig], trainer: Callable[..., TrainingRun[Any]]
+) -> int:
+    """Trains in the processes that `torchrun` started, or in this one alone; returns the exit code.
+
+    Args:
+        kind: of the settings: those that the command line has an option for come from there first, then from the file
+            of --config, and from the run that is resumed.
+        trainer: ``Trainer`` or ``AdversarialTrainer``.
+    """
+    from .config import parse_config
+    from .distributed import join_processes
+    from .runs import read_settings
+
+    data, output, given = _given(arguments, kind)
     kept = read_settings(output) if arguments.resume else {}
-    config: TrainingConfig = parse_config({**kept, **given})
+    config = parse_config({**kept, **given}, kind)
     with join_processes(config.device) as processes:
-        trainer = Trainer(data, output, config, resume=arguments.resume, processes=processes)
+        run = trainer(data, output, config, resume=arguments.resume, processes=processes)
         try:
-            trainer.run()
+            run.run()
         except KeyboardInterrupt:
             if processes.first:
-                print(f"dibr: stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
+                print(f"dibr: stopped at step {run.step}; go on with --resume", file=sys.stderr)
             return INTERRUPTED
         if processes.first:
-            predicted, template = trainer.held_out_iou()
-            print(f"mask IoU on held-out views: {predicted:.3f} (untouched sphere: {template:.3f})")
-            print(f"checkpoint written to {output}")
+            print("\n".join(run.summary()))
     return 0
 
 
-def settings_of(arguments: argparse.Namespace, names: Sequence[str]) -> tuple[Path, Path, dict[str, Any]]:
-    """Data, output and the settings of these names, from the command line first and then from the file of --config."""
+def _given(arguments: argparse.Namespace, kind: type[RunConfig]) -> tuple[Path, Path, dict[str, Any]]:
+    """Data, output and settings."""
     from ..errors import DibrError
     from .config import read_config_file
 
     values = {} if arguments.config is None else read_config_file(arguments.config)
-    for name in ("data", "output", *names):
-        if getattr(arguments, name) is not None:
+    for name in ("data", "output", *kind.model_fields):
+        if getattr(arguments, name, None) is not None:
             values[name] = getattr(arguments, name)
     for name in ("data", "output"):
         if not isinstance(values.get(name), str | Path):

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,19 +15,40 @@ from ..errors import DibrError
 Config = TypeVar("Config", bound=BaseModel)
 
 
-class TrainingConfig(BaseModel):
-    """Settings of a run; they are kept in its checkpoints."""
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class RunConfig(BaseModel):
+    """What every training run can be told; the settings of a run are kept in its checkpoints."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    steps: int = Field(default=2000, ge=1)
-    """Optimiser steps of the whole run; learning rate and mask sharpness follow step / steps."""
-    batch: int = Field(default=8, ge=1)
-    """Input images per step over all processes, a multiple of their number; each is rendered from two cameras."""
+    steps: Count
+    """Of the whole run; the learning rate follows step / steps."""
+    checkpoint_every: Count
+    """Steps between checkpoints; each comes with sample pictures."""
     lr: float = Field(default=1e-3, gt=0)
     """Learning rate of Adam at its peak; it falls along a half cosine to a twentieth."""
     seed: int = Field(default=0, ge=0)
-    """Of the first weights and of the order of the images."""
+    """Of the first weights and of all that is drawn."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes a GPU where torch sees one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the networks' layers under autocast; weights, optimisers and everything behind the networks stay float32."""
+    tensorboard: bool = False
+    """Whether to write losses and sample pictures for TensorBoard too, into ``tensorboard/`` of the run."""
+
+
+class TrainingConfig(RunConfig):
+    """Settings of the training of an image-to-mesh network."""
+
+    steps: Count = 2000
+    """Of the optimiser; mask sharpness follows step / steps too."""
+    checkpoint_every: Count = 250
+    """Each checkpoint comes with the IoU on held-out views too."""
+    batch: Count = 8
+    """Input images per step over all processes, a multiple of their number; each is rendered from two cameras."""
     encoder: Literal["convolution", "resnet18"] = "convolution"
     """The paper's small one, or ResNet-18, which is meant for an image_size of 224."""
     pretrained: str | None = None
@@ -37,26 +58,18 @@ class TrainingConfig(BaseModel):
     """Side of the network's input; images of another size are resized to it, and rendered at their own."""
     texture_size: int = Field(default=64, ge=32)
     """Side of the predicted texture, a power of two."""
-    features: int = Field(default=256, ge=1)
+    features: Count = 256
     """Length of the code between the encoder and the heads: half as many make a network of about half the size."""
     colour_features: int = Field(default=64, ge=0)
     """Length of the second code, for colours; 0 leaves it out, see ``dibr_deploy.models.ModelConfig``."""
-    checkpoint_every: int = Field(default=250, ge=1)
-    """Steps between checkpoints; each comes with sample pictures and the IoU on held-out views."""
-    mask_weight: float = Field(default=1.0, ge=0)
-    color_weight: float = Field(default=1.0, ge=0)
-    laplacian_weight: float = Field(default=4.0, ge=0)
-    flattening_weight: float = Field(default=0.02, ge=0)
+    mask_weight: Weight = 1.0
+    color_weight: Weight = 1.0
+    laplacian_weight: Weight = 4.0
+    flattening_weight: Weight = 0.02
     """Factors of the losses of ``dibr_deploy.losses``."""
     sigmainv_start: float = Field(default=7000.0, gt=0)
     sigmainv_end: float = Field(default=30000.0, gt=0)
     """Sharpness of the soft mask at the first and from the middle of the run, geometric in between."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes a GPU where torch sees one."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the network's layers under autocast; weights, the optimiser and everything behind the network stay float32."""
-    tensorboard: bool = False
-    """Whether to write losses and sample pictures for TensorBoard too, into ``tensorboard/`` of the run."""
 
 
 def parse_config(values: Mapping[str, object], kind: type[Config] = TrainingConfig) -> Config:  # type: ignore[assignment]

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import DibrError
+
+Batch = TypeVar("Batch", list[int], Tensor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +31,13 @@ class Processes:
         """Whether this is the one that writes files."""
         return self.rank == 0
 
-    def share(self, batch: list[int]) -> list[int]:
-        """This process's part of a step's views; all parts have the same length."""
+    def check_share(self, name: str, count: int) -> None:
+        """Raises DibrError where so many cannot be shared evenly; ``name`` is that of the setting."""
+        if count % self.count:
+            raise DibrError(f"{name} must be a multiple of the {self.count} processes, got {count}")
+
+    def share(self, batch: Batch) -> Batch:
+        """This process's part of a step's views or draws; all parts have the same length."""
         part = len(batch) // self.count
         return batch[self.rank * part : (self.rank + 1) * part]
 
@@ -44,6 +52,16 @@ class Processes:
     def together(self, module: nn.Module) -> nn.Module:
         """The module, whose gradients from now on are means over the processes."""
         return module if self.count == 1 else DistributedDataParallel(module)
+
+    def check_precision(self, precision: str) -> None:
+        """Raises DibrError where this process's device has no arithmetic of the precision."""
+        if precision == "bfloat16" and self.device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+            name = torch.cuda.get_device_name(self.device)
+            raise DibrError(f"precision bfloat16 needs a GPU of compute capability 8.0 or newer, got {name}")
+
+    def layers_at(self, precision: str) -> torch.autocast:
+        """The context in which layers run at a precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
     def wait(self) -> None:
         """Until all have come here."""

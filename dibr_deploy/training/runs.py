@@ -1,24 +1,135 @@
-"""The folder of a run: how it is taken up again, and where its rows and pictures go."""
+"""What every trainer does: a run in a folder, how it is taken up again, and where its rows and pictures go."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import nn
 from tqdm import tqdm
 
 from ..errors import DibrError
 from ..files import write_atomically
-from .checkpoint import FILE_NAME, read_checkpoint
+from ..models import ImageToMeshRenderer, MeshGeneratorRenderer
+from .checkpoint import FILE_NAME, read_checkpoint, save_checkpoint
+from .config import RunConfig
+from .distributed import Processes
 from .logs import TensorBoardLog
 
 LOG_NAME = "losses.csv"
+
+Config = TypeVar("Config", bound=RunConfig)
+
+_LAST_LEARNING_RATE = 0.05
+_MAY_CHANGE = ("steps", "device", "tensorboard")
+"""Settings that a resumed run may have otherwise than before."""
+_BEFORE = {"precision": "float32", "colour_features": 0}
+"""What runs did before they had these settings."""
+
+
+class TrainingRun(abc.ABC, Generic[Config]):
+    """One run in one folder: ``checkpoint.pt``, ``losses.csv`` and ``samples/step_NNNNNN.png``.
+
+    A run that was stopped and resumed ends with the same weights, bit for bit, as one that was not, on the same machine
+    with the same number of threads and processes. Several processes share each step's batch and average their
+    gradients, so that the losses are those of one process with the whole batch but for rounding. The first one writes
+    the files.
+
+    Attributes:
+        model: what is being trained.
+        step: how many steps are done.
+    """
+
+    log_columns: Sequence[str]
+    model: ImageToMeshRenderer | MeshGeneratorRenderer
+
+    def __init__(self, output: str | Path, config: Config, resume: bool, processes: Processes | None) -> None:
+        """Raises DibrError where the folder, its checkpoint or the device does not fit; writes nothing."""
+        self.config, self.output, self.step = config, Path(output), 0
+        self.processes = processes or Processes()
+        self.processes.check_precision(config.precision)
+        self._kept = kept_content(self.output, config.model_dump(), resume=resume, may_change=_MAY_CHANGE)
+        if self._kept is not None:
+            self.step = self._kept["training"]["step"]
+
+    def run(self) -> None:
+        """Trains to the last step. An interrupt (Ctrl-C) leaves a checkpoint of the last whole step behind.
+
+        Raises:
+            DibrError: a loss is no longer finite.
+        """
+        self.processes.wait()  # until all have seen that the folder is empty
+        with contextlib.ExitStack() as stack:
+            config, log = self.config, None
+            if self.processes.first:
+                log = stack.enter_context(
+                    RunLog(self.output, self.log_columns, self.step, config.steps, config.tensorboard)
+                )
+                if self.step == 0:
+                    self._save()  # so that a run that is killed before its first checkpoint can go on too
+            try:
+                while self.step < config.steps:
+                    row = self._train_step()
+                    if log is not None:
+                        self._record(row, log)
+            except KeyboardInterrupt:
+                if self.processes.first:
+                    self._save()
+                raise
+
+    def summary(self) -> list[str]:
+        """What there is to say about the run when it has ended, line by line."""
+        return [f"checkpoint written to {self.output}"]
+
+    @abc.abstractmethod
+    def _train_step(self) -> dict[str, Any]:
+        """One step; returns its row of the log."""
+
+    @abc.abstractmethod
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint needs besides the model, the step and the settings: tensors and plain values."""
+
+    @abc.abstractmethod
+    def _samples(self) -> np.ndarray:
+        """Pictures of what the model has learnt so far, [H, W, 3] uint8."""
+
+    def _record(self, row: dict[str, Any], log: RunLog) -> None:
+        """Takes a step's row into the log and, now and then, pictures and a checkpoint."""
+        pause = self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps
+        if pause:
+            self._look(row, log)
+        log.row(row)
+        if pause:
+            self._save()
+
+    def _look(self, row: dict[str, Any], log: RunLog) -> None:
+        """At what has been learnt, before a checkpoint."""
+        log.sheet(self._samples(), self.step)
+
+    def _save(self) -> None:
+        training = {"step": self.step, "config": self.config.model_dump(), **self._state()}
+        save_checkpoint(self.output / FILE_NAME, self.model, training)
+
+    def _through(self, network: nn.Module, *inputs: torch.Tensor) -> Any:
+        """What a network makes of its inputs, a named tuple, with its layers at the precision of the run."""
+        with self.processes.layers_at(self.config.precision):
+            parts = network(*inputs)
+        return type(parts)(*(part.float() for part in parts))
+
+    def _follow_schedule(self, *optimizers: torch.optim.Optimizer) -> None:
+        cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.config.steps))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.lr * (_LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine)
 
 
 def kept_content(
@@ -28,7 +139,7 @@ def kept_content(
 
     Args:
         settings: of this run, as plain values. may_change: those that a resumed run may have otherwise than before.
-            A checkpoint that lacks any other was written when there was no such setting, and trained something else.
+            One that a checkpoint lacks is younger than it: what it was then, ``_BEFORE`` says or nobody knows.
 
     Raises:
         DibrError: the folder holds files but ``resume`` is False; or ``resume`` is True but there is no checkpoint, or
@@ -39,7 +150,7 @@ def kept_content(
             raise DibrError(f"output {output} exists already; give another folder, or resume the run there")
         return None
     content = read_checkpoint(output / FILE_NAME)
-    kept = content["training"].get("config", {})
+    kept = {**_BEFORE, **content["training"].get("config", {})}
     for name in [name for name in settings if name not in may_change]:
         if name not in kept:
             raise DibrError(f"the run in {output} was begun before there was the setting {name}: begin it anew")

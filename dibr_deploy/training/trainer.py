@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -19,37 +18,26 @@ from ..mesh import edge_faces, unique_edges
 from ..metrics import mask_iou
 from ..models import ImageToMesh, ImageToMeshRenderer, MeshPrediction, ModelConfig, RenderedPrediction
 from ..pictures import to_bytes
-from .checkpoint import FILE_NAME, model_of, save_checkpoint
+from .checkpoint import model_of
 from .config import TrainingConfig
 from .distributed import Processes
-from .runs import RunLog, kept_content
+from .runs import RunLog, TrainingRun
 from .sampling import PairSampler, held_out_pairs, split_views
 
 LOG_COLUMNS = ["step", "loss", "mask", "color", "laplacian", "flattening", "held_out_iou"]
 SAMPLES = 6
 
-_LAST_LEARNING_RATE = 0.05
-_MAY_CHANGE = ("steps", "device", "tensorboard")
-"""Settings that a resumed run may have otherwise than before."""
 
-
-class Trainer:
-    """One run in one folder: ``checkpoint.pt``, ``losses.csv`` and ``samples/step_NNNNNN.png``.
+class Trainer(TrainingRun[TrainingConfig]):
+    """A run that trains an image-to-mesh network; see ``TrainingRun`` for what all runs have.
 
     Each step predicts a mesh from one view of an object, renders it from that view's camera and from a second one's,
     and compares both pictures with the images and masks. Each picture has the light that is predicted from its own
     image: where an object's views have different lights, shades that are painted into the texture are wrong.
-
-    A run that was stopped and resumed ends with the same weights, bit for bit, as one that was not, on the same machine
-    with the same number of threads and processes.
-
-    Several processes share each step's batch and average their gradients, so that the losses are those of one process
-    with the whole batch but for rounding. The first one writes the files.
-
-    Attributes:
-        model: what is being trained.
-        step: how many steps are done.
     """
+
+    log_columns = LOG_COLUMNS
+    model: ImageToMeshRenderer
 
     def __init__(
         self,
@@ -73,59 +61,30 @@ class Trainer:
                 is False; ``resume`` is True but there is no checkpoint, or its settings other than ``steps``,
                 ``device`` and ``tensorboard`` are not those of ``config``.
         """
-        self.config, self.output = config, Path(output)
-        self.processes = processes = processes or Processes()
-        if config.batch % processes.count:
-            raise DibrError(f"batch must be a multiple of the {processes.count} processes, got {config.batch}")
-        content = kept_content(self.output, config.model_dump(), resume=resume, may_change=_MAY_CHANGE)
+        super().__init__(output, config, resume, processes)
+        self.processes.check_share("batch", config.batch)
         self.data = open_dataset(data)
         training_views, held_out = split_views(self.data.views_of)
         self._held_out = {name: views or training_views[name] for name, views in held_out.items()}
         self._sampler = PairSampler(training_views, config.batch, config.seed)
+        content = self._kept
         self.model = self._new_model() if content is None else model_of(content, self.output)
-        self.model.to(processes.device)
+        self.model.to(self.processes.device)
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
-        self.step = 0
         if content is not None:
             self._optimizer.load_state_dict(content["training"]["optimizer"])
-            self.step = content["training"]["step"]
         faces = self.model.network.faces
         self._edges, self._edge_faces = unique_edges(faces), edge_faces(faces)
-        self._shared_network = processes.together(self.model.network)
+        self._shared_network = self.processes.together(self.model.network)
 
-    def run(self) -> None:
-        """Trains to the last step. An interrupt (Ctrl-C) leaves a checkpoint of the last whole step behind.
+    def summary(self) -> list[str]:
+        predicted, template = self.held_out_iou()
+        return [f"mask IoU on held-out views: {predicted:.3f} (untouched sphere: {template:.3f})", *super().summary()]
 
-        Raises:
-            DibrError: the loss is no longer finite.
-        """
-        self.processes.wait()  # until all have seen that the folder is empty
-        with contextlib.ExitStack() as stack:
-            config, log = self.config, None
-            if self.processes.first:
-                log = stack.enter_context(RunLog(self.output, LOG_COLUMNS, self.step, config.steps, config.tensorboard))
-                if self.step == 0:
-                    self._save()  # so that a run that is killed before its first checkpoint can go on too
-            try:
-                while self.step < config.steps:
-                    row = self._train_step()
-                    if log is not None:
-                        self._record(row, log)
-            except KeyboardInterrupt:
-                if self.processes.first:
-                    self._save()
-                raise
-
-    def _record(self, row: dict[str, Any], log: RunLog) -> None:
-        """Takes a step's row into the log and, now and then, pictures and a checkpoint."""
-        pause = self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps
-        if pause:
-            log.sheet(self._samples(), self.step)
-            row["held_out_iou"] = f"{self.held_out_iou()[0]:.6g}"
-        log.row(row)
-        if pause:
-            self._save()
-            log.say(f"step {self.step}: loss {row['loss']}, held-out mask IoU {row['held_out_iou']}")
+    def _look(self, row: dict[str, Any], log: RunLog) -> None:
+        super()._look(row, log)
+        row["held_out_iou"] = f"{self.held_out_iou()[0]:.6g}"
+        log.say(f"step {self.step}: loss {row['loss']}, held-out mask IoU {row['held_out_iou']}")
 
     def held_out_iou(self) -> tuple[float, float]:
         """Mean IoU of the covered pixels with the masks of held-out views: the prediction's, and the bare template's.
@@ -162,11 +121,11 @@ class Trainer:
         return ImageToMeshRenderer(network, self.data.height, self.data.width)
 
     def _train_step(self) -> dict[str, Any]:
-        """One optimiser step; returns its row of the log."""
-        self._follow_schedule()
+        self._follow_schedule(self._optimizer)
+        self._sharpen()
         inputs, targets = (self._views(self.processes.share(views)) for views in self._sampler(self.step))
         wanted = View(*(torch.cat(parts) for parts in zip(inputs, targets, strict=True)))
-        predictions = self._predict(wanted)
+        predictions = self._through(self._shared_network, wanted.resized(self.config.image_size))
         vertices, texture = (part[: len(inputs.mask)] for part in (predictions.vertices, predictions.texture))
         seen = MeshPrediction(torch.cat([vertices] * 2), torch.cat([texture] * 2), predictions.light)
         losses = self._losses(self.model.render(seen, wanted.world_to_clip), wanted, vertices)
@@ -190,13 +149,6 @@ class Trainer:
     def _views(self, indices: list[int]) -> View:
         return View(*(part.to(self.processes.device) for part in self.data.views(indices)))
 
-    def _predict(self, views: View) -> MeshPrediction:
-        """Through the wrapper that shares gradients, at the precision of the run."""
-        reduced = self.config.precision == "bfloat16"
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=reduced):
-            prediction = self._shared_network(views.resized(self.config.image_size))
-        return MeshPrediction(*(part.float() for part in prediction))
-
     def _losses(self, rendered: RenderedPrediction, wanted: View, vertices: Tensor) -> dict[str, Tensor]:
         color = masked_l1_loss(rendered.image, wanted.image.permute(0, 2, 3, 1), wanted.mask)
         # A mean over the covered pixels of all processes: each counts by how many of them it has.
@@ -209,13 +161,9 @@ class Trainer:
             "flattening": flattening_loss(vertices, self.model.network.faces, self._edge_faces),
         }
 
-    def _follow_schedule(self) -> None:
+    def _sharpen(self) -> None:
         config = self.config
-        done = self.step / config.steps
-        cosine = 0.5 * (1 + math.cos(math.pi * done))
-        for group in self._optimizer.param_groups:
-            group["lr"] = config.lr * (_LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine)
-        sharper = (config.sigmainv_end / config.sigmainv_start) ** min(1.0, 2 * done)
+        sharper = (config.sigmainv_end / config.sigmainv_start) ** min(1.0, 2 * self.step / config.steps)
         self.model.renderer.sigmainv = config.sigmainv_start * sharper
 
     def _evaluation_views(self) -> tuple[list[int], list[int]]:
@@ -231,10 +179,5 @@ class Trainer:
         rows.append(rendered.mask.unsqueeze(-1).expand(-1, -1, -1, 3))
         return to_bytes(torch.cat([torch.cat(list(row), dim=1) for row in rows]))
 
-    def _save(self) -> None:
-        training = {
-            "step": self.step,
-            "config": self.config.model_dump(),
-            "optimizer": self._optimizer.state_dict(),
-        }
-        save_checkpoint(self.output / FILE_NAME, self.model, training)
+    def _state(self) -> dict[str, Any]:
+        return {"optimizer": self._optimizer.state_dict()}

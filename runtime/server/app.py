@@ -20,6 +20,7 @@ from . import http_infer, metrics
 from .auth import Keys
 from .errors import Reason, RequestError
 from .http_body import PartsResponse, packed, read_body, wanted_coding
+from .http_protocol import CROWDED
 from .repository import Model
 from .service import EXTENSIONS, NAME, Service
 from .tensors import datatype_of, metadata_shape
@@ -161,27 +162,44 @@ class _Door:
             await asyncio.wait_for(drop(), self._service.settings.upload_timeout)
 
     def _handler(self, scope: Scope) -> ASGIApp:
+        try:
+            self._admit(scope)
+        except RequestError as error:
+            self._service.metrics.turned_away.labels("http", error.reason.name.lower()).inc()
+            return _refusal(error)
+        return self._app
+
+    def _admit(self, scope: Scope) -> None:
+        """Raises RequestError."""
         path = scope["path"]
+        if scope.get("state", {}).get(CROWDED):
+            raise RequestError(Reason.CROWDED, "there are too many connections: try later")
         if path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES):
-            return self._app
+            return
         headers = dict(scope["headers"])
         shown = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"x-api-key"))
-        if self._keys.admit(*shown):
-            return self._app
-        error = RequestError(Reason.UNAUTHENTICATED, "this needs an API key: Authorization: Bearer KEY")
-        return _error(error.reason.http_status, str(error), {"www-authenticate": "Bearer"})
+        if not self._keys.admit(*shown):
+            raise RequestError(Reason.UNAUTHENTICATED, "this needs an API key: Authorization: Bearer KEY")
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     return JSONResponse({"error": message}, status, headers)
 
 
+def _refusal(error: RequestError) -> Response:
+    headers = {}
+    if error.reason in (Reason.QUEUE_FULL, Reason.CROWDED, Reason.UNAVAILABLE):
+        headers["retry-after"] = "1"
+    if error.reason in (Reason.TOO_LARGE, Reason.SLOW_UPLOAD, Reason.CROWDED, Reason.UNAVAILABLE):
+        headers["connection"] = "close"  # the rest of the body is not worth keeping the connection
+    if error.reason is Reason.UNAUTHENTICATED:
+        headers["www-authenticate"] = "Bearer"
+    return _error(error.reason.http_status, str(error), headers)
+
+
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    headers = {"retry-after": "1"} if error.reason in (Reason.QUEUE_FULL, Reason.UNAVAILABLE) else {}
-    if error.reason in (Reason.TOO_LARGE, Reason.SLOW_UPLOAD, Reason.UNAVAILABLE):
-        headers["connection"] = "close"  # the rest of the body is not worth keeping the connection
-    return _error(error.reason.http_status, str(error), headers)
+    return _refusal(error)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

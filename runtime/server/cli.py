@@ -64,16 +64,36 @@ def _serve(arguments: argparse.Namespace) -> int:
     import os
 
     from . import logs
+
+    logs.set_up(arguments.log_level)
+    _end_at_once_on_signals()
     from .lifecycle import serve
     from .repository import parse_specs
 
     specs = parse_specs(arguments.models)
     settings = _settings(arguments)
-    logs.set_up(arguments.log_level)
     if asyncio.run(serve(specs, settings)):
         return 0
     logging.shutdown()
     os._exit(1)  # a run that hangs must not see the libraries that it is in taken down
+
+
+def _end_at_once_on_signals() -> None:
+    """SIGTERM and SIGINT end the process with exit code 0, until the models are open and ``serve`` has signals of its
+    own: nothing has been accepted that would have to be finished, and the opening of a model cannot be broken off.
+    """
+    import logging
+    import os
+    import signal
+
+    def end(number: int, _: object) -> None:
+        extra = {"signal": signal.Signals(number).name}
+        logging.getLogger(__name__).info("stopped before the start", extra=extra)
+        logging.shutdown()
+        os._exit(0)  # the thread that opens a model must not see the libraries that it is in taken down
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -83,8 +103,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         **{name: getattr(arguments, name) for name in _AS_THEY_ARE},
         grpc_port=None if arguments.no_grpc else arguments.grpc_port,
         max_delay=arguments.max_delay / 1e3,
-        max_request=int(arguments.max_request * _MIB),
-        max_json=int(arguments.max_json * _MIB),
+        max_request=arguments.max_request * _MIB // 1,
+        max_json=arguments.max_json * _MIB // 1,
         api_keys=_keys(arguments.api_keys),
     )
 

@@ -25,6 +25,8 @@ class Reason(enum.Enum):
     CANCELLED = _Status(499, "CANCELLED")
     """The client went away; nobody reads the status."""
     FAILED = _Status(500, "INTERNAL")
+    CROWDED = _Status(503, "RESOURCE_EXHAUSTED")
+    """Too many connections or calls at the same time."""
     UNAVAILABLE = _Status(503, "UNAVAILABLE")
     DEADLINE = _Status(504, "DEADLINE_EXCEEDED")
 

@@ -86,7 +86,8 @@ class GrpcServer:
             maximum_concurrent_rpcs=settings.max_connections,
         )
         self._server.add_generic_rpc_handlers((_handlers(service),))
-        address = f"{settings.host}:{settings.grpc_port}"
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"{host}:{settings.grpc_port}"
         if settings.tls_certificate is not None and settings.tls_key is not None:
             pair = (settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())
             self.port = self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
@@ -162,6 +163,7 @@ class _Door:
     def _check(self, context: Any) -> None:
         shown = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         if not self._keys.admit(shown.get("authorization"), shown.get("x-api-key")):
+            self._service.metrics.turned_away.labels("grpc", Reason.UNAUTHENTICATED.name.lower()).inc()
             raise RequestError(Reason.UNAUTHENTICATED, "this needs an API key: metadata authorization = Bearer KEY")
 
 

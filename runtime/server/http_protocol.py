@@ -11,9 +11,16 @@ MOST_HEAD = 1 << 16
 """Bytes of request line and headers, and of what else stands between two parts of bodies."""
 
 
-def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
+CROWDED = "crowded"
+"""In a request's state: whether there are too many connections or requests, so that it must be refused."""
+
+
+def limited_protocol(seconds: float, connections: int) -> type[asyncio.Protocol]:
     """HTTP/1.1 that closes connections whose next request's head is too long, or is not there after so many seconds
-    from the connection's or its own beginning; and those where a body goes on for so long after its answer."""
+    from the connection's or its own beginning; and those where a body goes on for so long after its answer.
+
+    connections: as many are served, and requests; those beyond are CROWDED.
+    """
 
     class Limited(HttpToolsProtocol):
         _loose = 0
@@ -38,6 +45,7 @@ def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def on_headers_complete(self) -> None:
             self._complete()
+            self.scope["state"][CROWDED] = len(self.connections) > connections or len(self.tasks) >= connections
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import uvicorn
@@ -26,6 +26,7 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _TICK = 0.05
 _KEEP_ALIVE = 60
 _TO_SEND = 5.0
@@ -61,7 +62,7 @@ async def serve(
 ) -> bool:
     """Open the models, listen, and return after SIGTERM or SIGINT, when accepted requests are answered.
 
-    SIGHUP opens models again that have changed on disk.
+    SIGHUP opens models again that have changed on disk, also where it comes while they are opened.
 
     Args:
         specs: the models.
@@ -76,10 +77,15 @@ async def serve(
         DibrError: a port or a certificate cannot be had, or what ``Session`` raises of a model.
     """
     stop = stop or asyncio.Event()
+    changed = asyncio.Event()
+    _on_signals({signal.SIGHUP: changed.set})
     service = await asyncio.to_thread(Service, specs, settings)
     reloader = Reloader(service.models.reload)
     answered = False
     try:
+        _on_signals({**dict.fromkeys(_ENDING, stop.set), signal.SIGHUP: reloader.ask})
+        if changed.is_set():
+            reloader.ask()
         with _listening(settings) as listener:
             http = _HttpServer(_http_config(service, settings))
             grpc_server = _grpc_server(service)
@@ -88,7 +94,6 @@ async def serve(
                 await asyncio.sleep(_TICK / 10)
             if grpc_server is not None:
                 await grpc_server.start()
-            _on_signals(stop.set, reloader.ask)
             ports = Ports(listener.getsockname()[1], grpc_server.port if grpc_server else None)
             log.info("started", extra={"host": settings.host, **ports._asdict(), "models": _names(service)})
             started(ports)
@@ -144,14 +149,13 @@ def _http_config(service: Service, settings: Settings) -> uvicorn.Config:
     try:
         config = uvicorn.Config(
             build_app(service, extra_routes()),
-            http=limited_protocol(settings.upload_timeout),
+            http=limited_protocol(settings.upload_timeout, settings.max_connections),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=settings.max_connections,
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=int(_TO_SEND),
             ssl_certfile=settings.tls_certificate,
@@ -187,11 +191,8 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         yield listener
 
 
-def _on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
+def _on_signals(handlers: Mapping[int, Callable[[], None]]) -> None:
     loop = asyncio.get_running_loop()
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        loop.add_signal_handler(signal.SIGHUP, reload)
-    except (RuntimeError, ValueError):
-        pass  # not in the main thread: whoever runs the loop has signals of their own
+    with contextlib.suppress(RuntimeError, ValueError):  # not the main thread: its owner has signals
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)

@@ -25,6 +25,12 @@ class Metrics:
             (*_OF_MODEL, "protocol", "reason"),
             registry=self.registry,
         )
+        self.turned_away = Counter(
+            "dibr_turned_away",
+            "Requests that were refused before their path was looked at",
+            ("protocol", "reason"),
+            registry=self.registry,
+        )
         self.queue_seconds = Histogram(
             "dibr_queue_seconds", "From acceptance to the start of the run", _OF_MODEL, buckets=_SECONDS,
             registry=self.registry,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from dibr_deploy.runtime.backend import TensorInfo
 
 from .app import service_of
 from .errors import Reason
@@ -15,13 +19,15 @@ from .http_infer import InferenceRequest
 from .render_route import FORM, FORMATS, Options
 from .repository import Model
 from .service import NAME, Service
-from .tensors import DTYPES
+from .tensors import DTYPES, datatype_of, metadata_shape
 
 _REFUSALS = (
     Reason.INVALID, Reason.UNAUTHENTICATED, Reason.NOT_FOUND, Reason.SLOW_UPLOAD, Reason.TOO_LARGE,
     Reason.UNSUPPORTED_MEDIA, Reason.QUEUE_FULL, Reason.FAILED, Reason.UNAVAILABLE, Reason.DEADLINE,
 )  # fmt: skip
 _TEXT = {"type": "string"}
+_MOST_VALUES = 1 << 14
+"""Of an example: models that take more numbers have none."""
 
 
 def routes() -> list[Route]:
@@ -40,7 +46,8 @@ def description(service: Service) -> dict[str, Any]:
     schemas = request.pop("$defs")
     schemas["InputTensor"]["properties"]["datatype"] = {"enum": list(DTYPES)}
     models = service.models.all()
-    infer = {**_operation("Run a model", _answer()), "requestBody": _body(request)}
+    examples = {f"{model.name}.{model.version}": _example(model) for model in models if _is_small(model)}
+    infer = {**_operation("Run a model", _answer()), "requestBody": _body(request, examples)}
     return {
         "openapi": "3.1.0",
         "info": {"title": NAME, "version": service.version, "description": "The Open Inference Protocol, version 2."},
@@ -54,7 +61,11 @@ def description(service: Service) -> dict[str, Any]:
             **_of_model(models, "/infer", "post", infer),
             **_of_model(models, "/render", "post", _render()),
         },
-        "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "components": {
+            "schemas": schemas,
+            "examples": examples,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
         "security": [{}, {"key": []}],
     }
 
@@ -137,8 +148,31 @@ def _list(items: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
 
-def _body(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
+def _body(schema: Mapping[str, Any], examples: Iterable[str]) -> dict[str, Any]:
+    named = {name: {"$ref": f"#/components/examples/{name}"} for name in examples}
+    return {"required": True, "content": {"application/json": {"schema": schema, "examples": named}}}
+
+
+def _is_small(model: Model) -> bool:
+    return sum(math.prod(_sizes(info)) for info in model.session.inputs) <= _MOST_VALUES
+
+
+def _example(model: Model) -> dict[str, Any]:
+    """A request that the model answers: zeros, in a batch of one."""
+    inputs = [
+        {
+            "name": info.name,
+            "datatype": datatype_of(info.dtype),
+            "shape": _sizes(info),
+            "data": [False if info.dtype == np.bool_ else 0] * math.prod(_sizes(info)),
+        }
+        for info in model.session.inputs
+    ]
+    return {"summary": f"For model {model.name}, version {model.version}", "value": {"inputs": inputs}}
+
+
+def _sizes(info: TensorInfo) -> list[int]:
+    return [max(size, 1) for size in metadata_shape(info)]
 
 
 def _content(words: str, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from programs import dibr_without_torch
+from tensorrt_door import environment, exported
 
 from dibr_deploy import demo
 from dibr_deploy.cli import main
@@ -78,6 +80,15 @@ def test_a_picture_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["demo", "--frames", "1", "--output", str(tmp_path / "default")]) == 0
     for name in ("prediction.png", "mesh.glb"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "default" / name).read_bytes()
+
+
+def test_it_builds_in_tensorrt() -> None:
+    """It was exported before any test, so tests/conftest.py does not see it."""
+    environment.python()
+    with zipfile.ZipFile(demo.MODEL) as archive:
+        content = archive.read("model.onnx")
+    assert exported.is_exported(content)
+    assert exported.problems(content) == []
 
 
 def test_the_bundle_agrees_with_torch_and_is_small() -> None:

@@ -198,6 +198,31 @@ def test_errors_are_in_words(page: Browser, photos: Path, name: str, words: str)
     assert page["error"].text == ""
 
 
+HOLD = """
+const usual = window.fetch;
+window.fetch = (path, options) => {
+  if (options?.headers?.accept !== "image/png") return usual(path, options);
+  return new Promise((answer) => {
+    window.letGo = (done) => answer(usual(path, options).finally(() => setTimeout(done, 200)));
+  });
+};"""
+"""Pictures that are asked for stay away, until they are let go."""
+
+
+def test_an_error_stays_while_an_older_picture_comes(page: Browser, photos: Path) -> None:
+    """The picture was asked for before the file that was refused was given."""
+    page.give(photos / "first.png")
+    shown = page["picture"].get_attribute("src")
+    page.script(HOLD)
+    page["azimuth"].send_keys(Keys.ARROW_RIGHT)
+    page.wait(lambda: page.script("return Boolean(window.letGo)"), "no picture is asked for")
+    page["file"].send_keys(str(photos / "notes.txt"))
+    page.wait(lambda: page["error"].text, "no words")
+    page.driver.execute_async_script("window.letGo(arguments[0])")
+    assert page["error"].text.startswith("The service refused: the image must be")
+    assert page["picture"].get_attribute("src") == shown
+
+
 def test_a_service_that_has_gone(browser: Browser, bundle: Path, photos: Path) -> None:
     with running([f"lump={bundle}"]) as service:
         browser.open(f"http://{service.http}/")

@@ -15,6 +15,7 @@ from torch import Tensor
 from dibr_deploy.cameras import orbit, perspective
 from dibr_deploy.cli import main
 from dibr_deploy.data import make_dataset
+from dibr_deploy.data.opening import open_dataset
 from dibr_deploy.data.views import View
 from dibr_deploy.errors import DibrError
 from dibr_deploy.fitting import Fit, FitSettings, rigid_motion, split_for_judging
@@ -123,7 +124,8 @@ def test_the_command_writes_the_object_and_says_how_good_it_is(
     assert len(rows) == 61
     assert float(rows[-1].split(",")[1]) < float(rows[1].split(",")[1])
     values = json.loads((output / "fit.json").read_text())
-    assert np.shape(values["world_to_clip"]) == (6, 4, 4)
+    assert values["views"] == split_for_judging(range(8), 2)[0]
+    assert np.allclose(values["world_to_clip"], open_dataset(dataset).world_to_clip[values["views"]])
     assert len(values["light"]) == 4
     with Image.open(output / "comparison.png") as picture:
         assert picture.size == (2 * 32, 2 * 32)
@@ -138,6 +140,7 @@ def test_the_command_writes_the_object_and_says_how_good_it_is(
         (["--object", "duck"], "--object must be one of egg, got duck"),
         (["--held-out", "8"], "held-out views must be fewer than the 8 views"),
         (["--steps", "-1"], "steps and texture_size must be positive"),
+        (["--output", "none/fit"], "output must lie in a folder that exists, got none/fit"),
         (["--mesh", "nothing.glb"], "mesh file nothing.glb does not exist"),
     ],
 )

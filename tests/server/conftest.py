@@ -10,7 +10,9 @@ import pytest
 from onnxruntime_door import modules
 
 from dibr_deploy.export import to_bundle
+from dibr_deploy.export.stages import renderer_of
 from dibr_deploy.runtime import Session
+from server.photos import EXAMPLE, network
 from server.service import Running, running
 
 
@@ -19,6 +21,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sphere at places and from cameras that are inputs: no network, all ops, a dynamic batch."""
     path = tmp_path_factory.mktemp("served") / "sphere.zip"
     return to_bundle(modules.SphereRenderer(), modules.inputs(1), path)
+
+
+@pytest.fixture(scope="session")
+def shape(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of photos.py as `dibr export --checkpoint` packs it, its renderer beside it."""
+    model = network()
+    path = tmp_path_factory.mktemp("shape") / "shape.zip"
+    return to_bundle(model, EXAMPLE, path, photo_input="image", renderer=renderer_of(model))
 
 
 @pytest.fixture(scope="session")

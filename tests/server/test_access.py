@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
+import logging
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -12,12 +17,15 @@ import tritonclient.grpc
 import tritonclient.http
 import urllib3
 
+from dibr_deploy.cli import build_parser
 from dibr_deploy.errors import DibrError
+from dibr_deploy.runtime.server import cli
 from dibr_deploy.runtime.server.auth import Keys
 from dibr_deploy.runtime.server.messages import SERVICE
 from dibr_deploy.runtime.server.settings import settings_of
-from server.gated import gated_model
-from server.service import Running, running
+from server.clients import Grpc, Http, metrics, request_of
+from server.gated import GatedSession, gated_model
+from server.service import Running, running, until
 
 KEY = "correct horse battery staple"
 
@@ -94,6 +102,61 @@ def test_keys_that_do_not_fit(shown: str | None) -> None:
     assert Keys([]).admit(shown, None)
 
 
+def test_those_who_have_no_key_are_counted(model: str) -> None:
+    with running([model], api_keys=(KEY,)) as service:
+        assert get(service, "/metrics") == get(service, "/v2/models/nothing") == 401
+        with pytest.raises(grpc.RpcError):
+            grpc.insecure_channel(service.grpc).unary_unary(f"/{SERVICE}/ServerMetadata")(b"")
+        text = urllib3.request("GET", f"http://{service.http}/metrics", headers={"x-api-key": KEY}).data.decode()
+    assert 'dibr_turned_away_total{protocol="http",reason="unauthenticated"} 2.0' in text
+    assert 'dibr_turned_away_total{protocol="grpc",reason="unauthenticated"} 1.0' in text
+
+
+def test_connections_beyond_the_limit(model: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Are refused in the words of the protocol, logged and counted; those within it are served, and their places are
+    free when they leave."""
+    places = 3
+    caplog.set_level(logging.INFO)
+    with running([model], max_connections=places) as service, contextlib.ExitStack() as stack:
+
+        def connect() -> http.client.HTTPConnection:
+            return stack.enter_context(contextlib.closing(http.client.HTTPConnection(service.http, timeout=60)))
+
+        def ask(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+            connection.request("POST", "/v2/models/gated/infer", request_of(21.0))
+            return connection.getresponse()
+
+        kept = [connect() for _ in range(places)]
+        for connection in kept:
+            assert ask(connection).read()
+        refused = ask(connect())
+        assert (refused.status, json.load(refused)) == (503, {"error": "there are too many connections: try later"})
+        assert (refused.headers["retry-after"], refused.headers["connection"]) == ("1", "close")
+        answer = ask(kept[0])
+        assert answer.status == 200 and answer.read()
+        for connection in kept:
+            connection.close()
+        until(lambda: Http(service).get("/v2/health/live").status == 200)
+        text = metrics(service)
+    assert 'dibr_turned_away_total{protocol="http",reason="crowded"}' in text
+    assert f'dibr_requests_total{{model="gated",protocol="http",version="1"}} {places + 1}.0' in text
+    logged = [record for record in caplog.records if record.message == "request" and record.status == 503]
+    assert logged[0].path == "/v2/models/gated/infer"
+
+
+def test_calls_beyond_the_limit(model: str) -> None:
+    """gRPC's own limit refuses them; those within it are served."""
+    with running([model], max_connections=1) as service, ThreadPoolExecutor(1) as pool:
+        client, session = Grpc(service), GatedSession.latest
+        session.gate.clear()
+        running_call = pool.submit(client.infer, 1.0)
+        assert session.begun.acquire(timeout=60)
+        assert client.status("ServerLive", b"") == ("RESOURCE_EXHAUSTED", None)
+        session.gate.set()
+        assert running_call.result(60).outputs[0].shape == [1, 2]
+        until(lambda: client.status("ServerLive", b"")[0] == "OK")
+
+
 def test_short_keys_are_refused() -> None:
     with pytest.raises(DibrError, match=r"api_keys: .*at least 16"):
         settings_of(api_keys=("short",))
@@ -148,12 +211,30 @@ def test_a_key_that_is_not_the_certificates(model: str, certificate: tuple[Path,
         ({"http_port": 70000}, "http_port: "),
         ({"queue_limit": 0}, "queue_limit: "),
         ({"timeout": 0}, "timeout: "),
+        ({"timeout": float("inf")}, "timeout: "),
+        ({"max_delay": float("inf")}, "max_delay: "),
+        ({"max_delay": 1e12}, "max_delay: "),
+        ({"max_request": float("nan")}, "max_request: "),
+        ({"max_request": 1 << 31}, "max_request: "),
+        ({"threads": 1 << 40}, "threads: "),
         ({"colour": "red"}, "colour: Extra inputs"),
     ],
 )
 def test_settings_that_cannot_be(values: dict, sentence: str) -> None:
     with pytest.raises(DibrError, match=sentence):
         settings_of(**values)
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "0", "1e300"])
+def test_sizes_on_the_command_line_that_cannot_be(value: str) -> None:
+    with pytest.raises(DibrError, match=r"^max_request: "):
+        cli._settings(build_parser().parse_args(["serve", "model.onnx", "--max-request", value]))
+
+
+def test_addresses_of_version_6(model: str) -> None:
+    with running([model], host="::1") as service:
+        assert urllib3.request("GET", f"http://[::1]:{service.ports.http}/v2/health/ready").status == 200
+        assert tritonclient.grpc.InferenceServerClient(f"[::1]:{service.ports.grpc}").is_server_ready()
 
 
 def test_a_port_that_is_taken(model: str, service: Running) -> None:

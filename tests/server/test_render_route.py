@@ -17,49 +17,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 import urllib3
 from PIL import Image
 
-from dibr_deploy.export import to_bundle, to_onnx
-from dibr_deploy.export.stages import renderer_of
-from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
+from dibr_deploy.export import to_onnx
 from dibr_deploy.runtime import Session
 from dibr_deploy.runtime.cameras import orbit, perspective
 from dibr_deploy.runtime.server import render_route
 from dibr_deploy.runtime.server.settings import settings_of
+from server.photos import EXAMPLE, network, photo
 from server.service import Running, running
 
-SIZE = 32
-EXAMPLE = (torch.zeros(1, 3, SIZE, SIZE), torch.eye(4)[None])
-
 
 @pytest.fixture(scope="module")
-def network() -> ImageToMeshRenderer:
-    torch.manual_seed(0)
-    config = ModelConfig(image_size=SIZE, subdivisions=1, texture_size=32, channels=8, features=16)
-    return ImageToMeshRenderer(ImageToMesh(config), 24, 20).eval()
-
-
-@pytest.fixture(scope="module")
-def shape(network: ImageToMeshRenderer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("shape") / "shape.zip"
-    return to_bundle(network, EXAMPLE, path, photo_input="image", renderer=renderer_of(network))
-
-
-@pytest.fixture(scope="module")
-def service(shape: Path, bundle: Path, network: ImageToMeshRenderer) -> Iterator[Running]:
-    plain = to_onnx(network, EXAMPLE, shape.parent / "plain.onnx")
+def service(shape: Path, bundle: Path) -> Iterator[Running]:
+    plain = to_onnx(network(), EXAMPLE, shape.parent / "plain.onnx")
     with running([f"shape={shape}", f"sphere={bundle}", f"plain={plain}"], max_pixels=1 << 20) as service:
         yield service
-
-
-def photo(size: tuple[int, int] = (40, 30), form: str = "PNG") -> bytes:
-    pixels = np.random.default_rng(1).integers(0, 256, (4, 4, 3), np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(stream, form)
-    return stream.getvalue()
 
 
 def post(service: Running, query: str = "", body: bytes | None = None, model: str = "shape", **headers: str) -> Any:

@@ -131,6 +131,12 @@ HANGS_WHEN_OPENED_AGAIN = """
             (FOLDER / "hangs").touch()
             threading.Event().wait()
 """
+OPENS_SLOWLY = """
+    def warm_up(self):
+        (FOLDER / "opening").touch()
+        if not (FOLDER / "go").exists():
+            until((FOLDER / "go").exists)
+"""
 WAITS = """
     def run(self, x):
         if x[0, 0] == 7:
@@ -169,6 +175,36 @@ def test_a_model_that_hangs(tmp_path: Path, replaced: bool) -> None:
         client.close()
     assert process.wait_for("stopped")["all_answered"] is False
     assert process.wait_for("a model hangs, and is left open")["model"] == "gated"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_comes_while_models_are_opened(tmp_path: Path, number: signal.Signals) -> None:
+    """The command ends at once, with exit code 0: it has accepted nothing."""
+    process = Process(f"gated={tmp_path / 'gated.onnx'}", program=program(tmp_path, OPENS_SLOWLY))
+    try:
+        until((tmp_path / "opening").exists)
+        process.signal(number)
+        assert process.process.wait(30) == 0
+    finally:
+        process.process.kill()
+        process.finish()
+    assert process.wait_for("stopped before the start")["signal"] == number.name
+
+
+def test_a_bundle_is_replaced_while_models_are_opened(tmp_path: Path) -> None:
+    """SIGHUP does not end the start, and what has changed is opened again after it."""
+    process = Process(f"gated={tmp_path / 'gated.onnx'}", program=program(tmp_path, OPENS_SLOWLY))
+    try:
+        until((tmp_path / "opening").exists)
+        replace(tmp_path, process, 1)
+        time.sleep(0.1)
+        (tmp_path / "go").touch()
+        process.wait_for("model reloaded")
+        process.signal(signal.SIGTERM)
+        assert process.finish() == 0
+    finally:
+        process.process.kill()
+        process.finish()
 
 
 def test_a_reload_that_hangs(tmp_path: Path) -> None:

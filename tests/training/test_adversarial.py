@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_meshes import write_small_meshes
 from torch import Tensor
+from training.launching import rows_of, train_by_one_and_two
 from training.states import assert_same
 
 from dibr_deploy.cli import main
@@ -21,6 +22,7 @@ from dibr_deploy.training.adversarial import LOG_COLUMNS, AdversarialTrainer, gr
 from dibr_deploy.training.adversarial_config import AdversarialConfig
 from dibr_deploy.training.checkpoint import load_any, load_generator, read_checkpoint
 from dibr_deploy.training.config import parse_config
+from dibr_deploy.training.distributed import Processes
 
 
 @pytest.fixture
@@ -84,8 +86,7 @@ def test_a_run_leaves_log_pictures_and_checkpoint(dataset: Path, small: Adversar
     assert torch.equal(torch.random.get_rng_state(), before)
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert files == ["checkpoint.pt", "losses.csv", "samples/step_000004.png", "samples/step_000006.png"]
-    with (tmp_path / "losses.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(tmp_path)
     assert list(rows[0]) == LOG_COLUMNS
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     for row in rows:
@@ -114,6 +115,63 @@ def test_training_brings_what_is_made_nearer_to_what_is_real(dataset: Path, tmp_
     trained = gap()
     print(f"RMS difference of the mean pictures: {untrained:.3f}, then {trained:.3f}")
     assert trained < 0.6 * untrained
+
+
+def test_two_processes_train_as_one_with_all_objects(dataset: Path, tmp_path: Path) -> None:
+    """Adam without momentum takes a step of lr along a gradient that is only rounding, too: hence the low rate."""
+    options = ("--steps=50", "--objects=2", "--critic-steps=1", "--latent=4", "--device=cpu", "--lr=0.00005")
+    one, two = train_by_one_and_two(tmp_path, ["generate", "train", "--data", str(dataset), *options])
+    assert len(one) == len(two) == 50
+    for name in LOG_COLUMNS[1:]:
+        alone, shared = (np.array([float(row[name]) for row in rows]) for rows in (one, two))
+        difference = np.abs(shared - alone).max() / np.abs(alone).max()
+        print(f"{name}: {alone[0]:.4g} to {alone[-1]:.4g}, relative difference {difference:.1e}")
+        assert difference < 1e-4, name
+        assert abs(alone[-1] - alone[0]) > 0.02 * abs(alone[0]), f"{name} stands still"
+
+
+def test_two_processes_have_the_gradients_of_one(dataset: Path, tmp_path: Path) -> None:
+    """Of both networks, the penalty's second derivative included: Adam without momentum keeps them."""
+    options = ("--steps=1", "--objects=4", "--critic-steps=1", "--latent=4", "--device=cpu", "--lr=0.00001")
+    train_by_one_and_two(tmp_path, ["generate", "train", "--data", str(dataset), *options])
+    alone, shared = (read_checkpoint(tmp_path / run)["training"]["optimizers"] for run in ("one", "two"))
+    for network, one, two in zip(("generator", "critic"), alone, shared, strict=True):
+        gradients = [torch.cat([state["exp_avg"].flatten() for state in of["state"].values()]) for of in (one, two)]
+        difference = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
+        print(f"{network}: relative difference {difference:.1e}")
+        assert difference < 1e-4, network
+
+
+def test_objects_that_cannot_be_shared_evenly_are_refused(
+    dataset: Path, small: AdversarialConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(DibrError, match="objects must be a multiple of the 3 processes, got 2"):
+        AdversarialTrainer(dataset, tmp_path / "run", small, processes=Processes(0, 3))
+
+
+def test_reduced_precision_reaches_both_networks_and_nothing_behind_them(
+    dataset: Path, small: AdversarialConfig, tmp_path: Path
+) -> None:
+    small = small.model_copy(update={"lr": 1e-4})
+    trainer = AdversarialTrainer(dataset, tmp_path / "run", small.model_copy(update={"precision": "bfloat16"}))
+    seen: dict[str, torch.dtype] = {}
+
+    def watch(name: str, layer: torch.nn.Module) -> None:
+        def note(module: torch.nn.Module, inputs: object, output: Tensor) -> None:
+            seen.setdefault(name, output.dtype)
+
+        layer.register_forward_hook(note)
+
+    watch("light", trainer.model.network.light_head)
+    watch("score", trainer.critic.layers[-1])
+    trainer.run()
+    assert seen == {"light": torch.bfloat16, "score": torch.bfloat16}
+    states = {**trainer.model.network.state_dict(), **trainer.critic.state_dict()}
+    assert {value.dtype for value in states.values()} == {torch.float32, torch.int32}
+    AdversarialTrainer(dataset, tmp_path / "full", small).run()
+    losses = [[float(row["loss"]) for row in rows_of(tmp_path / name)] for name in ("run", "full")]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
 
 
 def test_another_seed_ends_elsewhere(dataset: Path, small: AdversarialConfig, tmp_path: Path) -> None:

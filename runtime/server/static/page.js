@@ -78,19 +78,25 @@ async function draw() {
   drawAgain = true;
   if (drawing) return;
   drawing = true;
-  try {
-    while (drawAgain) {
-      drawAgain = false;
-      const upload = state.uploads;
-      const picture = await askPicture(element("model").value, state.file, settings());
-      if (upload === state.uploads) showPicture(picture);
-    }
-    complain(null);
-  } catch (error) {
-    complain(error);
-  } finally {
-    drawing = false;
+  while (drawAgain) {
+    drawAgain = false;
+    await drawOnce(state.uploads);
   }
+  drawing = false;
+}
+
+/** What comes of it is shown and said, unless another file has been given meanwhile, which has words of its own. */
+async function drawOnce(upload) {
+  let picture = null;
+  let problem = null;
+  try {
+    picture = await askPicture(element("model").value, state.file, settings());
+  } catch (error) {
+    problem = error;
+  }
+  if (upload !== state.uploads) return;
+  if (picture !== null) showPicture(picture);
+  complain(problem);
 }
 
 function settings() {
