@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from .errors import DibrError
@@ -30,7 +31,8 @@ def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], o
         content: bytes, text (UTF-8), or a function that writes the file whose path it is given.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    with _named(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -62,7 +64,8 @@ def write_folders_atomically(writers: Mapping[Path, Callable[[Path], object]], s
     written: dict[Path, Path] = {}
     try:
         for path, write in writers.items():
-            written[path] = Path(tempfile.mkdtemp(dir=scratch or path.parent, prefix=f".{path.name}."))
+            with _named(path):
+                written[path] = Path(tempfile.mkdtemp(dir=scratch or path.parent, prefix=f".{path.name}."))
             write(written[path])
             written[path].chmod(0o777 & ~_umask())
         for path, temporary in written.items():
@@ -73,6 +76,15 @@ def write_folders_atomically(writers: Mapping[Path, Callable[[Path], object]], s
     finally:
         for temporary in written.values():
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors name the file that was asked for, and not the one beside it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _umask() -> int:

@@ -4,6 +4,7 @@ renderer (Chen et al. 2019, section 4.1, without a network)."""
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -90,14 +91,14 @@ class Fit:
             background: of the images.
 
         Raises:
-            DibrError: views without images, or a light of another shape.
+            DibrError: views without images, or a light of another shape or without numbers.
         """
         self.settings = settings = settings or FitSettings()
         self.template = mesh = mesh or icosphere(3, radius=0.5)
         if views.image.dim() != 4 or len(views.image) == 0:
             raise DibrError(f"views must have images [N, 3, H, W], got {list(views.image.shape)}")
-        if light is not None and tuple(light.shape) != (1, 4):
-            raise DibrError(f"light must be [1, 4], got {list(light.shape)}")
+        if light is not None and (tuple(light.shape) != (1, 4) or not bool(torch.isfinite(light).all())):
+            raise DibrError(f"light must be [1, 4] and finite, got {light.tolist()}")
         self.views = views
         if light is None and "light" in settings.parts:
             light = torch.tensor([_START_LIGHT])
@@ -133,7 +134,11 @@ class Fit:
         return self.views.world_to_clip @ rigid_motion(self.motion)
 
     def optimize(self) -> Iterator[FitLoss]:
-        """Takes the steps of the settings, one for each loss that is asked for."""
+        """Takes the steps of the settings, one for each loss that is asked for.
+
+        Raises:
+            DibrError: the loss is not finite; nothing has been changed by it.
+        """
         settings = self.settings
         groups: dict[str, tuple[Tensor | None, float]] = {
             "shape": (self.vertices, settings.shape_lr),
@@ -149,10 +154,13 @@ class Fit:
             done = min(1.0, step / (0.6 * settings.steps))
             self.renderer.sigmainv = settings.sigmainv_start * (settings.sigmainv_end / settings.sigmainv_start) ** done
             optimizer.zero_grad()
-            total, mask, color = self._loss()
-            total.backward()
+            parts = self._loss()
+            losses = FitLoss(*(float(value.detach()) for value in parts))
+            if not math.isfinite(losses.total):
+                raise DibrError(f"the loss is {losses.total} at step {step}: mesh, images and cameras must be finite")
+            parts[0].backward()
             optimizer.step()
-            yield FitLoss(*(float(value.detach()) for value in (total, mask, color)))
+            yield losses
         for tensor, _ in free:
             tensor.requires_grad_(False)
 

@@ -164,6 +164,8 @@ def test_it_exports_and_runs_with_any_number_of_codes(run: Path, capsys: pytest.
         ("generate sample --checkpoint {predictor} --output {tmp}/new", "not of a mesh generator"),
         ("generate interpolate --checkpoint {run} --output {tmp}/way.mp4", "must be a .gif file"),
         ("generate interpolate --checkpoint {run} --output {tmp}/way.gif --codes 1", "two codes"),
+        ("generate interpolate --checkpoint {run} --output {tmp}/no/way.gif --frames 1", "/no/way.gif: No such file"),
+        ("generate sample --checkpoint {run} --output {tmp}/no/new", "output must lie in a folder that exists"),
         ("generate compare --checkpoint {run} --data {run} --held-out {run}", "dataset folder"),
         ("export --checkpoint {run} --output {tmp}/b.zip --float-photos", "--float-photos needs a model of photos"),
         ("verify --checkpoint {run} --model {run}/bundle.zip --images {tmp}", "--images needs a model"),

@@ -141,6 +141,7 @@ def test_the_command_writes_the_object_and_says_how_good_it_is(
         (["--held-out", "8"], "held-out views must be fewer than the 8 views"),
         (["--steps", "-1"], "steps and texture_size must be positive"),
         (["--output", "none/fit"], "output must lie in a folder that exists, got none/fit"),
+        (["--light", "0.5", "nan", "0", "0"], "light must be [1, 4] and finite, got [[0.5, nan, 0.0, 0.0]]"),
         (["--mesh", "nothing.glb"], "mesh file nothing.glb does not exist"),
     ],
 )
@@ -150,3 +151,13 @@ def test_mistakes_are_told(
     assert main(["optimize", "--data", str(dataset), "--output", str(tmp_path / "fit"), *options]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "fit").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_fit(dataset: Path) -> None:
+    views = open_dataset(dataset).views([0, 1])
+    views.image[0, 0, 16, 16] = torch.nan
+    fit = Fit(views, settings=FitSettings(steps=3))
+    before = fit.vertices.clone()
+    with pytest.raises(DibrError, match="the loss is nan at step 0: mesh, images and cameras must be finite"):
+        list(fit.optimize())
+    assert torch.equal(fit.vertices, before)
