@@ -239,6 +239,7 @@ void check_pointers(Checker& c, const dibr_soft_mask_backward_params& p) {
   check_soft_mask_pointers(c, p);
   c.pointer("grad_mask", p.grad_mask, pixels(p));
   c.pointer("grad_positions", p.grad_positions, p.batch * p.vertices);
+  c.optional("kept", p.kept, 16);
 }
 
 template <class P>

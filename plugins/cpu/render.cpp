@@ -193,14 +193,15 @@ class NearFaces {
             SoftMaskRules<T>(p_.sigmainv, p_.boxlen, p_.knum)};
   }
 
-  // The thread's own.
-  const FacesOfTile& of_tile(int64_t image, int64_t tile) const {
+  // Those that reach the open cells of a tile. The thread's own.
+  const FacesOfTile& of_tile(int64_t image, int64_t tile, uint64_t open) const {
     static thread_local FacesOfTile faces;
     faces.clear();
     const TileArea area = bins_.area(tile);
     bins_.for_each_face(image, tile, faces_of(p_, image), [&](int32_t face) {
       faces.reserve(1);
-      faces.add(face, cells_reached(reach_of_face(vertices_.reaches(image), p_.face_indices + 3 * face), area));
+      const MaskReach reach = reach_of_face(vertices_.reaches(image), p_.face_indices + 3 * face);
+      faces.add(face, open & cells_reached(reach, area));
       return true;
     });
     faces.finish();
@@ -249,10 +250,16 @@ class Renderer {
 
   void write_mask(int64_t image, int64_t tile, const TileBuffer<T>* drawn) const {
     const TileArea area = rasterizer_.area(tile);
+    const Integer* faces = drawn != nullptr ? drawn->faces(0) : no_faces();
+    const int64_t stride = drawn != nullptr ? kTile : 0;
     T* mask = static_cast<T*>(p_.mask) + (image * p_.height + area.y0) * p_.width + area.x0;
-    const MaskPixels<T, Integer> pixels = {area, drawn != nullptr ? drawn->faces(0) : no_faces(),
-                                           drawn != nullptr ? kTile : 0, mask, p_.width};
-    mask_tile(near_->image(image), pixels, near_->of_tile(image, tile));
+    for (int64_t y = 0; y < area.y1 - area.y0; ++y) {
+      for (int64_t x = 0; x < area.x1 - area.x0; ++x) mask[y * p_.width + x] = faces[y * stride + x] < 0 ? T(0) : T(1);
+    }
+    const OpenPixels open = uncovered_pixels(area, faces, stride);
+    const uint64_t cells = open.cells();
+    if (cells == 0) return;
+    mask_tile(near_->image(image), area, open, near_->of_tile(image, tile, cells), mask, p_.width);
   }
 
   // A row that nothing covers.

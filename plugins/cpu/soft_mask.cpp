@@ -1,6 +1,9 @@
 // SoftMask on the CPU, in three steps: note which blocks of pixels have some that nothing covers, choose the faces near
-// those, and look at each tile with its faces. The backward finds them again instead of storing them.
+// those, and look at each tile with its faces. The backward finds them again, unless the forward was asked to keep
+// them.
 #include "core/soft_mask.h"
+
+#include <optional>
 
 #include "abi/backend.h"
 #include "abi/dispatch.h"
@@ -99,44 +102,43 @@ dibr_status prepare(const char* op, const Scene<T, P>& scene, const dibr_launch&
   return DIBR_OK;
 }
 
+// The places that a launch with p.keep has beyond a Scene in its workspace, for its tiles' visits.
+template <class P>
+KeptTiles kept_tiles(const P& p, Arena& arena) {
+  return KeptTiles(p.batch * Tiles(p).count(), p.batch * p.height * p.width, arena);
+}
+
+template <class T>
+void mask_one_tile(const Scene<T, dibr_soft_mask_params>& scene, int64_t image, const TileArea& area,
+                   TileNotes* notes) {
+  static thread_local FacesOfTile faces;
+  if (!scene.near.of_tile(image, area, &faces)) return;
+  const auto& p = scene.p;
+  const int64_t first = (image * p.height + area.y0) * p.width + area.x0;
+  mask_tile(scene.image(image), area, uncovered_pixels(area, p.face_index + first, p.width), faces,
+            static_cast<T*>(p.mask) + first, p.width, notes);
+}
+
 template <class T>
 dibr_status forward(const dibr_soft_mask_params& p, const dibr_launch& launch) {
   Arena arena(launch.workspace);
   const Scene<T, dibr_soft_mask_params> scene(p, arena);
-  T* mask = static_cast<T*>(p.mask);
-  const dibr_status status = prepare("soft_mask", scene, launch, mask);
+  std::optional<KeptTiles> kept;
+  if (p.keep) kept.emplace(kept_tiles(p, arena));
+  const dibr_status status = prepare("soft_mask", scene, launch, static_cast<T*>(p.mask));
   if (status != DIBR_OK) return status;
+  if (kept) kept->clear();
   const Tiles tiles(p);
   parallel_for(launch, p.batch * tiles.count(), [&](int64_t i) {
     const int64_t image = i / tiles.count();
     const TileArea area = tiles.area(i % tiles.count());
-    static thread_local FacesOfTile faces;
-    if (!scene.near.of_tile(image, area, &faces)) return;
-    const int64_t first = (image * p.height + area.y0) * p.width + area.x0;
-    const MaskPixels<T, int32_t> pixels = {area, p.face_index + first, p.width, mask + first, p.width};
-    mask_tile(scene.image(image), pixels, faces);
+    if (!kept) return mask_one_tile(scene, image, area, nullptr);
+    static thread_local TileNotes notes;
+    notes.clear();
+    mask_one_tile(scene, image, area, &notes);
+    kept->keep(i, notes);
   });
   return DIBR_OK;
-}
-
-// The pixels of a tile through which a gradient comes.
-template <class T>
-OpenPixels pulled_pixels(const dibr_soft_mask_backward_params& p, const TileArea& area, int64_t first) {
-  const T* grad_mask = static_cast<const T*>(p.grad_mask) + first;
-  OpenPixels open;
-  const auto find = [&](int64_t columns) DIBR_INLINE_LAMBDA {
-    for (int64_t y = 0; y < area.y1 - area.y0; ++y) {
-      const int32_t* face_index = p.face_index + first + y * p.width;
-      const T* grad = grad_mask + y * p.width;
-      uint32_t bits = 0;
-      for (int64_t x = 0; x < columns; ++x) bits |= uint32_t((face_index[x] < 0) & (grad[x] != T(0))) << x;
-      open.rows[y] = bits;
-    }
-  };
-  // With a constant number of columns the compiler makes better vectors.
-  const int64_t columns = area.x1 - area.x0;
-  columns == kTile ? find(kTile) : find(columns);
-  return open;
 }
 
 template <class T>
@@ -162,24 +164,41 @@ void write_gradients(const Scene<T, dibr_soft_mask_backward_params>& scene, int6
   }
 }
 
+// Adds one tile's gradient; kept is NULL where nothing was.
+template <class T>
+void add_tile(const Scene<T, dibr_soft_mask_backward_params>& scene, const KeptTiles* kept, const Tiles& tiles,
+              int64_t image, int64_t tile, const TouchedVectors<T>& sums) {
+  static thread_local TileGradient<T> gradient_of_thread;
+  static thread_local FacesOfTile faces;
+  const int64_t place = image * tiles.count() + tile;
+  const bool is_kept = kept != nullptr && kept->has(place);
+  const TileArea area = tiles.area(tile);
+  if (is_kept ? (*kept)[place].is_empty() : !scene.near.of_tile(image, area, &faces)) return;
+  const auto& p = scene.p;
+  const int64_t first = (image * p.height + area.y0) * p.width + area.x0;
+  TileGradient<T>& gradient = gradient_of_thread;
+  const MaskImage<T> of_image = scene.image(image);
+  gradient.enter(of_image, area, uncovered_pixels(area, p.face_index + first, p.width),
+                 static_cast<const T*>(p.grad_mask) + first, p.width);
+  is_kept ? gradient.add((*kept)[place], sums) : gradient.add(faces, sums);
+}
+
 template <class T>
 dibr_status backward(const dibr_soft_mask_backward_params& p, const dibr_launch& launch) {
-  Arena arena(launch.workspace);
-  const Scene<T, dibr_soft_mask_backward_params> scene(p, arena);
-  const SparseScatter<T> scatter = point_scatter<T>(p, arena);
-  const dibr_status status = prepare<T>("soft_mask_backward", scene, launch, nullptr);
-  if (status != DIBR_OK) return status;
+  Arena own(launch.workspace), kept_arena(const_cast<void*>(p.kept));
+  const SparseScatter<T> scatter = point_scatter<T>(p, own);
+  const Scene<T, dibr_soft_mask_backward_params> scene(p, p.kept != nullptr ? kept_arena : own);
+  std::optional<KeptTiles> kept;
+  if (p.kept != nullptr) {
+    kept.emplace(kept_tiles(p, kept_arena));
+  } else if (const dibr_status status = prepare<T>("soft_mask_backward", scene, launch, nullptr)) {
+    return status;
+  }
   const Tiles tiles(p);
   scatter.run(
       launch,
       [&](int64_t image, int64_t tile, const TouchedVectors<T>& sums) {
-        static thread_local TileGradient<T> gradient_of_thread;
-        static thread_local FacesOfTile faces;
-        const TileArea area = tiles.area(tile);
-        if (!scene.near.of_tile(image, area, &faces)) return;
-        const int64_t first = (image * p.height + area.y0) * p.width + area.x0;
-        gradient_of_thread.add(scene.image(image), area, pulled_pixels<T>(p, area, first),
-                               static_cast<const T*>(p.grad_mask) + first, p.width, faces, sums);
+        add_tile(scene, kept ? &*kept : nullptr, tiles, image, tile, sums);
       },
       [&](int64_t image, int64_t begin, int64_t end, const T* sums) {
         write_gradients(scene, image, begin, end, sums);
@@ -191,6 +210,7 @@ dibr_status backward(const dibr_soft_mask_backward_params& p, const dibr_launch&
 
 dibr_status soft_mask_workspace(const dibr_soft_mask_params& p, Arena& arena) {
   dispatch(p.dtype, [&](auto t) { Scene<decltype(t), dibr_soft_mask_params>(p, arena); });
+  if (p.keep) kept_tiles(p, arena);
   return DIBR_OK;
 }
 dibr_status soft_mask(const dibr_soft_mask_params& p, const dibr_launch& launch) {
@@ -199,8 +219,8 @@ dibr_status soft_mask(const dibr_soft_mask_params& p, const dibr_launch& launch)
 
 dibr_status soft_mask_backward_workspace(const dibr_soft_mask_backward_params& p, Arena& arena) {
   dispatch(p.dtype, [&](auto t) {
-    Scene<decltype(t), dibr_soft_mask_backward_params>(p, arena);
     point_scatter<decltype(t)>(p, arena);
+    if (p.kept == nullptr) Scene<decltype(t), dibr_soft_mask_backward_params>(p, arena);
   });
   return DIBR_OK;
 }

@@ -16,6 +16,7 @@
 #include "cpu/bins.h"
 #include "cpu/lanes.h"
 #include "cpu/soft_mask_faces.h"
+#include "cpu/soft_mask_kept.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
@@ -26,16 +27,6 @@ struct MaskImage {
   const int32_t* face_indices;  // [F, 3], in range
   int64_t height, width;
   SoftMaskRules<T> rules;
-};
-
-// The pixels of one tile: pointers to its first pixel, and the elements from one row to the next.
-template <class T, class Index>
-struct MaskPixels {
-  TileArea area;            // at most kTile wide and high
-  const Index* face_index;  // < 0 where nothing covers the pixel
-  int64_t face_index_stride;
-  T* mask;
-  int64_t mask_stride;
 };
 
 // Bit x of row y: the mask of that pixel of the tile is asked for.
@@ -49,7 +40,39 @@ struct OpenPixels {
     for (int y = 0; y < kMaskCell; ++y) bits |= (rows[row + y] >> column & 15) << (4 * y);
     return bits;
   }
+
+  // The cells that have such a pixel: bit 8 * row + column.
+  uint64_t cells() const {
+    uint64_t out = 0;
+    for (int row = 0; row < kTile / kMaskCell; ++row) {
+      const uint32_t* r = rows + row * kMaskCell;
+      uint32_t bits = r[0] | r[1] | r[2] | r[3];
+      bits |= bits >> 2;
+      bits = (bits | bits >> 1) & 0x11111111u;  // of every four, the lowest
+      bits = (bits | bits >> 3) & 0x03030303u;
+      bits = (bits | bits >> 6) & 0x000f000fu;
+      out |= uint64_t((bits | bits >> 12) & 0xff) << (8 * row);
+    }
+    return out;
+  }
 };
+
+// The pixels of an area that nothing covers: `face_index` points to its first one.
+template <class Index>
+OpenPixels uncovered_pixels(const TileArea& area, const Index* face_index, int64_t stride) {
+  OpenPixels open;
+  const auto find = [&](int64_t columns) DIBR_INLINE_LAMBDA {
+    for (int64_t y = 0; y < area.y1 - area.y0; ++y) {
+      uint32_t bits = 0;
+      for (int64_t x = 0; x < columns; ++x) bits |= uint32_t(face_index[y * stride + x] < 0) << x;
+      open.rows[y] = bits;
+    }
+  };
+  // With a constant number of columns the compiler makes better vectors.
+  const int64_t columns = area.x1 - area.x0;
+  columns == kTile ? find(kTile) : find(columns);
+  return open;
+}
 
 // Sixteen faces, each ready for its test against pixels.
 template <class T>
@@ -119,22 +142,15 @@ struct CellPixels {
   int fours() const { return (count + 3) / 4; }
 };
 
-// Four faces, one or more of which take one or more of four pixels: bit 4 * i + k where face k takes pixel i.
-struct Visit {
-  int32_t faces;
-  uint16_t takes;
-  uint8_t pixels;
-};
-
 // What one cell needs: its open pixels, its faces as far as those need them, and which of them meet. One per thread,
 // reused from cell to cell.
 template <class T>
 class CellVisits {
  public:
-  // Where the pixels of the tile are.
-  void enter(const MaskImage<T>& image, const TileArea& area, const FacesOfTile& faces) {
+  // Where the pixels of the tile are. `faces` is what `find` looks at.
+  void enter(const MaskImage<T>& image, const TileArea& area, const FacesOfTile* faces) {
     image_ = &image;
-    tile_ = &faces;
+    tile_ = faces;
     for (int i = 0; i < kTile; ++i) {
       px_[i] = pixel_x<T>(area.x0 + i, image.width);
       py_[i] = pixel_y<T>(area.y0 + i, image.height);
@@ -149,8 +165,32 @@ class CellVisits {
     list_pixels(open.of_cell(cell));
     shut_ = 0;
     while (shut_ < pixels_.count && make_ready()) {
-      if (visits_.size() < count_ + 5 * kFours) visits_.resize(2 * count_ + 5 * kFours);
+      if (found_.size() < count_ + 5 * kFours) found_.resize(2 * count_ + 5 * kFours);
       visit_pixels(int32_t((ready_ - 1) / kAtOnce));
+    }
+    visits_ = found_.data();
+  }
+
+  // Writes down what `find` has found.
+  void keep(TileNotes* notes) const {
+    const KeptCell cell = {cell_, int32_t(ready_), int32_t(count_)};
+    int32_t* faces = notes->add(cell, visits_);
+    for (int64_t first = 0; first < ready_; first += kAtOnce) {
+      std::copy_n(sixteens_[size_t(first / kAtOnce)].index, std::min<int64_t>(ready_ - first, kAtOnce), faces + first);
+    }
+  }
+  // Is again as after `find`, with the same open pixels.
+  void recall(const KeptCell& cell, const OpenPixels& open) {
+    cell_ = cell.cell;
+    ready_ = cell.faces;
+    count_ = size_t(cell.visits);
+    visits_ = cell.visit();
+    list_pixels(open.of_cell(cell_));
+    const size_t sixteens = size_t(ready_ + kAtOnce - 1) / kAtOnce;
+    if (sixteens_.size() < sixteens) sixteens_.resize(sixteens);
+    for (int64_t first = 0; first < ready_; first += kAtOnce) {
+      const int count = int(std::min<int64_t>(ready_ - first, kAtOnce));
+      sixteens_[size_t(first / kAtOnce)].load(*image_, cell.face() + first, count);
     }
   }
 
@@ -210,7 +250,7 @@ class CellVisits {
     const Sixteen<T> x0 = Sixteen<T>::load(faces.x0), x1 = Sixteen<T>::load(faces.x1);
     const Sixteen<T> y0 = Sixteen<T>::load(faces.y0), y1 = Sixteen<T>::load(faces.y1);
     const int fours = pixels_.fours();
-    Visit* visit = visits_.data() + count_;
+    Visit* visit = found_.data() + count_;
     for (int i = 0; i < fours; ++i) {
       unsigned taken[4];
       int32_t least = kPlenty;
@@ -228,7 +268,7 @@ class CellVisits {
         visit += own != 0;
       }
     }
-    count_ = size_t(visit - visits_.data());
+    count_ = size_t(visit - found_.data());
   }
 
   // Four times four groups of four bits, [pixel][faces], as [faces][pixel].
@@ -297,12 +337,13 @@ class CellVisits {
   T tested_px_[4 * kFours];      // NaN where a pixel is shut, or none
   int32_t missing_[4 * kFours];  // faces that a pixel may still take
   size_t count_ = 0;
-  std::vector<Visit> visits_;
+  const Visit* visits_ = nullptr;
+  std::vector<Visit> found_;
 };
 
 // 1 - prod (1 - p), the faces of a pixel in index order: the same bits as one at a time.
-template <class T, class Index>
-void mask_cell(const CellVisits<T>& visits, const SoftMaskRules<T>& rules, const MaskPixels<T, Index>& out) {
+template <class T>
+void mask_cell(const CellVisits<T>& visits, const SoftMaskRules<T>& rules, T* mask, int64_t stride) {
   using N = Sixteen<T>;
   const CellPixels<T>& pixels = visits.pixels();
   N products[CellPixels<T>::kFours];
@@ -321,38 +362,30 @@ void mask_cell(const CellVisits<T>& visits, const SoftMaskRules<T>& rules, const
   T lanes[CellPixels<T>::kFours][16];
   for (int i = 0; i < pixels.fours(); ++i) (N(T(1)) - products[i]).store(lanes[i]);
   for (int i = 0; i < pixels.count; ++i) {
-    out.mask[pixels.row[i] * out.mask_stride + pixels.column[i]] = lanes[i / 4][i % 4 * 4];
+    mask[pixels.row[i] * stride + pixels.column[i]] = lanes[i / 4][i % 4 * 4];
   }
 }
 
 // Not inlined: the address of what belongs to a thread takes a call each time the compiler asks for it.
-template <class T, class Index>
-__attribute__((noinline)) void mask_cells(const MaskImage<T>& image, const MaskPixels<T, Index>& pixels,
-                                          const OpenPixels& open, const FacesOfTile& faces, CellVisits<T>& visits) {
-  visits.enter(image, pixels.area, faces);
+template <class T>
+__attribute__((noinline)) void mask_cells(const MaskImage<T>& image, const TileArea& area, const OpenPixels& open,
+                                          const FacesOfTile& faces, T* mask, int64_t stride, TileNotes* notes,
+                                          CellVisits<T>& visits) {
+  visits.enter(image, area, &faces);
   for (uint64_t cells = faces.all_cells; cells != 0; cells &= cells - 1) {
     visits.find(__builtin_ctzll(cells), open);
-    mask_cell(visits, image.rules, pixels);
+    mask_cell(visits, image.rules, mask, stride);
+    if (notes != nullptr) visits.keep(notes);
   }
 }
 
-// Writes the mask of every pixel of the tile, 1 where it is covered.
-template <class T, class Index>
-void mask_tile(const MaskImage<T>& image, const MaskPixels<T, Index>& pixels, const FacesOfTile& faces) {
+// Writes the mask of the open pixels that some face of the tile may reach; `mask` points to the tile's first pixel.
+// Where there are notes, they receive what TileGradient can start from.
+template <class T>
+void mask_tile(const MaskImage<T>& image, const TileArea& area, const OpenPixels& open, const FacesOfTile& faces,
+               T* mask, int64_t stride, TileNotes* notes = nullptr) {
   static thread_local CellVisits<T> visits_of_thread;
-  const TileArea& area = pixels.area;
-  OpenPixels open;
-  for (int64_t y = 0; y < area.y1 - area.y0; ++y) {
-    const Index* face_index = pixels.face_index + y * pixels.face_index_stride;
-    T* mask = pixels.mask + y * pixels.mask_stride;
-    uint32_t bits = 0;
-    for (int64_t x = 0; x < area.x1 - area.x0; ++x) {
-      mask[x] = face_index[x] < 0 ? T(0) : T(1);
-      bits |= uint32_t(face_index[x] < 0) << x;
-    }
-    open.rows[y] = bits;
-  }
-  if (faces.all_cells != 0) mask_cells(image, pixels, open, faces, visits_of_thread);
+  if (faces.all_cells != 0) mask_cells(image, area, open, faces, mask, stride, notes, visits_of_thread);
 }
 
 // The gradient of one tile's mask with respect to the vertices' places in NDC. One per thread, reused from tile to
@@ -362,19 +395,34 @@ class TileGradient {
  public:
   using N = Sixteen<T>;
 
-  // Adds to the vectors sums[i], (x, y), i < V. grad_mask points to the tile's first pixel. Not inlined, as mask_cells.
+  // The tile of an image, and its pixels that nothing covers; grad_mask points to the first pixel.
+  void enter(const MaskImage<T>& image, const TileArea& area, const OpenPixels& open, const T* grad_mask,
+             int64_t stride) {
+    image_ = &image;
+    area_ = area;
+    open_ = open;
+    grad_mask_ = grad_mask;
+    stride_ = stride;
+    pulled_cells_ = find_pulled().cells();
+  }
+
+  // Adds to the vectors sums[i], (x, y), i < V. Not inlined, as mask_cells.
   template <class Sums>
-  __attribute__((noinline)) void add(const MaskImage<T>& image, const TileArea& area, const OpenPixels& open,
-                                     const T* grad_mask, int64_t grad_mask_stride, const FacesOfTile& faces,
-                                     const Sums& sums) {
-    visits_.enter(image, area, faces);
-    for (uint64_t cells = faces.all_cells; cells != 0; cells &= cells - 1) {
-      visits_.find(__builtin_ctzll(cells), open);
-      if (visits_.count() == 0) continue;
-      take_steps(image.rules);
-      set_after(image.rules, grad_mask, grad_mask_stride);
-      pull();
-      for (int32_t four = 0; four < visits_.fours(); ++four) spread(image, four, sums);
+  __attribute__((noinline)) void add(const FacesOfTile& faces, const Sums& sums) {
+    visits_.enter(*image_, area_, &faces);
+    for (uint64_t cells = faces.all_cells & pulled_cells_; cells != 0; cells &= cells - 1) {
+      visits_.find(__builtin_ctzll(cells), open_);
+      add_cell(sums);
+    }
+  }
+  // The same from what mask_tile has written down.
+  template <class Sums>
+  __attribute__((noinline)) void add(const KeptTile& tile, const Sums& sums) {
+    visits_.enter(*image_, area_, nullptr);
+    for (const KeptCell& cell : tile) {
+      if ((pulled_cells_ >> cell.cell & 1) == 0) continue;
+      visits_.recall(cell, open_);
+      add_cell(sums);
     }
   }
 
@@ -391,6 +439,30 @@ class TileGradient {
   struct alignas(64) Pull {
     T x[3][16], y[3][16];
   };
+
+  // Open pixels through which a gradient comes.
+  OpenPixels find_pulled() const {
+    OpenPixels pulled;
+    const auto find = [&](int64_t columns) DIBR_INLINE_LAMBDA {
+      for (int64_t y = 0; y < area_.y1 - area_.y0; ++y) {
+        uint32_t bits = 0;
+        for (int64_t x = 0; x < columns; ++x) bits |= uint32_t(grad_mask_[y * stride_ + x] != T(0)) << x;
+        pulled.rows[y] = bits & open_.rows[y];
+      }
+    };
+    const int64_t columns = area_.x1 - area_.x0;
+    columns == kTile ? find(kTile) : find(columns);
+    return pulled;
+  }
+
+  template <class Sums>
+  void add_cell(const Sums& sums) {
+    if (visits_.count() == 0) return;
+    take_steps(image_->rules);
+    set_after(image_->rules);
+    pull();
+    for (int32_t four = 0; four < visits_.fours(); ++four) spread(four, sums);
+  }
 
   void take_steps(const SoftMaskRules<T>& rules) {
     const CellPixels<T>& pixels = visits_.pixels();
@@ -410,14 +482,14 @@ class TileGradient {
   //     dm / d(d_k^2) = -sigmainv * p_k * prod_{j != k} (1 - p_j)
   // and the product without k is that before it times that after it in its lane, times those of the pixel's other three
   // lanes: no division, so p_k = 1 is safe. These three are what the product after all faces begins with.
-  void set_after(const SoftMaskRules<T>& rules, const T* grad_mask, int64_t stride) {
+  void set_after(const SoftMaskRules<T>& rules) {
     const CellPixels<T>& pixels = visits_.pixels();
     for (int i = 0; i < pixels.fours(); ++i) {
       const N neighbour = swapped<1>(product_[i]);
       product_[i] = neighbour * swapped<2>(product_[i] * neighbour);
     }
     T grad[CellPixels<T>::kMost] = {};
-    for (int i = 0; i < pixels.count; ++i) grad[i] = grad_mask[pixels.row[i] * stride + pixels.column[i]];
+    for (int i = 0; i < pixels.count; ++i) grad[i] = grad_mask_[pixels.row[i] * stride_ + pixels.column[i]];
     for (int i = 0; i < pixels.fours(); ++i) scale_[i] = N(T(2) * rules.sigmainv) * N::each(grad + 4 * i);
   }
 
@@ -442,12 +514,12 @@ class TileGradient {
   }
 
   template <class Sums>
-  void spread(const MaskImage<T>& image, int32_t four, const Sums& sums) const {
+  void spread(int32_t four, const Sums& sums) const {
     const Pull& pull = pulls_[size_t(four)];
     T points[3][4][2];
     for (int k = 0; k < 3; ++k) store_sums(pull.x[k], pull.y[k], points[k][0]);
     for (int lane = 0; lane < 4; ++lane) {
-      const int32_t* vertices = image.face_indices + 3 * int64_t(visits_.index(four, lane));
+      const int32_t* vertices = image_->face_indices + 3 * int64_t(visits_.index(four, lane));
       for (int k = 0; k < 3; ++k) {
         T* sum = sums[vertices[k]];
         sum[0] += points[k][lane][0];
@@ -455,6 +527,13 @@ class TileGradient {
       }
     }
   }
+
+  const MaskImage<T>* image_ = nullptr;
+  TileArea area_ = {};
+  OpenPixels open_;
+  const T* grad_mask_ = nullptr;
+  int64_t stride_ = 0;
+  uint64_t pulled_cells_ = 0;
 
   CellVisits<T> visits_;
   std::vector<Step> steps_;

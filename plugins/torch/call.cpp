@@ -26,6 +26,8 @@ std::string to_text(ScalarType type) {
   switch (type) {
     case ScalarType::Bool:
       return "bool";
+    case ScalarType::Byte:
+      return "uint8";
     case ScalarType::Int:
       return "int32";
     case ScalarType::Long:
@@ -128,6 +130,10 @@ const int32_t* Call::int32(const char* name, const OptionalTensor& tensor, Shape
   return tensor ? static_cast<const int32_t*>(hold(name, *tensor, ScalarType::Int, shape).const_data_ptr()) : nullptr;
 }
 
+const void* Call::bytes(const char* name, const OptionalTensor& tensor, Shape shape) {
+  return tensor ? hold(name, *tensor, ScalarType::Byte, shape).const_data_ptr() : nullptr;
+}
+
 const void* Call::stored(const char* name, const Tensor& tensor, Shape shape, dibr_dtype* dtype) {
   *dtype = dtype_of(op_, name, tensor, dtype_ == DIBR_FLOAT32 ? Dtypes::kRealOrHalf : Dtypes::kReal);
   const bool half = *dtype == DIBR_FLOAT16 || *dtype == DIBR_BFLOAT16;
@@ -179,9 +185,8 @@ void Call::check(dibr_status status) const {
   if (status != DIBR_OK) fail(dibr_last_error());
 }
 
-void Call::allocate_workspace(uint64_t bytes) {
-  workspace_bytes_ = bytes;
-  if (bytes > 0) workspace_ = ::torch::stable::new_empty(first_, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
+void Call::allocate_workspace(int64_t bytes) {
+  workspace_ = ::torch::stable::new_empty(first_, {bytes}, ScalarType::Byte);
 }
 
 dibr_launch Call::make_launch() const {
@@ -189,8 +194,8 @@ dibr_launch Call::make_launch() const {
   launch.device = device_.kind();
   launch.stream = device_.current_stream();
   launch.parallel_for = parallel_for;
-  launch.workspace = workspace_ ? workspace_->mutable_data_ptr() : nullptr;
-  launch.workspace_bytes = workspace_bytes_;
+  launch.workspace = workspace_->mutable_data_ptr();
+  launch.workspace_bytes = static_cast<uint64_t>(workspace_->numel());
   return launch;
 }
 

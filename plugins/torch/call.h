@@ -49,6 +49,7 @@ class Call {
   const void* real(const char* name, const OptionalTensor& tensor, Shape shape);
   const void* real_not_half(const char* name, const OptionalTensor& tensor, Shape shape);
   const int32_t* int32(const char* name, const OptionalTensor& tensor, Shape shape);
+  const void* bytes(const char* name, const OptionalTensor& tensor, Shape shape);
   // Data of an input of the op's dtype, or of a half beside float32; dtype receives which.
   const void* stored(const char* name, const Tensor& tensor, Shape shape, dibr_dtype* dtype);
 
@@ -66,10 +67,16 @@ class Call {
   // Checks the sizes and allocates the workspace; goes before the outputs, whose sizes it vouches for.
   template <class Params>
   void prepare(const Params& params, dibr_status (*workspace_size)(const Params*, dibr_device, uint64_t*)) {
+    allocate_workspace(this->workspace_size(params, workspace_size));
+  }
+  template <class Params>
+  int64_t workspace_size(const Params& params,
+                         dibr_status (*workspace_size)(const Params*, dibr_device, uint64_t*)) const {
     uint64_t bytes = 0;
     check(workspace_size(&params, device_.kind(), &bytes));
-    allocate_workspace(bytes);
+    return int64_t(bytes);
   }
+  const Tensor& workspace() const { return *workspace_; }
   template <class Params>
   void launch(const Params& params, dibr_status (*run)(const Params*, const dibr_launch*)) const {
     const dibr_launch launch = make_launch();
@@ -81,7 +88,7 @@ class Call {
   void match(const char* name, const Tensor& tensor, Shape shape) const;
   void check_choice(const char* name, int64_t value, int64_t count) const;
   void check(dibr_status status) const;
-  void allocate_workspace(uint64_t bytes);
+  void allocate_workspace(int64_t bytes);
   dibr_launch make_launch() const;
 
   const char* op_;
@@ -89,8 +96,7 @@ class Call {
   Tensor first_;
   dibr_dtype dtype_;
   Device device_;
-  OptionalTensor workspace_;
-  uint64_t workspace_bytes_ = 0;
+  OptionalTensor workspace_;  // once it is allocated
   std::vector<Tensor> inputs_;
 };
 

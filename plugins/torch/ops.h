@@ -31,9 +31,14 @@ std::tuple<Tensor, Tensor> interpolate_raster_backward(const Tensor& attributes,
 
 Tensor soft_mask(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
                  const OptionalTensor& face_ranges, double sigmainv, double boxlen, int64_t knum);
+// The mask, and for soft_mask_backward of the very same arguments what need not be found again: bytes, of use on the
+// CPU.
+std::tuple<Tensor, Tensor> soft_mask_keeping(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
+                                             const OptionalTensor& face_ranges, double sigmainv, double boxlen,
+                                             int64_t knum);
 Tensor soft_mask_backward(const Tensor& positions, const Tensor& faces, const Tensor& face_index,
                           const OptionalTensor& face_ranges, const Tensor& grad_mask, double sigmainv, double boxlen,
-                          int64_t knum, bool deterministic);
+                          int64_t knum, bool deterministic, const OptionalTensor& kept);
 
 Tensor texture(const Tensor& texture, const Tensor& uv, const OptionalTensor& mip_level, int64_t filter, int64_t wrap);
 std::tuple<Tensor, Tensor, Tensor> texture_backward(const Tensor& texture, const Tensor& uv,

@@ -29,8 +29,12 @@ STABLE_TORCH_LIBRARY(dibr, library) {
       "soft_mask(Tensor positions, Tensor faces, Tensor face_index, Tensor? face_ranges, float sigmainv, "
       "float boxlen, int knum) -> Tensor");
   library.def(
+      "soft_mask_keeping(Tensor positions, Tensor faces, Tensor face_index, Tensor? face_ranges, float sigmainv, "
+      "float boxlen, int knum) -> (Tensor mask, Tensor kept)");
+  library.def(
       "soft_mask_backward(Tensor positions, Tensor faces, Tensor face_index, Tensor? face_ranges, "
-      "Tensor grad_mask, float sigmainv, float boxlen, int knum, bool deterministic=False) -> Tensor");
+      "Tensor grad_mask, float sigmainv, float boxlen, int knum, bool deterministic=False, Tensor? kept=None) "
+      "-> Tensor");
   library.def("texture(Tensor texture, Tensor uv, Tensor? mip_level, int filter, int wrap) -> Tensor");
   library.def(
       "texture_backward(Tensor texture, Tensor uv, Tensor? mip_level, Tensor grad_output, int filter, int wrap, "
@@ -60,6 +64,7 @@ void implement_ops(Library& library) {
   library.impl("interpolate_raster", TORCH_BOX(&door::interpolate_raster));
   library.impl("interpolate_raster_backward", TORCH_BOX(&door::interpolate_raster_backward));
   library.impl("soft_mask", TORCH_BOX(&door::soft_mask));
+  library.impl("soft_mask_keeping", TORCH_BOX(&door::soft_mask_keeping));
   library.impl("soft_mask_backward", TORCH_BOX(&door::soft_mask_backward));
   library.impl("texture", TORCH_BOX(&door::texture));
   library.impl("texture_backward", TORCH_BOX(&door::texture_backward));

@@ -67,6 +67,7 @@ PARAMS: dict[str, type[c.Structure]] = {
         (_F64, "sigmainv boxlen"),
         (_I64, "knum"),
         (_PTR, "positions face_indices face_ranges face_index mask"),
+        (_I32, "keep"),
     ),
     "soft_mask_backward": _params(
         "soft_mask_backward",
@@ -74,7 +75,7 @@ PARAMS: dict[str, type[c.Structure]] = {
         (_I64, " ".join(_MESH)),
         (_F64, "sigmainv boxlen"),
         (_I64, "knum"),
-        (_PTR, "positions face_indices face_ranges face_index grad_mask grad_positions"),
+        (_PTR, "positions face_indices face_ranges face_index grad_mask grad_positions kept"),
     ),
     "texture": _params(
         "texture",

@@ -68,7 +68,7 @@ OPTIONAL = {
     "interpolate_backward": {"grad_attributes", "grad_barycentrics"},
     "interpolate_raster_backward": {"grad_attributes"},
     "soft_mask": {"face_ranges"},
-    "soft_mask_backward": {"face_ranges"},
+    "soft_mask_backward": {"face_ranges", "kept"},
     "texture_backward": {"grad_texture", "grad_uv", "grad_mip_level"},
     "antialias": {"face_ranges"},
     "antialias_backward": {"face_ranges", "grad_image", "grad_positions"},
@@ -165,15 +165,28 @@ class Call:
     def __init__(self, library: Library, op: str, device: int):
         self.library, self.op = library, op
         self.arrays = {name: self._array(name) for name in fields(op, c.c_void_p)}
-        numbers = {name: value for name, value in (SIZES | SETTINGS).items() if name in dict(PARAMS[op]._fields_)}
-        if "deterministic" in dict(PARAMS[op]._fields_):
-            numbers["deterministic"] = 1
-        self.params = make_params(op, DTYPES[np.dtype(np.float32)], **numbers, **self.arrays)
+        self.params = self._make_params(op, self.arrays)
         self.needed = library.workspace_size(op, self.params, device)
         self.workspace = aligned((self.needed + 16,), np.uint8)
         self.launch = Launch(device, None, None, None, self.workspace.ctypes.data, self.needed)
 
+    def _make_params(self, op: str, arrays: dict[str, np.ndarray], **others: int) -> c.Structure:
+        known = dict(PARAMS[op]._fields_)
+        numbers = {name: value for name, value in (SIZES | SETTINGS | {"deterministic": 1}).items() if name in known}
+        return make_params(op, DTYPES[np.dtype(np.float32)], **numbers, **others, **arrays)
+
+    def _kept(self) -> np.ndarray:
+        """What soft_mask leaves on the CPU for the same inputs."""
+        params = self._make_params(
+            "soft_mask", {name: self._array(name) for name in fields("soft_mask", c.c_void_p)}, keep=1
+        )
+        workspace = aligned((self.library.workspace_size("soft_mask", params, CPU),), np.uint8)
+        self.library.launch("soft_mask", params, Launch(CPU, None, None, None, workspace.ctypes.data, workspace.size))
+        return workspace
+
     def _array(self, name: str) -> np.ndarray:
+        if name == "kept":
+            return self._kept()
         shape = SHAPES[name.removeprefix("grad_")]
         dtype = np.int32 if name in INTEGERS else np.float32
         if name in OUTPUTS[self.op]:

@@ -60,21 +60,24 @@ class Bytes {
   std::unique_ptr<void, void (*)(void*)> data_;
 };
 
-// Runs one op with a workspace of exactly the size it asks for.
+// Runs one op with a workspace of exactly the size it asks for; `left` receives the workspace as the op leaves it.
 template <class Params>
 dibr_status run(const Params& params, dibr_status (*workspace_size)(const Params*, dibr_device, uint64_t*),
-                dibr_status (*op)(const Params*, const dibr_launch*), Threads threads, unsigned char fill = 0xA5) {
+                dibr_status (*op)(const Params*, const dibr_launch*), Threads threads, unsigned char fill = 0xA5,
+                Bytes* left = nullptr) {
   uint64_t bytes = 0;
   const dibr_status measured = workspace_size(&params, DIBR_CPU, &bytes);
   if (measured != DIBR_OK) return measured;
-  const Bytes workspace(bytes, fill);
+  Bytes workspace(bytes, fill);
   dibr_launch launch{};
   launch.device = DIBR_CPU;
   launch.parallel_for = threads.count > 1 ? Threads::parallel_for : nullptr;
   launch.parallel_for_state = &threads;
   launch.workspace = workspace.data();
   launch.workspace_bytes = workspace.size();
-  return op(&params, &launch);
+  const dibr_status status = op(&params, &launch);
+  if (left != nullptr) *left = std::move(workspace);
+  return status;
 }
 
 void test_ordinary();

@@ -83,7 +83,13 @@ class Chain {
                                 output<T>("raster_grad_positions", 4 * vertices()));
     const T* mask = output<T>("mask", pixels);
     soft_mask(face_index, mask);
-    soft_mask_backward(face_index, mask, output<T>("mask_grad_positions", 4 * vertices()));
+    const T* mask_gradient = output<T>("mask_grad_positions", 4 * vertices());
+    soft_mask_backward(face_index, mask, nullptr, mask_gradient);
+    const Bytes kept = soft_mask_keeping(face_index, output<T>("mask_keeping", pixels));
+    const T* recalled = output<T>("mask_grad_positions_recalled", 4 * vertices());
+    soft_mask_backward(face_index, mask, kept.data(), recalled);
+    expect(vertices() == 0 || std::memcmp(mask_gradient, recalled, sizeof(T) * 4 * vertices()) == 0,
+           std::string(scene_.name) + ": another gradient from what the forward has kept");
     const T* antialiased = output<T>("antialiased", 4 * pixels);
     antialias(face_index, barycentrics, interpolated, antialiased);
     antialias_backward(face_index, barycentrics, interpolated, antialiased, output<T>("grad_image", 4 * pixels),
@@ -213,10 +219,20 @@ class Chain {
     check(run(params, dibr_soft_mask_workspace_size, dibr_soft_mask, threads_, fill_), "soft_mask");
   }
 
-  void soft_mask_backward(const int32_t* face_index, const T* grad_mask, T* grad_positions) {
+  Bytes soft_mask_keeping(const int32_t* face_index, T* mask) {
+    auto params = soft_mask_params<dibr_soft_mask_params>(face_index);
+    params.mask = mask;
+    params.keep = 1;
+    Bytes kept(0, fill_);
+    check(run(params, dibr_soft_mask_workspace_size, dibr_soft_mask, threads_, fill_, &kept), "soft_mask, keep");
+    return kept;
+  }
+
+  void soft_mask_backward(const int32_t* face_index, const T* grad_mask, const void* kept, const T* grad_positions) {
     auto params = soft_mask_params<dibr_soft_mask_backward_params>(face_index);
     params.grad_mask = grad_mask;
-    params.grad_positions = grad_positions;
+    params.kept = kept;
+    params.grad_positions = const_cast<T*>(grad_positions);
     check(run(params, dibr_soft_mask_backward_workspace_size, dibr_soft_mask_backward, threads_, fill_),
           "soft_mask_backward");
   }

@@ -373,6 +373,29 @@ def test_same_bits_in_every_run_and_for_every_number_of_threads(name, dtype):
     kernel.assert_same_bits_for_every_number_of_threads(run)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("height", "width", "copies"), [(70, 131, 1), (64, 96, 1), (33, 40, 60), (1, 1, 1)])
+def test_what_the_forward_keeps_changes_no_bit_of_the_gradient(height, width, copies, dtype):
+    """Also where it does not all fit, with 60 copies of each face, and where most pixels have no gradient."""
+    largest = 0.0
+    for seed in range(4):
+        scene, face_index, options = blobs(seed, height, width, dtype)
+        faces = np.tile(scene.faces, (copies, 1))
+        inputs = [tensor(scene.positions), tensor(faces), tensor(face_index), None]
+        mask, kept = torch.ops.dibr.soft_mask_keeping(*inputs, *options.values())
+        assert torch.equal(mask, torch.ops.dibr.soft_mask(*inputs, *options.values()))
+        random = np.random.default_rng(seed)
+        gradient = tensor(random.normal(size=face_index.shape).astype(dtype))
+        for sparse in (gradient, gradient * tensor(random.random(face_index.shape) < 0.02)):
+            searched, recalled = (
+                torch.ops.dibr.soft_mask_backward(*inputs, sparse, *options.values(), False, source)
+                for source in (None, kept)
+            )
+            assert searched.view(torch.uint8).equal(recalled.view(torch.uint8))
+            largest = max(largest, float(searched.abs().max()))
+    assert largest > 0 or height * width == 1
+
+
 def blobs(seed: int, height: int, width: int, dtype: type) -> tuple[Scene, np.ndarray, dict]:
     """Faces from a pixel to the whole image, some beside it or behind the camera, and discs of a coverage that has
     nothing to do with them; with face_index and options."""

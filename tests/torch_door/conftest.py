@@ -59,6 +59,7 @@ def arguments(mesh: Mesh, raster: ops.Raster) -> dict[str, tuple[Any, ...]]:
             *(mesh.attributes, mesh.faces, face_index, barycentrics, mesh.positions, mesh.faces, True),
         ),
         "soft_mask": (mesh.positions, mesh.faces, face_index, ranges, 70.0, 0.2, 4),
+        "soft_mask_keeping": (mesh.positions, mesh.faces, face_index, ranges, 70.0, 0.2, 4),
         "texture": (mesh.texture, uv, mip_level, ops.FILTER["trilinear"], ops.WRAP["mirror"]),
         "antialias": (
             *(torch.rand(2, HEIGHT, WIDTH, 3, dtype=torch.float64), mesh.positions, mesh.faces),
@@ -73,7 +74,7 @@ def arguments(mesh: Mesh, raster: ops.Raster) -> dict[str, tuple[Any, ...]]:
         ),
         "interpolate_backward": (*forward["interpolate"], grad_image),
         "interpolate_raster_backward": (*forward["interpolate_raster"][:6], grad_image, True),
-        "soft_mask_backward": (*forward["soft_mask"][:4], grad_image[..., 0].contiguous(), 70.0, 0.2, 4),
+        "soft_mask_backward": (*forward["soft_mask"][:4], grad_image[..., 0].contiguous(), 70.0, 0.2, 4, False, None),
         "texture_backward": (mesh.texture, uv, mip_level, grad_image[..., :3].contiguous(), 2, 2),
         "antialias_backward": (*forward["antialias"], grad_image[..., :3].contiguous()),
         "render": (

@@ -158,6 +158,7 @@ typedef struct dibr_soft_mask_params {
   const int32_t* face_ranges;  /* optional [B, 2] */
   const int32_t* face_index;   /* [B, H, W] */
   void* mask;                  /* out T [B, H, W] */
+  int32_t keep;                /* CPU: leave in the workspace what the backward takes as `kept` */
 } dibr_soft_mask_params;
 
 typedef struct dibr_soft_mask_backward_params {
@@ -172,6 +173,8 @@ typedef struct dibr_soft_mask_backward_params {
   const int32_t* face_index;   /* [B, H, W] */
   const void* grad_mask;       /* T [B, H, W] */
   void* grad_positions;        /* out T [B, V, 4] */
+  const void* kept;            /* optional, CPU: a workspace that dibr_soft_mask with the same inputs and keep = 1 has
+                                  left; with it nothing is searched again, and the gradient has the same bits */
 } dibr_soft_mask_backward_params;
 
 /* Texture: sample texture at uv. v = 0 is the top row, texel centres at (i + 0.5) / n, wrap applies to texel indices.
