@@ -25,7 +25,7 @@ from dibr_deploy.files import write_atomically
 
 NAMES = ["bunny", "cone", "duck", "soccerball", "teddy", "wheel"]
 """Those of `dibr data fetch` whose surfaces are closed, so that there is a solid to compare with."""
-RUN = Run("real", 0, {})
+RUN = Run("real", 0, {"steps": 1500})
 RANDOM = "random"
 PAGE, PICTURE = ROOT / "docs" / "real_meshes.md", ROOT / "docs" / "images" / "real_meshes.png"
 
@@ -96,11 +96,11 @@ prediction, with the texture and the light that it predicts.
     dibr data variants --meshes named --output meshes/test --count {counts.held_out_variants} --first {counts.variants}
     dibr data make --meshes meshes/train --output train --views {HELD_OUT_VIEWS} --lights view --truth
     dibr data make --meshes meshes/test --output test --views {HELD_OUT_VIEWS} --lights view --truth
-    dibr train --config scripts/single_image.toml --data train --output run
+    dibr train --config scripts/single_image.toml --data train --output run --steps {RUN.changes["steps"]}
     dibr evaluate --checkpoint run --data test --training-data train --views {settings.judged_views}
 
 with the random objects in `meshes/train/random` and `meshes/test/random`. Settings are those of `textured_0` of
-[single_image.md](single_image.md). {result.record["steps"][1]:,} steps took {result.record["cpu_seconds"] / 60:.0f} minutes of one core.
+[single_image.md](single_image.md) but for {study.settings_of(RUN)}. {result.record["steps"][1]:,} steps took {result.record["cpu_seconds"] / 60:.0f} minutes of one core.
 
 Trained at commit {", ".join(result.record["commits"])}, {result.record["date"]}, {result.record["versions"]}, no GPU.
 """  # noqa: E501

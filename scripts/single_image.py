@@ -1,7 +1,8 @@
 """One image to a mesh, measured: four networks, judged on objects that they never saw.
 
     python scripts/single_image.py                   # data, training, evaluation and the page, in build/single_image
-    python scripts/single_image.py --update-docs     # and what the repository holds: the page, its picture, the model
+    python scripts/single_image.py --update-docs     # and the page of the repository, with its picture
+    python scripts/single_image.py --ship            # and the network that the package brings
     python scripts/single_image.py --smoke           # the same in a minute, with next to no training
 
 Two seeds, each with texture and light and from silhouettes alone. A run that was stopped goes on, and what is finished
@@ -249,7 +250,7 @@ There are four classes of random objects (`dibr data shapes`, [data.md](data.md)
 Each held-out object is predicted from {settings.judged_views} single images; its scores are means over them, as `dibr evaluate`
 takes them ([training.md](training.md)).
 
-`dibr demo` runs the network of `{SHIPPED}`.
+`dibr demo` runs a network of this kind: how it was trained and how good it is stands in `dibr_deploy/demo/scores.json`.
 
 The baseline *fixed shape* is the one solid that suits all training objects best; *of its class* is the best solid for
 each class, which only somebody who already knows the class could give. The gain is that of the mean 3D IoU, with its
@@ -446,6 +447,7 @@ def write_demo(folder: Path, demo: Path, settings: Settings) -> None:
         f"dibr data make --views {HELD_OUT_VIEWS} --size {settings.size} --lights view; "
         f"predicted from {settings.judged_views} views",
         "training": read_checkpoint(folder / SHIPPED)["training"]["config"],
+        "commits": joined(json.loads((folder / f"{SHIPPED}.json").read_text()))["commits"],
         "means": [rounded(row) for row in class_means(scores)],
         "objects": [rounded(row) for row in scores],
     }
@@ -468,10 +470,11 @@ def main() -> int:
     parser.add_argument(
         "--train", nargs="+", metavar="RUN", choices=[run.name for run in RUNS], help="no more than this"
     )
-    parser.add_argument("--update-docs", action="store_true", help="also write the page, its picture and the model")
+    parser.add_argument("--update-docs", action="store_true", help="also write docs/single_image.md and its picture")
+    parser.add_argument("--ship", action="store_true", help="also put the network into the package, for dibr demo")
     arguments = parser.parse_args()
-    if arguments.smoke and arguments.update_docs:
-        parser.error("--update-docs needs the whole training")
+    if arguments.smoke and (arguments.update_docs or arguments.ship):
+        parser.error("--update-docs and --ship need the whole training")
     settings = SMOKE if arguments.smoke else FULL
     folder = arguments.output or ROOT / "build" / ("single_image_smoke" if arguments.smoke else "single_image")
     folder.mkdir(parents=True, exist_ok=True)
@@ -489,14 +492,12 @@ def main() -> int:
     write_demo(folder, folder / "demo", settings)
     if arguments.update_docs:
         write_atomically(PAGE, text)
-        for source, target in [(folder / "single_image.png", PICTURE), *demo_files(folder)]:
-            write_atomically(target, source.read_bytes())
+        write_atomically(PICTURE, (folder / "single_image.png").read_bytes())
+    if arguments.ship:
+        for path in sorted((folder / "demo").iterdir()):
+            write_atomically(DEMO / path.name, path.read_bytes())
     print(f"written to {folder}")
     return 0
-
-
-def demo_files(folder: Path) -> list[tuple[Path, Path]]:
-    return [(path, DEMO / path.name) for path in sorted((folder / "demo").iterdir())]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A small network that comes with the package, so that there is something to see right after installing it.
 
 It turns a picture of an airplane, bottle, chair or table into a textured mesh, with ONNX Runtime and without torch.
-docs/single_image.md says how it was trained and how good it is; ``scores.json`` says the same for programs.
+docs/single_image.md is about networks of its kind; ``scores.json`` says how this one was trained and how good it is.
 """
 
 from __future__ import annotations
