@@ -54,6 +54,7 @@ def build_app(service: Service, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
         ],
         exception_handlers={RequestError: _refused, HTTPException: _http_error, Exception: _failed},
     )
+    app.router.redirect_slashes = False  # to whatever host the request names, and out of TLS behind a proxy
     app.state.service = service
     return _Door(app, service)
 

@@ -15,5 +15,7 @@ void test_readers();
 void test_hostile(const std::string& folder, int iterations);
 // Opens the bundle in many ways, from many threads. operators: libdibr_onnxruntime.so.
 void test_sessions(const std::string& bundle, const std::string& operators);
+// The same of a bundle that takes photos and has its renderer beside it.
+void test_photos(const std::string& bundle, const std::string& operators);
 
 }  // namespace dibr::test

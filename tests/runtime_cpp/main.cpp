@@ -1,5 +1,5 @@
-// drive_runtime renderer|readers|hostile FOLDER ITERATIONS|sessions BUNDLE OPERATORS: runs one group of tests, and
-// exits with 1 where an expectation failed.
+// drive_runtime renderer|readers|hostile FOLDER ITERATIONS|sessions BUNDLE OPERATORS|photos BUNDLE OPERATORS: runs one
+// group of tests, and exits with 1 where an expectation failed.
 #include "groups.h"
 
 int main(int argc, char** argv) {
@@ -12,8 +12,12 @@ int main(int argc, char** argv) {
     dibr::test::test_hostile(argv[2], std::atoi(argv[3]));
   } else if (group == "sessions" && argc == 4) {
     dibr::test::test_sessions(argv[2], argv[3]);
+  } else if (group == "photos" && argc == 4) {
+    dibr::test::test_photos(argv[2], argv[3]);
   } else {
-    std::fprintf(stderr, "usage: drive_runtime renderer|readers|hostile FOLDER ITERATIONS|sessions BUNDLE OPERATORS\n");
+    std::fprintf(stderr,
+                 "usage: drive_runtime renderer|readers|hostile FOLDER ITERATIONS|sessions BUNDLE OPERATORS|photos "
+                 "BUNDLE OPERATORS\n");
     return 2;
   }
   std::printf("%d passed, %d failed\n", dibr::test::expectations - dibr::test::failures, dibr::test::failures);

@@ -32,12 +32,12 @@ struct Soup {
 
 struct Pictures {
   Renderer::Raster raster;
-  std::vector<float> colors, texels, mask, image;
+  std::vector<float> colors, texels, blurred, mask, image;
 
   bool operator==(const Pictures& other) const {
     return raster.face_index == other.raster.face_index && raster.barycentrics == other.raster.barycentrics &&
            raster.depth == other.raster.depth && colors == other.colors && texels == other.texels &&
-           mask == other.mask && image == other.image;
+           blurred == other.blurred && mask == other.mask && image == other.image;
   }
 };
 
@@ -45,12 +45,15 @@ Pictures draw(Renderer& renderer, const Soup& soup) {
   Pictures pictures;
   pictures.raster = renderer.rasterize(soup.geometry(), Soup::height, Soup::width);
   pictures.colors = renderer.interpolate(soup.colors, 3, soup.indices, pictures.raster, Soup::batch);
-  std::vector<float> uv;
+  std::vector<float> uv, levels;  // below and above the chain of levels, too
   for (std::size_t pixel = 0; pixel < pictures.raster.face_index.size(); ++pixel) {
     uv.insert(uv.end(), {pictures.colors[3 * pixel], pictures.colors[3 * pixel + 1]});
+    levels.push_back(static_cast<float>(pixel % 61) / 10 - 1);
   }
   const std::vector<float> texture(soup.colors.begin(), soup.colors.begin() + 3 * 5 * 6);
   pictures.texels = renderer.texture(texture, 3, 5, 6, uv, pictures.raster, {DIBR_FILTER_BILINEAR, DIBR_WRAP_REPEAT});
+  pictures.blurred =
+      renderer.texture(texture, 3, 5, 6, uv, pictures.raster, {DIBR_FILTER_TRILINEAR, DIBR_WRAP_MIRROR}, levels);
   pictures.mask = renderer.soft_mask(soup.geometry(), pictures.raster, {300.0, 0.1, 5});
   pictures.image = renderer.antialias(pictures.texels, 3, soup.geometry(), pictures.raster);
   return pictures;

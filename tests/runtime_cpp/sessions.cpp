@@ -1,5 +1,6 @@
-// Sessions of the bundle that conftest.py makes: inputs offsets [batch, 1, 3] and world_to_clip [batch, 4, 4], outputs
-// image, mask, face_index and depth.
+// Sessions of the bundles that conftest.py makes. The plain one: inputs offsets [batch, 1, 3] and world_to_clip
+// [batch, 4, 4], outputs image, mask, face_index and depth. The one of photos: as `dibr export --checkpoint` packs it.
+#include <cmath>
 #include <functional>
 
 #include "dibr/cameras.hpp"
@@ -132,20 +133,141 @@ void sessions_come_and_go(const std::string& bundle, const SessionOptions& optio
   expect(equal == 6, "threads may open sessions of their own at the same time");
 }
 
-}  // namespace
+// What such a bundle has not is absent; NULL is refused before, whatever the bundle has.
+void parts_are_absent(const Session& session, const std::string& bundle, const std::string& operators) {
+  expect(!session.can_preprocess() && !session.has_renderer(), "the bundle has neither of its own");
+  dibr_session_options options{};
+  options.struct_size = sizeof options;
+  options.provider = "cpu";
+  options.operator_library = operators.c_str();
+  dibr_session *opened = nullptr, *renderer = nullptr;
+  dibr_result* result = nullptr;
+  const std::uint8_t pixel[3] = {};
+  expect(dibr_session_open(bundle.c_str(), &options, &opened) == DIBR_RUNTIME_OK, "the bundle opens");
+  const auto said = [](dibr_runtime_status status, dibr_runtime_status expected, const std::string& words) {
+    const std::string sentence = dibr_runtime_last_error();
+    expect(status == expected && sentence.find(words) != std::string::npos,
+           "refused for \"" + words + "\", got " + std::to_string(status) + ": " + sentence);
+  };
+  const dibr_runtime_status invalid = DIBR_RUNTIME_INVALID_ARGUMENT, absent = DIBR_RUNTIME_ABSENT;
+  said(dibr_session_open_renderer(nullptr, &renderer), invalid, "session is NULL");
+  said(dibr_session_open_renderer(opened, nullptr), invalid, "renderer is NULL");
+  said(dibr_session_open_renderer(opened, &renderer), absent, "has no renderer of its own");
+  said(dibr_session_preprocess(nullptr, pixel, 1, 1, 3, &result), invalid, "session is NULL");
+  said(dibr_session_preprocess(opened, nullptr, 1, 1, 3, &result), invalid, "pixels is NULL");
+  said(dibr_session_preprocess(opened, pixel, 1, 1, 3, nullptr), invalid, "result is NULL");
+  said(dibr_session_preprocess(opened, pixel, 1, 3, 1, &result), invalid, "got [1, 3, 1]");
+  said(dibr_session_preprocess(opened, pixel, 1, 1, 3, &result), absent, "is no bundle that says how pictures");
+  expect(renderer == nullptr && result == nullptr, "what fails leaves the pointers alone");
+  dibr_session_close(opened);
+}
 
-void test_sessions(const std::string& bundle, const std::string& operators) {
+SessionOptions options_with(const std::string& operators) {
   SessionOptions options;
   options.provider = "cpu";
   options.operator_library = operators;
   // ONNX Runtime's own threads synchronise by means that the thread sanitizer does not see: the callers' are enough.
   options.threads = 1;
+  return options;
+}
+
+// Uint8 [height, width, channels] without a pattern.
+std::vector<std::uint8_t> picture(std::int64_t height, std::int64_t width, std::int64_t channels) {
+  std::vector<std::uint8_t> pixels;
+  for (std::int64_t i = 0; i < height * width * channels; ++i) pixels.push_back(static_cast<std::uint8_t>(i * i % 251));
+  return pixels;
+}
+
+// A batch of one, with the picture as the session's own graph makes it fit.
+Result predict(const Session& session, const Matrix4& camera, std::int64_t channels) {
+  const std::vector<std::uint8_t> pixels = picture(19, 45, channels);
+  const Result photo = session.preprocess(tensor(pixels, {19, 45, channels}));
+  const std::vector<float> view(camera.begin(), camera.end());
+  return session.run({photo.tensors()[0], tensor(view, {1, 4, 4}, "world_to_clip")});
+}
+
+void photos_are_made_to_fit_by_many_threads(const Session& session, const Matrix4& camera) {
+  std::vector<std::string> predicted(6);
+  std::vector<std::thread> threads;
+  for (std::size_t t = 0; t < predicted.size(); ++t) {
+    threads.emplace_back([&, t] { predicted[t] = bytes_of(predict(session, camera, 3 + t % 2)); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  bool equal = true;
+  for (std::size_t t = 2; t < predicted.size(); ++t) equal = equal && predicted[t] == predicted[t % 2];
+  expect(equal && predicted[0] != predicted[1], "the same picture is the same input in every thread");
+}
+
+// What the renderer draws of a prediction, from two cameras.
+Result draw(const Session& renderer, const Result& prediction, const Matrix4& first, const Matrix4& second) {
+  std::vector<std::vector<float>> twice;
+  std::vector<TensorView> inputs;
+  for (const TensorInfo& info : renderer.inputs()) {
+    std::vector<float>& values = twice.emplace_back();
+    std::vector<std::int64_t> shape = {2, 4, 4};
+    if (info.name == "world_to_clip") {
+      values.assign(first.begin(), first.end());
+      values.insert(values.end(), second.begin(), second.end());
+    } else {
+      const TensorView& given = prediction[info.name];
+      const auto part = given.values<float>();
+      shape = given.shape();
+      shape[0] = 2;
+      for (int b = 0; b < 2; ++b) values.insert(values.end(), part.begin(), part.end());
+    }
+    inputs.push_back(tensor(values, shape, info.name));
+  }
+  return renderer.run(inputs);
+}
+
+void same_picture(const Result& drawn, const Result& prediction) {
+  const auto seen = drawn["face_index"].values<std::int32_t>(), faces = prediction["face_index"].values<std::int32_t>();
+  const auto picture = drawn["image"].values<float>(), image = prediction["image"].values<float>();
+  std::size_t covered = 0;
+  bool close = seen.size() == 2 * faces.size() && picture.size() == 2 * image.size();
+  for (std::size_t i = 0; close && i < faces.size(); ++i) {
+    covered += faces[i] >= 0 ? 1 : 0;
+    close = seen[i] == faces[i];
+  }
+  for (std::size_t i = 0; close && i < image.size(); ++i) close = std::abs(picture[i] - image[i]) < 1e-5F;
+  expect(close && covered > faces.size() / 10, "the renderer draws what the whole model draws");
+}
+
+}  // namespace
+
+void test_photos(const std::string& bundle, const std::string& operators) {
+  const Matrix4 camera = perspective(0.9, 4.0 / 3) * orbit(0.3, 0.4, 2), other = perspective(0.7) * orbit(2, 0, 3);
+  std::unique_ptr<Session> renderer;
+  std::unique_ptr<Result> prediction;
+  {
+    const Session session(bundle, options_with(operators));
+    expect(session.can_preprocess() && session.has_renderer(), "the bundle has both of its own");
+    photos_are_made_to_fit_by_many_threads(session, camera);
+    prediction = std::make_unique<Result>(predict(session, camera, 3));
+    session.open_renderer();  // and closes it
+    renderer = std::make_unique<Session>(session.open_renderer());
+  }
+  const Result drawn = draw(*renderer, *prediction, camera, other);
+  same_picture(drawn, *prediction);
+  const std::string expected = bytes_of(drawn);
+  std::atomic<int> equal{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&] { equal += bytes_of(draw(*renderer, *prediction, camera, other)) == expected; });
+  }
+  for (std::thread& thread : threads) thread.join();
+  expect(equal == 3, "threads that share a renderer, which outlives its session, draw what one draws");
+}
+
+void test_sessions(const std::string& bundle, const std::string& operators) {
+  const SessionOptions options = options_with(operators);
   check_bundle(bundle);
   std::string expected;
   {
     const Session session(bundle, options);
     outputs_have_names_and_shapes(session);
     wrong_inputs_are_refused(session);
+    parts_are_absent(session, bundle, operators);
     threads_share_a_session(session);
     expected = bytes_of(session.run(Inputs(2).views()));
   }

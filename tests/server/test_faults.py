@@ -538,6 +538,7 @@ def test_nan_goes_through_as_raw_values_but_not_as_json(service: Running) -> Non
         ("/v3", 404), ("/v2/models", 404), ("/v2/models/..%2F..%2Fetc%2Fpasswd", 404),
         ("/v2/models/gated/versions/1/../../x", 404), ("/v2/models/gated/versions/0", 404),
         ("/v2/models/" + "x" * 5000, 404), ("/v2/models/gated/infer", 405), ("/v2/models/%00", 404),
+        ("/v2/models/gated/", 404),
     ],
 )  # fmt: skip
 def test_paths_that_are_not_there(service: Running, path: str, status: int) -> None:

@@ -135,7 +135,7 @@ int32_t dibr_session_can_preprocess(const dibr_session* session) {
 dibr_runtime_status dibr_session_preprocess(const dibr_session* session, const uint8_t* pixels, int64_t height,
                                             int64_t width, int64_t channels, dibr_result** result) {
   return guarded([&] {
-    Backend& preprocessor = expect_given(session, "session").preprocessor();
+    const dibr_session& opened = expect_given(session, "session");
     dibr_result*& target = expect_given(result, "result");
     expect_given(pixels, "pixels");
     if (height < 1 || width < 1 || (channels != 3 && channels != 4)) {
@@ -149,6 +149,7 @@ dibr_runtime_status dibr_session_preprocess(const dibr_session* session, const u
     tensor.shape = shape;
     tensor.data = pixels;
     tensor.bytes = tensor_bytes("pixels", *element_type(DIBR_ELEMENT_UINT8), shape, 3);
+    Backend& preprocessor = opened.preprocessor();
     target = preprocessor.run(checked_inputs(preprocessor.inputs, &tensor, 1)).release();
   });
 }
