@@ -11,25 +11,33 @@ MOST_HEAD = 1 << 16
 """Bytes of request line and headers, and of what else stands between two parts of bodies."""
 
 
+MOST_REFUSED = 64
+"""Connections beyond those that are served, whose requests are refused in words. Each is an open file of the process,
+which may not have many: what comes beyond these is closed at once."""
 CROWDED = "crowded"
-"""In a request's state: whether there are too many connections or requests, so that it must be refused."""
+"""In a request's state: whether it must be refused, as its connection is one too many."""
 
 
 def limited_protocol(seconds: float, connections: int) -> type[asyncio.Protocol]:
     """HTTP/1.1 that closes connections whose next request's head is too long, or is not there after so many seconds
     from the connection's or its own beginning; and those where a body goes on for so long after its answer.
 
-    connections: as many are served, and requests; those beyond are CROWDED.
+    connections: as many are served; requests on those that come beyond are CROWDED until there are fewer.
     """
 
     class Limited(HttpToolsProtocol):
         _loose = 0
         """Bytes that have come since the last head, body part or request was complete."""
         _timer: asyncio.TimerHandle | None = None
+        _beyond = False
+        """Whether there were too many connections when this one came."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._timer = self.loop.call_later(seconds, self._too_slow)
+            self._beyond = len(self.connections) > connections
+            if len(self.connections) > connections + MOST_REFUSED:
+                transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._complete()
@@ -45,7 +53,7 @@ def limited_protocol(seconds: float, connections: int) -> type[asyncio.Protocol]
 
         def on_headers_complete(self) -> None:
             self._complete()
-            self.scope["state"][CROWDED] = len(self.connections) > connections or len(self.tasks) >= connections
+            self.scope["state"][CROWDED] = self._beyond and len(self.connections) > connections
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:

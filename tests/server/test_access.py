@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import logging
+import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from dibr_deploy.cli import build_parser
 from dibr_deploy.errors import DibrError
 from dibr_deploy.runtime.server import cli
 from dibr_deploy.runtime.server.auth import Keys
+from dibr_deploy.runtime.server.http_protocol import MOST_REFUSED
 from dibr_deploy.runtime.server.messages import SERVICE
 from dibr_deploy.runtime.server.settings import settings_of
 from server.clients import Grpc, Http, metrics, request_of
@@ -142,6 +144,26 @@ def test_connections_beyond_the_limit(model: str, caplog: pytest.LogCaptureFixtu
     assert f'dibr_requests_total{{model="gated",protocol="http",version="1"}} {places + 1}.0' in text
     logged = [record for record in caplog.records if record.message == "request" and record.status == 503]
     assert logged[0].path == "/v2/models/gated/infer"
+
+
+def test_a_flood_of_connections(model: str) -> None:
+    """Does not take all files that the process may open: those far beyond the limit are closed, and the others stay as
+    they are."""
+    with running([model], max_connections=2, upload_timeout=600) as service, contextlib.ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            address = ("127.0.0.1", service.ports.http)
+            return stack.enter_context(socket.create_connection(address, timeout=60))
+
+        kept = [connect() for _ in range(2 + MOST_REFUSED)]
+        for _ in range(3):
+            assert connect().recv(1) == b""
+        for connection, status in ((kept[0], 200), (kept[-1], 503)):
+            connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 %d " % status)
+        for connection in kept[1:]:
+            connection.close()
+        until(lambda: urllib3.request("GET", f"http://{service.http}/v2/health/live", retries=False).status == 200)
 
 
 def test_calls_beyond_the_limit(model: str) -> None:
