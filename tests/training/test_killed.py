@@ -24,7 +24,7 @@ COMMANDS = {
 def test_a_run_that_was_killed_five_times_ends_as_one_that_was_not(command: str, dataset: Path, tmp_path: Path) -> None:
     arguments = (*COMMANDS[command], "--checkpoint-every=3", "--data", str(dataset))
     program = [sys.executable, killing.__file__, str(tmp_path), str(STEPS), str(SEED), *arguments]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     kills = json.loads(done.stdout.splitlines()[-1])
     print(f"killed after {kills} of {STEPS} steps")
