@@ -20,49 +20,112 @@ bool writes(const dibr_render_params& p, uint32_t outputs) { return (p.outputs &
 bool samples_uv(const dibr_render_params& p) { return writes(p, DIBR_RENDER_COLOR | DIBR_RENDER_UV); }
 bool writes_attributes(const dibr_render_params& p, int k) { return writes(p, DIBR_RENDER_FIRST_ATTRIBUTES << k); }
 
-// One row of a tile: the visible faces, and the barycentrics and depths there.
+// One row of a tile: the visible faces, the runs of columns that show the same one, and barycentrics and depths.
 template <class T>
 struct Row {
+  struct Run {
+    int64_t face;  // < 0 where nothing covers the pixels
+    int begin, end;
+  };
+
   const typename TileBuffer<T>::Integer* faces;
+  int columns, runs;
+  Run run[kTile];
   T b[3][TileBuffer<T>::kRow], depth[TileBuffer<T>::kRow];
+
+  // Shows nothing.
+  void clear(const typename TileBuffer<T>::Integer* no_faces) {
+    faces = no_faces;
+    find_runs();
+    for (auto& weights : b) std::fill_n(weights, columns, T(0));
+    std::fill_n(depth, columns, T(1));
+  }
+  void find_runs() {
+    runs = 0;
+    for (int x = 0; x < columns; ++runs) {
+      const int begin = x;
+      while (++x < columns && faces[x] == faces[begin]) {
+      }
+      run[runs] = {int64_t(faces[begin]), begin, x};
+    }
+  }
+  bool is_empty() const { return runs == 1 && run[0].face < 0; }
 };
 
-// Interpolates over a row; channels is a constant where kChannels is not 0. One face mostly shows at several pixels.
-template <int kChannels, class T, class S>
-void interpolate_row(const Row<T>& row, int64_t columns, const dibr_render_attributes& a, const S* values, S* out) {
-  const int64_t channels = kChannels > 0 ? kChannels : a.channels;
-  for (int64_t x = 0; x < columns;) {
-    const int64_t face = row.faces[x];
-    int64_t end = x + 1;
-    while (end < columns && row.faces[end] == face) ++end;
-    if (face < 0) {
-      std::fill_n(out + x * channels, (end - x) * channels, S{});
-      x = end;
-      continue;
-    }
-    const S* corners[3];
-    for (int k = 0; k < 3; ++k) corners[k] = values + a.face_indices[3 * face + k] * channels;
-    for (; x < end; ++x) {
-      const T b[3] = {row.b[0][x], row.b[1][x], row.b[2][x]};
-      for (int64_t c = 0; c < channels; ++c) {
-        store(interpolated(b, corners[0][c], corners[1][c], corners[2][c]), out + x * channels + c);
+// Up to so many channels of a row, each in an array of its own.
+constexpr int kFewChannels = 4;
+template <class T>
+using Channels = T[kFewChannels][TileBuffer<T>::kRow];
+
+// Interpolates the first kCount channels that `values` points to, 0 where nothing covers the pixel.
+template <int kCount, class T, class S>
+void interpolate_few(const Row<T>& row, const dibr_render_attributes& a, const S* values, Channels<T>& out) {
+  using N = Pack<T>;
+  const typename Row<T>::Run *run = row.run, *end = row.run + row.runs;
+  for (int x = 0; x < row.columns; x += N::kLanes) {
+    const N b0 = N::load(row.b[0] + x), b1 = N::load(row.b[1] + x), b2 = N::load(row.b[2] + x);
+    const N column = N::count_from(T(x));
+    N sums[kCount];
+    for (N& sum : sums) sum = T(0);
+    for (; run != end && run->begin < x + N::kLanes; ++run) {
+      if (run->face >= 0) {
+        const Mask<T> own = (column >= N(T(run->begin))) & (column < N(T(run->end)));
+        const S* corners[3];
+        for (int k = 0; k < 3; ++k) corners[k] = values + a.face_indices[3 * run->face + k] * a.channels;
+        for (int c = 0; c < kCount; ++c) {
+          const N value = b0 * N(load(corners[0][c])) + b1 * N(load(corners[1][c])) + b2 * N(load(corners[2][c]));
+          sums[c] = select(own, value, sums[c]);
+        }
       }
+      if (run->end > x + N::kLanes) break;
     }
+    for (int c = 0; c < kCount; ++c) sums[c].store(out[c] + x);
   }
 }
 
 template <class T, class S>
-void interpolate_row(const Row<T>& row, int64_t columns, const dibr_render_attributes& a, int64_t image, S* out) {
-  const S* values = static_cast<const S*>(a.values) + (a.batch == 1 ? 0 : image) * a.vertices * a.channels;
-  switch (a.channels) {
-    case 1:
-      return interpolate_row<1>(row, columns, a, values, out);
-    case 2:
-      return interpolate_row<2>(row, columns, a, values, out);
-    case 3:
-      return interpolate_row<3>(row, columns, a, values, out);
-    default:
-      return interpolate_row<0>(row, columns, a, values, out);
+void interpolate_few(const Row<T>& row, const dibr_render_attributes& a, const S* values, int count, Channels<T>& out) {
+  if (count == 1) return interpolate_few<1>(row, a, values, out);
+  if (count == 2) return interpolate_few<2>(row, a, values, out);
+  if (count == 3) return interpolate_few<3>(row, a, values, out);
+  interpolate_few<4>(row, a, values, out);
+}
+
+// Writes `count` channels of a row where each pixel has `stride` numbers.
+template <class T, class S>
+void store_few(const Channels<T>& channels, int count, int columns, int64_t stride, S* out) {
+  int x = 0;
+  if constexpr (std::is_same_v<T, S>) {
+    using N = Pack<T>;
+    for (; count == 3 && stride == 3 && x + N::kLanes <= columns; x += N::kLanes) {
+      const N a = N::load(channels[0] + x), b = N::load(channels[1] + x), c = N::load(channels[2] + x);
+      interleaved<0>(a, b, c).store(out + 3 * x);
+      interleaved<1>(a, b, c).store(out + 3 * x + N::kLanes);
+      interleaved<2>(a, b, c).store(out + 3 * x + 2 * N::kLanes);
+    }
+  }
+  for (; x < columns; ++x) {
+    for (int c = 0; c < count; ++c) store(channels[c][x], out + x * stride + c);
+  }
+}
+
+template <class S>
+const S* values_of(const dibr_render_attributes& a, int64_t image) {
+  return static_cast<const S*>(a.values) + (a.batch == 1 ? 0 : image) * a.vertices * a.channels;
+}
+
+// Interpolates over a row.
+template <class T, class S>
+void interpolate_row(const Row<T>& row, const dibr_render_attributes& a, int64_t image, S* out) {
+  if (row.is_empty()) {
+    std::fill_n(out, row.columns * a.channels, S{});
+    return;
+  }
+  for (int64_t c = 0; c < a.channels; c += kFewChannels) {
+    const int count = int(std::min<int64_t>(a.channels - c, kFewChannels));
+    Channels<T> channels;
+    interpolate_few(row, a, values_of<S>(a, image) + c, count, channels);
+    store_few(channels, count, row.columns, a.channels, out + c);
   }
 }
 
@@ -73,12 +136,12 @@ const S* texture_of(const dibr_render_params& p, int64_t image) {
 }
 
 template <class T, class S>
-void sample(const dibr_render_params& p, const S* texture, const T* uv, S* out) {
-  if (!is_finite_uv(uv[0], uv[1])) {
+void sample(const dibr_render_params& p, const S* texture, T u, T v, S* out) {
+  if (!is_finite_uv(u, v)) {
     std::fill_n(out, p.texture_channels, S{});
     return;
   }
-  const Footprint<T> footprint = texture_footprint(uv[0], uv[1], p.texture_height, p.texture_width, p.filter, p.wrap);
+  const Footprint<T> footprint = texture_footprint(u, v, p.texture_height, p.texture_width, p.filter, p.wrap);
   const int64_t plane = p.texture_height * p.texture_width;
   for (int64_t c = 0; c < p.texture_channels; ++c) store(sample_plane(footprint, texture + c * plane), out + c);
 }
@@ -107,62 +170,40 @@ struct Footprints {
 
   // One channel: what sample_plane gives for each.
   template <class S>
-  void sample(const S* plane, int count, S* out) const {
+  void sample(const S* plane, int count, T* out) const {
     for (int i = 0; i < count; ++i) {
-      store(weight[0][i] * load(plane[offset[0][i]]) + weight[1][i] * load(plane[offset[1][i]]) +
-                weight[2][i] * load(plane[offset[2][i]]) + weight[3][i] * load(plane[offset[3][i]]),
-            out + i);
+      out[i] = weight[0][i] * load(plane[offset[0][i]]) + weight[1][i] * load(plane[offset[1][i]]) +
+               weight[2][i] * load(plane[offset[2][i]]) + weight[3][i] * load(plane[offset[3][i]]);
     }
   }
 };
 
-// The covered pixels of a row, closed up. False where a uv is not finite: nothing is done then.
+// Samples the texture over a row; background, whose uv is 0, as everything else, but once where it is all there is.
 template <class T, class S>
-bool sample_covered(const dibr_render_params& p, const Row<T>& row, int64_t columns, const S* texture, const T* uv,
-                    S* out) {
-  T u[kTile], v[kTile];
-  int32_t column[kTile];
-  int count = 0;
-  bool finite = true;
-  for (int64_t x = 0; x < columns; ++x) {
-    u[count] = uv[2 * x];
-    v[count] = uv[2 * x + 1];
-    column[count] = int32_t(x);
-    const bool covered = row.faces[x] >= 0;
-    finite = finite && (!covered || is_finite_uv(u[count], v[count]));
-    count += covered;
+void sample_row(const dibr_render_params& p, const Row<T>& row, const Channels<T>& uv, const S* texture, S* out) {
+  const int columns = row.columns, distinct = row.is_empty() ? 1 : columns;
+  unsigned finite = 1;  // no way out of the loop, so that the compiler makes vectors of it
+  for (int x = 0; x < columns; ++x) {
+    finite &= unsigned(uv[0][x] - uv[0][x] == T(0)) & unsigned(uv[1][x] - uv[1][x] == T(0));
   }
-  if (!finite) return false;
+  if (finite == 0) {
+    for (int x = 0; x < columns; ++x) sample(p, texture, uv[0][x], uv[1][x], out + x * p.texture_channels);
+    return;
+  }
   Footprints<T> footprints;
   if (p.filter == DIBR_FILTER_NEAREST) {
-    footprints.template find<DIBR_FILTER_NEAREST>(u, v, count, p);
+    footprints.template find<DIBR_FILTER_NEAREST>(uv[0], uv[1], distinct, p);
   } else {
-    footprints.template find<DIBR_FILTER_BILINEAR>(u, v, count, p);
+    footprints.template find<DIBR_FILTER_BILINEAR>(uv[0], uv[1], distinct, p);
   }
-  S channel[kTile];
-  for (int64_t c = 0; c < p.texture_channels; ++c) {
-    footprints.sample(texture + c * p.texture_height * p.texture_width, count, channel);
-    for (int i = 0; i < count; ++i) out[column[i] * p.texture_channels + c] = channel[i];
-  }
-  return true;
-}
-
-// Background has uv 0, so its colour is one for the whole row.
-template <class T, class S>
-void sample_row(const dibr_render_params& p, const Row<T>& row, int64_t columns, int64_t image, const T* uv, S* out) {
-  const S* texture = texture_of<S>(p, image);
-  const bool sampled = sample_covered(p, row, columns, texture, uv, out);
-  const T origin[2] = {T(0), T(0)};
-  const S* background = nullptr;
-  for (int64_t x = 0; x < columns; ++x, out += p.texture_channels) {
-    if (row.faces[x] >= 0) {
-      if (!sampled) sample(p, texture, uv + 2 * x, out);
-    } else if (background != nullptr) {
-      std::copy_n(background, p.texture_channels, out);
-    } else {
-      sample(p, texture, origin, out);
-      background = out;
+  for (int64_t c = 0; c < p.texture_channels; c += kFewChannels) {
+    const int count = int(std::min<int64_t>(p.texture_channels - c, kFewChannels));
+    Channels<T> channels;
+    for (int i = 0; i < count; ++i) {
+      footprints.sample(texture + (c + i) * p.texture_height * p.texture_width, distinct, channels[i]);
+      if (distinct == 1) std::fill_n(channels[i], columns, channels[i][0]);
     }
+    store_few(channels, count, columns, p.texture_channels, out + c);
   }
 }
 
@@ -235,15 +276,16 @@ class Renderer {
   void draw(int64_t image, int64_t tile) const {
     const TileBuffer<T>* drawn = rasterizer_.draw(image, tile);
     const TileArea area = rasterizer_.area(tile);
-    const int64_t columns = area.x1 - area.x0;
     Row<T> row;
-    if (drawn == nullptr) row = empty_row();
+    row.columns = int(area.x1 - area.x0);
+    if (drawn == nullptr) row.clear(no_faces());
     for (int64_t y = area.y0; y < area.y1; ++y) {
       if (drawn != nullptr) {
         row.faces = drawn->faces(int(y - area.y0));
+        row.find_runs();
         drawn->resolve(int(y - area.y0), row.b[0], row.b[1], row.b[2], row.depth);
       }
-      write(row, columns, image, (image * p_.height + y) * p_.width + area.x0);
+      write(row, image, (image * p_.height + y) * p_.width + area.x0);
     }
     if (near_) write_mask(image, tile, drawn);
   }
@@ -271,48 +313,39 @@ class Renderer {
     }();
     return faces.data();
   }
-  static Row<T> empty_row() {
-    Row<T> row = {};
-    row.faces = no_faces();
-    std::fill_n(row.depth, kTile, T(1));
-    return row;
-  }
-
   // A row of a tile, whose first pixel is `pixel`, into every output but the mask.
-  void write(const Row<T>& row, int64_t columns, int64_t image, int64_t pixel) const {
-    if (writes(p_, DIBR_RENDER_FACE_INDEX)) std::copy_n(row.faces, columns, p_.face_index + pixel);
-    if (writes(p_, DIBR_RENDER_DEPTH)) std::copy_n(row.depth, columns, static_cast<T*>(p_.depth) + pixel);
-    if (writes(p_, DIBR_RENDER_BARYCENTRICS)) write_barycentrics(row, columns, pixel);
-    if (samples_uv(p_)) {
-      T uv_of_row[2 * kTile];
-      T* uv = writes(p_, DIBR_RENDER_UV) ? static_cast<T*>(p_.uv.output) + 2 * pixel : uv_of_row;
-      interpolate_row(row, columns, p_.uv, image, uv);
-      if (writes(p_, DIBR_RENDER_COLOR)) write_color(row, columns, image, pixel, uv);
-    }
+  void write(const Row<T>& row, int64_t image, int64_t pixel) const {
+    if (writes(p_, DIBR_RENDER_FACE_INDEX)) std::copy_n(row.faces, row.columns, p_.face_index + pixel);
+    if (writes(p_, DIBR_RENDER_DEPTH)) std::copy_n(row.depth, row.columns, static_cast<T*>(p_.depth) + pixel);
+    if (writes(p_, DIBR_RENDER_BARYCENTRICS)) write_barycentrics(row, pixel);
+    if (samples_uv(p_)) write_color(row, image, pixel);
     for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
-      if (writes_attributes(p_, k)) write_attributes(row, columns, p_.attributes[k], image, pixel);
+      if (writes_attributes(p_, k)) write_attributes(row, p_.attributes[k], image, pixel);
     }
   }
 
-  void write_barycentrics(const Row<T>& row, int64_t columns, int64_t pixel) const {
+  void write_barycentrics(const Row<T>& row, int64_t pixel) const {
     T* out = static_cast<T*>(p_.barycentrics) + 3 * pixel;
-    for (int64_t x = 0; x < columns; ++x) {
+    for (int x = 0; x < row.columns; ++x) {
       for (int k = 0; k < 3; ++k) out[3 * x + k] = row.b[k][x];
     }
   }
 
-  void write_color(const Row<T>& row, int64_t columns, int64_t image, int64_t pixel, const T* uv) const {
+  void write_color(const Row<T>& row, int64_t image, int64_t pixel) const {
+    Channels<T> uv;
+    interpolate_few<2>(row, p_.uv, values_of<T>(p_.uv, image), uv);
+    if (writes(p_, DIBR_RENDER_UV)) store_few(uv, 2, row.columns, 2, static_cast<T*>(p_.uv.output) + 2 * pixel);
+    if (!writes(p_, DIBR_RENDER_COLOR)) return;
     with_storage(p_.texture_dtype, [&](auto s) {
       using S = decltype(s);
-      sample_row(p_, row, columns, image, uv, static_cast<S*>(p_.color) + pixel * p_.texture_channels);
+      sample_row(p_, row, uv, texture_of<S>(p_, image), static_cast<S*>(p_.color) + pixel * p_.texture_channels);
     });
   }
 
-  void write_attributes(const Row<T>& row, int64_t columns, const dibr_render_attributes& a, int64_t image,
-                        int64_t pixel) const {
+  void write_attributes(const Row<T>& row, const dibr_render_attributes& a, int64_t image, int64_t pixel) const {
     with_storage(p_.attribute_dtype, [&](auto s) {
       using S = decltype(s);
-      interpolate_row(row, columns, a, image, static_cast<S*>(a.output) + pixel * a.channels);
+      interpolate_row(row, a, image, static_cast<S*>(a.output) + pixel * a.channels);
     });
   }
 
