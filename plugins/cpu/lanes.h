@@ -168,12 +168,12 @@ struct Lanes {
   }
   friend DIBR_HD Flags operator<(Lanes a, Lanes b) {
     Flags out;
-    for (int i = 0; i < P::kCount; ++i) out.v[i] = less(a.v[i], b.v[i]);
+    for (int i = 0; i < P::kCount; ++i) out.v[i] = less<false>(a.v[i], b.v[i]);
     return out;
   }
   friend DIBR_HD Flags operator<=(Lanes a, Lanes b) {
     Flags out;
-    for (int i = 0; i < P::kCount; ++i) out.v[i] = less_equal(a.v[i], b.v[i]);
+    for (int i = 0; i < P::kCount; ++i) out.v[i] = less<true>(a.v[i], b.v[i]);
     return out;
   }
 
@@ -209,27 +209,23 @@ struct Lanes {
 #endif
     return *p - Part{};
   }
+  // a < b, or a <= b.
+  template <bool kOrEqual>
   static DIBR_HD typename P::Flags less(Part a, Part b) {
+#if defined(__AVX2__)
+    constexpr int kRelation = kOrEqual ? _CMP_LE_OQ : _CMP_LT_OQ;
+    (void)kRelation;
+#endif
 #if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4 && P::kBytes == 64) return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
-    if constexpr (sizeof(T) == 8 && P::kBytes == 64) return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ);
+    if constexpr (sizeof(T) == 4 && P::kBytes == 64) return _mm512_cmp_ps_mask(a, b, kRelation);
+    if constexpr (sizeof(T) == 8 && P::kBytes == 64) return _mm512_cmp_pd_mask(a, b, kRelation);
 #endif
 #if defined(__AVX2__)
-    if constexpr (sizeof(T) == 4 && P::kBytes == 32) return typename P::Flags(_mm256_cmp_ps(a, b, _CMP_LT_OQ));
-    if constexpr (sizeof(T) == 8 && P::kBytes == 32) return typename P::Flags(_mm256_cmp_pd(a, b, _CMP_LT_OQ));
+    if constexpr (sizeof(T) == 4 && P::kBytes == 32) return typename P::Flags(_mm256_cmp_ps(a, b, kRelation));
+    if constexpr (sizeof(T) == 8 && P::kBytes == 32) return typename P::Flags(_mm256_cmp_pd(a, b, kRelation));
 #endif
-    if constexpr (!P::kMasks) return a < b;
-  }
-  static DIBR_HD typename P::Flags less_equal(Part a, Part b) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4 && P::kBytes == 64) return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ);
-    if constexpr (sizeof(T) == 8 && P::kBytes == 64) return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ);
-#endif
-#if defined(__AVX2__)
-    if constexpr (sizeof(T) == 4 && P::kBytes == 32) return typename P::Flags(_mm256_cmp_ps(a, b, _CMP_LE_OQ));
-    if constexpr (sizeof(T) == 8 && P::kBytes == 32) return typename P::Flags(_mm256_cmp_pd(a, b, _CMP_LE_OQ));
-#endif
-    if constexpr (!P::kMasks) return a <= b;
+    if constexpr (!P::kMasks && kOrEqual) return a <= b;
+    if constexpr (!P::kMasks && !kOrEqual) return a < b;
   }
 };
 
@@ -319,15 +315,12 @@ DIBR_HD Lanes<T, n> exponent_from_low_bits(Lanes<T, n> a) {
   return a;
 }
 
-// Lane i of the result is lane i ^ kStep of a, for a kStep of 1 or 2: what stays within each four lanes.
-template <int kStep, class T, int n>
-DIBR_HD Lanes<T, n> swapped(Lanes<T, n> a) {
-  static_assert(kStep == 1 || kStep == 2);
+// Of each four lanes, lane i of the result is that lane of a which bits 2 * i and 2 * i + 1 of kPlaces name.
+template <int kPlaces, class T, int n>
+DIBR_HD Lanes<T, n> permuted_in_fours(Lanes<T, n> a) {
   using P = PartOf<T, n>;
   Lanes<T, n> out;
   for (int i = 0; i < P::kCount; ++i) {
-    constexpr int kPlaces = kStep == 1 ? 0xb1 : 0x4e;
-    (void)kPlaces;
 #if defined(__AVX512F__)
     if constexpr (sizeof(T) == 4 && P::kBytes == 64) out.v[i] = _mm512_maskz_permute_ps(0xffff, a.v[i], kPlaces);
     if constexpr (sizeof(T) == 8 && P::kBytes == 64) out.v[i] = _mm512_maskz_permutex_pd(0xff, a.v[i], kPlaces);
@@ -338,7 +331,7 @@ DIBR_HD Lanes<T, n> swapped(Lanes<T, n> a) {
 #endif
     if constexpr (P::kBytes == 16) {
       for (int lane = 0; lane < P::kLanes; ++lane) {
-        const int from = (i * P::kLanes + lane) ^ kStep;
+        const int to = i * P::kLanes + lane, from = to / 4 * 4 + (kPlaces >> (2 * (to % 4)) & 3);
         out.v[i][lane] = a.v[from / P::kLanes][from % P::kLanes];
       }
     }
@@ -346,28 +339,17 @@ DIBR_HD Lanes<T, n> swapped(Lanes<T, n> a) {
   return out;
 }
 
+// Lane i of the result is lane i ^ kStep of a, for a kStep of 1 or 2.
+template <int kStep, class T, int n>
+DIBR_HD Lanes<T, n> swapped(Lanes<T, n> a) {
+  static_assert(kStep == 1 || kStep == 2);
+  return permuted_in_fours<kStep == 1 ? 0xb1 : 0x4e>(a);
+}
+
 // Lane i of the result is lane kPlace of the four lanes that i is among.
 template <int kPlace, class T, int n>
 DIBR_HD Lanes<T, n> spread_within_four(Lanes<T, n> a) {
-  using P = PartOf<T, n>;
-  Lanes<T, n> out;
-  for (int i = 0; i < P::kCount; ++i) {
-    constexpr int kPlaces = kPlace * 0x55;
-    (void)kPlaces;
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4 && P::kBytes == 64) out.v[i] = _mm512_maskz_permute_ps(0xffff, a.v[i], kPlaces);
-    if constexpr (sizeof(T) == 8 && P::kBytes == 64) out.v[i] = _mm512_maskz_permutex_pd(0xff, a.v[i], kPlaces);
-#endif
-#if defined(__AVX2__)
-    if constexpr (sizeof(T) == 4 && P::kBytes == 32) out.v[i] = _mm256_permute_ps(a.v[i], kPlaces);
-    if constexpr (sizeof(T) == 8 && P::kBytes == 32) out.v[i] = _mm256_permute4x64_pd(a.v[i], kPlaces);
-#endif
-    if constexpr (P::kBytes == 16) {
-      const int from = i * P::kLanes / 4 * 4 + kPlace;
-      out.v[i] = a.v[from / P::kLanes][from % P::kLanes] - typename P::Vector{};
-    }
-  }
-  return out;
+  return permuted_in_fours<kPlace * 0x55>(a);
 }
 
 // Bit i is bit `bit` of number i.
