@@ -22,25 +22,29 @@ def limited_protocol(seconds: float, connections: int) -> type[asyncio.Protocol]
     """HTTP/1.1 that closes connections whose next request's head is too long, or is not there after so many seconds
     from the connection's or its own beginning; and those where a body goes on for so long after its answer.
 
-    connections: as many are served; requests on those that come beyond are CROWDED until there are fewer.
+    connections: as many are served; requests on those that come beyond are CROWDED until one of the served ones leaves.
     """
+    served: set[asyncio.Protocol] = set()
+    beyond: set[asyncio.Protocol] = set()
 
     class Limited(HttpToolsProtocol):
         _loose = 0
         """Bytes that have come since the last head, body part or request was complete."""
         _timer: asyncio.TimerHandle | None = None
-        _beyond = False
-        """Whether there were too many connections when this one came."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._timer = self.loop.call_later(seconds, self._too_slow)
-            self._beyond = len(self.connections) > connections
-            if len(self.connections) > connections + MOST_REFUSED:
-                transport.close()
+            if not self._has_place():
+                if len(beyond) < MOST_REFUSED:
+                    beyond.add(self)
+                else:
+                    transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._complete()
+            served.discard(self)
+            beyond.discard(self)
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -53,7 +57,7 @@ def limited_protocol(seconds: float, connections: int) -> type[asyncio.Protocol]
 
         def on_headers_complete(self) -> None:
             self._complete()
-            self.scope["state"][CROWDED] = self._beyond and len(self.connections) > connections
+            self.scope["state"][CROWDED] = not self._has_place()
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
@@ -64,6 +68,13 @@ def limited_protocol(seconds: float, connections: int) -> type[asyncio.Protocol]
         def on_message_complete(self) -> None:
             self._complete()
             super().on_message_complete()
+
+        def _has_place(self) -> bool:
+            """Among those that are served; takes one where one is free."""
+            if self not in served and len(served) < connections:
+                served.add(self)
+                beyond.discard(self)
+            return self in served
 
         def _complete(self) -> None:
             self._loose = 0

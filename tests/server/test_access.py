@@ -166,6 +166,30 @@ def test_a_flood_of_connections(model: str) -> None:
         until(lambda: urllib3.request("GET", f"http://{service.http}/v2/health/live", retries=False).status == 200)
 
 
+def test_places_of_those_who_leave_are_free(model: str) -> None:
+    """For newcomers, however many connections beyond the limit still wait."""
+    with running([model], max_connections=10, upload_timeout=600) as service, contextlib.ExitStack() as stack:
+
+        def connect(count: int) -> list[http.client.HTTPConnection]:
+            made = [http.client.HTTPConnection(service.http, timeout=60) for _ in range(count)]
+            for connection in made:
+                stack.enter_context(contextlib.closing(connection)).connect()
+            return made
+
+        def status(connection: http.client.HTTPConnection) -> int:
+            connection.request("GET", "/v2/health/live")
+            answer = connection.getresponse()
+            return answer.status if answer.read() else 0
+
+        served = connect(10)
+        assert {status(connection) for connection in served} == {200}
+        beyond = connect(20)
+        assert status(beyond[-1]) == 503  # so all have been seen
+        for connection in served:
+            connection.close()
+        until(lambda: status(connect(1)[0]) == 200, 10)
+
+
 def test_calls_beyond_the_limit(model: str) -> None:
     """gRPC's own limit refuses them; those within it are served."""
     with running([model], max_connections=1) as service, ThreadPoolExecutor(1) as pool:
