@@ -88,9 +88,8 @@ class MaskFaces {
     rows_ = (height + kCell - 1) / kCell;
     columns_ = (width + kTile - 1) / kTile * kCellsOfTile;
     chunks_ = (faces + kChunk - 1) / kChunk;
-    words_ = (columns_ + 63) / 64;
-    uncovered_ = arena.take<uint64_t>(batch * rows_ * words_);
-    inner_ = arena.take<uint64_t>(batch * kSteps * rows_ * words_);
+    uncovered_ = arena.take<uint8_t>(batch * rows_ * columns_);
+    distances_ = arena.take<uint8_t>(batch * rows_ * columns_);
     chosen_ = arena.take<Chosen>(batch * chunks_);
     boxes_ = arena.take<MaskReach>(batch * chunks_ * kChunk);
     indices_ = arena.take<int32_t>(batch * chunks_ * kChunk);
@@ -101,22 +100,15 @@ class MaskFaces {
 
   // covering [width]: of each column, the bitwise or of face_index over the band's rows: < 0 where one is uncovered.
   void note_uncovered(int64_t image, int64_t band, const int32_t* covering) const {
-    uint64_t* words = uncovered_ + (image * rows_ + band) * words_;
+    uint8_t* cells = uncovered_ + (image * rows_ + band) * columns_;
     const int64_t whole = width_ / kCell;
-    static_assert(kCell == 4);
-    for (int64_t word = 0; word < words_; ++word) {
-      uint8_t cells[64] = {};
-      const int64_t first = 64 * word, count = std::clamp<int64_t>(whole - first, 0, 64);
-      for (int64_t i = 0; i < count; ++i) {
-        const int32_t* c = covering + (first + i) * kCell;
-        cells[i] = uint8_t(uint32_t(c[0] | c[1] | c[2] | c[3]) >> 31);
-      }
-      words[word] = 0;
-      for (int byte = 0; byte < 8; ++byte) words[word] |= bits_of_bytes(cells + 8 * byte) << (8 * byte);
+    for (int64_t i = 0; i < whole; ++i) {
+      const int32_t* c = covering + i * kCell;
+      static_assert(kCell == 4);
+      cells[i] = uint8_t(uint32_t(c[0] | c[1] | c[2] | c[3]) >> 31);
     }
-    for (int64_t x = whole * kCell; x < width_; ++x) {
-      words[whole / 64] |= uint64_t(uint32_t(covering[x]) >> 31) << (whole % 64);
-    }
+    std::memset(cells + whole, 0, size_t(columns_ - whole));
+    for (int64_t x = whole * kCell; x < width_; ++x) cells[whole] |= uint8_t(uint32_t(covering[x]) >> 31);
   }
 
   // Chooses, of the faces range_of(image), those that may reach an uncovered pixel, from the reaches_of(image) [V] of
@@ -125,7 +117,7 @@ class MaskFaces {
   template <class RangeOf, class ReachesOf>
   void choose(const dibr_launch& launch, const int32_t* face_indices, const RangeOf& range_of,
               const ReachesOf& reaches_of, LowestFault& fault) const {
-    parallel_for(launch, batch_, [&](int64_t image) { find_inner(image); });
+    parallel_for(launch, batch_, [&](int64_t image) { find_distances(image); });
     constexpr int64_t kTask = 8;
     const int64_t tasks = (chunks_ + kTask - 1) / kTask;
     parallel_for(launch, batch_ * tasks, [&](int64_t i) {
@@ -152,11 +144,10 @@ class MaskFaces {
 
  private:
   static constexpr int kCellsOfTile = kTile / kCell;
+  static_assert(kCellsOfTile == 8);
   static constexpr int kChunk = 256;
-  // So many faces are looked at together first: neighbours, in most meshes.
-  static constexpr int kGroup = 64;
-  // What reaches further than this many cells from its middle is chosen.
-  static constexpr int kSteps = 8;
+  // Distances are told apart up to here; what reaches further is chosen.
+  static constexpr int kFarthest = 8;
 
   // How many are chosen of kChunk faces, and the union of their boxes.
   struct Chosen {
@@ -164,71 +155,69 @@ class MaskFaces {
     MaskReach box;
   };
 
-  // Bit i is byte i, 0 or 1.
-  static uint64_t bits_of_bytes(const uint8_t* bytes) {
-    uint64_t all;
-    std::memcpy(&all, bytes, sizeof all);
-    return all * 0x0102040810204080u >> 56;
-  }
-
-  // inner_: for each number of steps, the cells from which so many, across edges and corners alike, lead to no cell
-  // with an uncovered pixel. Beyond the image there is none.
-  void find_inner(int64_t image) const {
-    const int64_t size = rows_ * words_;
-    uint64_t* inner = inner_ + image * kSteps * size;
-    for (int64_t i = 0; i < size; ++i) inner[i] = ~uncovered_[image * size + i];
-    static thread_local std::vector<uint64_t> row_of_thread;
-    std::vector<uint64_t>& row = row_of_thread;
-    row.assign(size_t(words_ + 2), ~uint64_t(0));
-    for (int step = 1; step < kSteps; ++step, inner += size) {
+  // Of each cell, how many cells it is from the nearest with an uncovered pixel, across edges and corners alike.
+  void find_distances(int64_t image) const {
+    static thread_local std::vector<uint8_t> far_of_thread, next_of_thread;
+    std::vector<uint8_t>&far = far_of_thread, &next = next_of_thread;
+    const int64_t stride = columns_ + 2;
+    far.assign(size_t(stride * (rows_ + 2)), 1);
+    next.assign(size_t(stride * (rows_ + 2)), 1);
+    const uint8_t* cells = uncovered_ + image * rows_ * columns_;
+    uint8_t* distances = distances_ + image * rows_ * columns_;
+    for (int64_t y = 0; y < rows_; ++y) {
+      uint8_t* row = far.data() + (y + 1) * stride + 1;
+      for (int64_t x = 0; x < columns_; ++x) row[x] = cells[y * columns_ + x] ^ 1;
+    }
+    std::fill_n(distances, rows_ * columns_, uint8_t(0));
+    for (int step = 0; step < kFarthest; ++step) {
       for (int64_t y = 0; y < rows_; ++y) {
-        const uint64_t* own = inner + y * words_;
-        const uint64_t *above = y > 0 ? own - words_ : own, *below = y + 1 < rows_ ? own + words_ : own;
-        for (int64_t i = 0; i < words_; ++i) row[size_t(i + 1)] = own[i] & above[i] & below[i];
-        uint64_t* next = inner + size + y * words_;
-        for (int64_t i = 0; i < words_; ++i) {
-          const uint64_t *r = row.data() + i, bits = r[1];
-          next[i] = bits & (bits << 1 | r[0] >> 63) & (bits >> 1 | r[2] << 63);
-        }
+        spread_row(far.data() + y * stride, stride, columns_, distances + y * columns_,
+                   next.data() + (y + 1) * stride + 1);
       }
+      far.swap(next);
     }
   }
 
-  // Whether a box certainly reaches no cell with an uncovered pixel.
-  bool is_inner(const uint64_t* inner, const MaskReach& box) const {
-    const int x0 = box.x0() / kCell, y0 = box.y0() / kCell, x1 = box.x1() / kCell, y1 = box.y1() / kCell;
-    // All of it is within so many steps of its middle.
-    const int steps = std::max(x1 - x0 + 1, y1 - y0 + 1) >> 1;
-    const bool known = !box.is_empty() & (steps < kSteps);
-    const int64_t row = known ? int64_t(steps) * rows_ + ((y0 + y1) >> 1) : 0, column = known ? (x0 + x1) >> 1 : 0;
-    return known & bool(inner[row * words_ + column / 64] >> (column % 64) & 1);
+  static void spread_row(const uint8_t* __restrict above, int64_t stride, int64_t count, uint8_t* __restrict distances,
+                         uint8_t* __restrict next) {
+    const uint8_t *row = above + stride, *below = row + stride;
+    for (int64_t x = 0; x < count; ++x) {
+      distances[x] = uint8_t(distances[x] + row[x + 1]);
+      next[x] = above[x] & above[x + 1] & above[x + 2] & row[x] & row[x + 1] & row[x + 2] & below[x] & below[x + 1] &
+                below[x + 2];
+    }
   }
 
   void choose_in_chunk(int64_t image, int64_t chunk, const int32_t* face_indices, const FaceRange& range,
                        const MaskReach* reaches, LowestFault& fault) const {
     Chosen& chosen = chosen_[image * chunks_ + chunk];
-    chosen = {0, MaskReach::nothing()};
+    chosen = {0, {{INT16_MIN, INT16_MIN, -1, -1}}};
     const int64_t first = range.start + chunk * kChunk, end = std::min(first + kChunk, range.start + range.count);
     if (first >= end || !in_range(face_indices, 3 * first, 3 * end, fault)) return;
-    const uint64_t* inner = inner_ + image * kSteps * rows_ * words_;
+    const int count = int(end - first);
+    MaskReach all[kChunk];
+    for (int i = 0; i < count; ++i) all[i] = reach_of_face(reaches, face_indices + 3 * (first + i));
+    // All of a box is within `radius` cells of `middle`.
+    int32_t radii[kChunk], middles[kChunk];
+    for (int i = 0; i < count; ++i) {
+      const int x0 = all[i].x0(), y0 = all[i].y0(), x1 = all[i].x1(), y1 = all[i].y1();
+      const int cx0 = x0 / kCell, cy0 = y0 / kCell, cx1 = x1 / kCell, cy1 = y1 / kCell;
+      const bool empty = (x0 > x1) | (y0 > y1) | (x0 < 0);
+      radii[i] = empty ? -1 : std::max(cx1 - cx0 + 1, cy1 - cy0 + 1) >> 1;
+      middles[i] = empty ? 0 : ((cy0 + cy1) >> 1) * int(columns_) + ((cx0 + cx1) >> 1);
+    }
+    const uint8_t* distances = distances_ + image * rows_ * columns_;
     MaskReach* boxes = boxes_ + (image * chunks_ + chunk) * kChunk;
     int32_t* indices = indices_ + (image * chunks_ + chunk) * kChunk;
     int found = 0;
-    for (int64_t begin = first; begin < end; begin += kGroup) {
-      const int count = int(std::min<int64_t>(end - begin, kGroup));
-      MaskReach group[kGroup], all = MaskReach::nothing();
-      for (int i = 0; i < count; ++i) {
-        group[i] = reach_of_face(reaches, face_indices + 3 * (begin + i));
-        all = united(all, group[i]);
-      }
-      if (is_inner(inner, all)) continue;
-      for (int i = 0; i < count; ++i) {
-        boxes[found] = group[i];
-        indices[found] = int32_t(begin + i);
-        found += !group[i].is_empty() & !is_inner(inner, group[i]);
-      }
+    for (int i = 0; i < count; ++i) {
+      boxes[found] = all[i];
+      indices[found] = int32_t(first + i);
+      found += (distances[middles[i]] <= radii[i]) | (radii[i] >= kFarthest);
     }
-    for (int i = 0; i < found; ++i) chosen.box = united(chosen.box, boxes[i]);
+    for (int i = 0; i < found; ++i) {
+      for (int k = 0; k < 4; ++k) chosen.box.v[k] = std::max(chosen.box.v[k], boxes[i].v[k]);
+    }
     chosen.count = found;
   }
 
@@ -260,10 +249,11 @@ class MaskFaces {
   uint64_t uncovered_cells(int64_t image, const TileArea& area) const {
     uint64_t open = 0;
     const int64_t first = area.y0 / kCell, rows = std::min<int64_t>(rows_ - first, kCellsOfTile);
-    const int64_t column = area.x0 / kCell;
-    static_assert(kCellsOfTile == 8);
     for (int64_t y = 0; y < rows; ++y) {
-      open |= (uncovered_[(image * rows_ + first + y) * words_ + column / 64] >> (column % 64) & 0xff) << (8 * y);
+      uint64_t bytes;
+      std::memcpy(&bytes, uncovered_ + (image * rows_ + first + y) * columns_ + area.x0 / kCell, sizeof bytes);
+      // Byte i, 0 or 1, to bit i.
+      open |= bytes * 0x0102040810204080u >> 56 << (8 * y);
     }
     return open;
   }
@@ -280,13 +270,12 @@ class MaskFaces {
 
   int64_t batch_, vertices_, height_, width_;
   int64_t rows_, columns_;  // of cells; the columns of all tiles, also where they go beyond the image
-  int64_t words_;           // of 64 cells, in a row
   int64_t chunks_;
-  uint64_t* uncovered_;  // [B, rows, words]: bits of the cells that have an uncovered pixel
-  uint64_t* inner_;      // [B, kSteps, rows, words]
-  Chosen* chosen_;       // [B, chunks]
-  MaskReach* boxes_;     // [B, chunks, kChunk]: of those that are chosen
-  int32_t* indices_;     // [B, chunks, kChunk]
+  uint8_t* uncovered_;  // [B, rows, columns]: 1 where a pixel of the cell is not covered
+  uint8_t* distances_;  // [B, rows, columns]
+  Chosen* chosen_;      // [B, chunks]
+  MaskReach* boxes_;    // [B, chunks, kChunk]: of those that are chosen
+  int32_t* indices_;    // [B, chunks, kChunk]
 };
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL
