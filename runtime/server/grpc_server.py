@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -115,7 +116,9 @@ def _handlers(service: Service) -> grpc.GenericRpcHandler:
     most = service.settings.max_json
     unary = {name: _of_message(name, call, most) for name, call in short.items()} | {"ModelInfer": calls.model_infer}
     door = _Door(service)
-    handlers = {name: grpc.unary_unary_rpc_method_handler(door.guarded(name, call)) for name, call in unary.items()}
+    # To a client they are unary. As grpc reads the message of a unary call before it calls anybody, for as long as that
+    # takes, nobody could ask for the key first, or stop waiting.
+    handlers = {name: grpc.stream_unary_rpc_method_handler(door.guarded(name, call)) for name, call in unary.items()}
     handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(door.guarded_stream(calls.model_stream_infer))
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
@@ -131,7 +134,8 @@ def _of_message(name: str, call: Call, most: int) -> Call:
 
 
 class _Door:
-    """Asks for the API key, holds the service until a call has ended, turns RequestErrors into statuses, and logs."""
+    """Asks for the API key before a message is read, waits for messages no longer than an upload may take, holds the
+    service from its message until a call has ended, turns RequestErrors into statuses, and logs."""
 
     _PUBLIC = ("ServerLive", "ServerReady")
 
@@ -140,25 +144,43 @@ class _Door:
         self._keys = Keys(service.settings.api_keys)
 
     def guarded(self, name: str, call: Call) -> Call:
-        async def guarded(content: bytes, context: Any) -> Any:
-            release = self._service.hold()
-            context.add_done_callback(lambda _: release())
+        async def guarded(_: AsyncIterator[bytes], context: Any) -> Any:
             async with _answering(name, context):
                 if name not in self._PUBLIC:
                     self._check(context)
+                content = await self._next(context)
+                if content is None:
+                    raise _no_message()
+                release = self._service.hold()
+                context.add_done_callback(lambda _: release())
                 response = await call(content, context)
                 return response if isinstance(response, bytes) else response.SerializeToString()
 
         return guarded
 
     def guarded_stream(self, call: Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]) -> Any:
-        async def guarded(contents: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+        async def guarded(_: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
             async with _answering("ModelStreamInfer", context):
                 self._check(context)
-                async for response in call(contents, context):
+                async for response in call(self._messages(context), context):
                     yield response
 
         return guarded
+
+    async def _messages(self, context: Any) -> AsyncIterator[bytes]:
+        while (content := await self._next(context)) is not None:
+            yield content
+
+    async def _next(self, context: Any) -> bytes | None:
+        """The client's next message, None where no other will come. Raises RequestError: it does not come in time."""
+        reading = asyncio.ensure_future(context.read())
+        # It ends with the call. Were it cancelled, grpc would write into memory that Python has freed.
+        reading.add_done_callback(lambda task: task.exception())
+        done, _ = await asyncio.wait((reading,), timeout=self._service.settings.upload_timeout)
+        if not done:
+            raise RequestError(Reason.SLOW_UPLOAD, "the request's message did not come in time")
+        content = reading.result()
+        return None if content is grpc.aio.EOF else content
 
     def _check(self, context: Any) -> None:
         shown = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}

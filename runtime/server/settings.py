@@ -53,7 +53,7 @@ class Settings(BaseModel):
     max_pixels: Annotated[int, Field(ge=1)] = 1 << 24
     """Of an image that is sent as a file."""
     upload_timeout: Time = 30.0
-    """Seconds that an HTTP request's head may take to come, and its body."""
+    """Seconds that an HTTP request's head may take to come, its body, and each message of a gRPC call."""
     max_connections: Annotated[int, Field(ge=1)] = 512
     """HTTP connections and requests, and gRPC calls, at the same time."""
     shutdown_timeout: Seconds = 30.0

@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -201,6 +202,36 @@ def test_calls_beyond_the_limit(model: str) -> None:
         session.gate.set()
         assert running_call.result(60).outputs[0].shape == [1, 2]
         until(lambda: client.status("ServerLive", b"")[0] == "OK")
+
+
+@pytest.mark.parametrize("call", ["ModelInfer", "ModelStreamInfer", "ServerLive"])
+@pytest.mark.parametrize("key", [None, KEY])
+def test_calls_whose_message_does_not_come(model: str, call: str, key: str | None) -> None:
+    """End: those without a key at once, the others, and those that need none, after the time of an upload. Until then
+    they keep others out."""
+    public = call == "ServerLive"
+    metadata = () if key is None else (("x-api-key", key),)
+    seconds = 600.0 if key is None and not public else 2.0
+    done = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        done.wait(20)
+        yield from ()
+
+    with running([model], max_connections=4, api_keys=(KEY,), upload_timeout=seconds) as service:
+        try:
+            channel = grpc.insecure_channel(service.grpc)
+            begin = channel.stream_stream(f"/{SERVICE}/{call}")
+            calls = [begin(silent(), metadata=metadata) for _ in range(4)]
+            client = Grpc(service)
+            if key is not None or public:
+                until(lambda: client.status("ServerLive", b"")[0] == "RESOURCE_EXHAUSTED")
+            expected = grpc.StatusCode.UNAUTHENTICATED if seconds == 600 else grpc.StatusCode.DEADLINE_EXCEEDED
+            for silent_call in calls:
+                assert silent_call.code() is expected
+            until(lambda: client.status("ServerLive", b"")[0] == "OK")
+        finally:
+            done.set()
 
 
 def test_short_keys_are_refused() -> None:
