@@ -44,7 +44,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
     limits = serve.add_argument_group("limits")
     limits.add_argument("--timeout", type=float, default=30.0, metavar="S", help="of a request (default 30)")
-    limits.add_argument("--upload-timeout", type=float, default=30.0, metavar="S", help="of head, body, message (default 30)")
+    limits.add_argument("--upload-timeout", type=float, default=30.0, metavar="S", help="of head, body (default 30)")
     limits.add_argument("--max-request", type=float, default=64, metavar="MIB", help="of its body (default 64)")
     limits.add_argument("--max-json", type=float, default=4, metavar="MIB", help="of it, not raw (default 4)")
     limits.add_argument("--max-pixels", type=int, default=1 << 24, metavar="N", help="of an image file (default 2^24)")
