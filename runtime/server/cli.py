@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,25 +68,29 @@ def _serve(arguments: argparse.Namespace) -> int:
     from . import logs
 
     logs.set_up(arguments.log_level)
-    _end_at_once_on_signals()
-    from .lifecycle import serve
-    from .repository import parse_specs
+    with _ending_at_once_on_signals():
+        from .lifecycle import serve
+        from .repository import parse_specs
 
-    specs = parse_specs(arguments.models)
-    settings = _settings(arguments)
-    if asyncio.run(serve(specs, settings)):
+        answered = asyncio.run(serve(parse_specs(arguments.models), _settings(arguments)))
+    if answered:
         return 0
     logging.shutdown()
     os._exit(1)  # a run that hangs must not see the libraries that it is in taken down
 
 
-def _end_at_once_on_signals() -> None:
+@contextmanager
+def _ending_at_once_on_signals() -> Iterator[None]:
     """SIGTERM and SIGINT end the process with exit code 0, until the models are open and ``serve`` has signals of its
     own: nothing has been accepted that would have to be finished, and the opening of a model cannot be broken off.
+    SIGHUP does nothing, as nothing has been opened that could have changed.
+
+    At the end they are again whose they were. In a thread that is not the main one nothing changes.
     """
     import logging
     import os
     import signal
+    import threading
 
     def end(number: int, _: object) -> None:
         extra = {"signal": signal.Signals(number).name}
@@ -92,8 +98,16 @@ def _end_at_once_on_signals() -> None:
         logging.shutdown()
         os._exit(0)  # the thread that opens a model must not see the libraries that it is in taken down
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: lambda number, frame: None}
+    before = {number: signal.signal(number, handler) for number, handler in ours.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

@@ -132,7 +132,7 @@ async def _answer(service: Service, model: Model, asked: _Asked, media: str) -> 
     options, predictor = asked.options, model.predictor
     assert predictor is not None
     deadline = service.deadline(None)
-    photo = await _decoded(service, model, asked)
+    photo = await _decoded(service, model, asked, deadline)
     prediction = await service.run(model, predictor.feed(photo, np.eye(4)), deadline)
     if options.light and model.renderer is None:
         raise invalid("this model's bundle has no renderer of its own, so its light cannot be changed")
@@ -148,9 +148,9 @@ async def _answer(service: Service, model: Model, asked: _Asked, media: str) -> 
     return JSONResponse(await asyncio.to_thread(_described, model, options, prediction, light, images))
 
 
-async def _decoded(service: Service, model: Model, asked: _Asked) -> np.ndarray:
+async def _decoded(service: Service, model: Model, asked: _Asked, deadline: float) -> np.ndarray:
     """A thread cannot be cancelled: its place is taken until it ends, also where nobody waits for it any more."""
-    await service.decoding.acquire()
+    await service.before(deadline, service.decoding.acquire())
     decoding = asyncio.ensure_future(asyncio.to_thread(_photo, model, asked, service.settings.max_pixels))
     decoding.add_done_callback(lambda _: service.decoding.release())
     return await asyncio.shield(decoding)

@@ -155,13 +155,14 @@ class Service:
             if not task.cancelled():
                 task.exception()  # nobody else asks, where the caller was cancelled
 
-        await self._before(deadline, self._turn.acquire())
+        await self.before(deadline, self._turn.acquire())
         task = asyncio.ensure_future(asyncio.to_thread(working))
         task.add_done_callback(end)
         return await asyncio.shield(task)
 
     @staticmethod
-    async def _before(deadline: float, waiting: Awaitable[T]) -> T:
+    async def before(deadline: float, waiting: Awaitable[T]) -> T:
+        """What is waited for; RequestError where it does not come before the deadline."""
         try:
             return await asyncio.wait_for(waiting, max(deadline - time.monotonic(), 0.0))
         except (TimeoutError, asyncio.TimeoutError):
@@ -190,7 +191,7 @@ class Service:
         except DibrError as error:
             raise invalid(one_line(error)) from None
         work = batcher.submit(feed, deadline)
-        return await self._before(deadline, asyncio.wrap_future(work.future))
+        return await self.before(deadline, asyncio.wrap_future(work.future))
 
     def close(self, timeout: float) -> bool:
         """Give up the models, once what they have accepted is done; False where one of them hangs for longer."""

@@ -8,6 +8,7 @@ import io
 import os
 import random
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from dibr_deploy.export import to_onnx
 from dibr_deploy.runtime import Session
 from dibr_deploy.runtime.cameras import orbit, perspective
 from dibr_deploy.runtime.server import render_route
+from dibr_deploy.runtime.server.errors import RequestError
+from dibr_deploy.runtime.server.service import Service
 from dibr_deploy.runtime.server.settings import settings_of
 from server.photos import EXAMPLE, network, photo
 from server.service import Running, running
@@ -190,7 +193,7 @@ def test_damaged_images(service: Running, record_property: Any) -> None:
 
 
 def test_an_image_that_is_decoded_for_a_client_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counts among those that are decoded at a time until it is done."""
+    """Counts among those that are decoded at a time until it is done; the next waits for no longer than its time."""
     begun, go = threading.Event(), threading.Event()
 
     def photo(*_: Any) -> None:
@@ -198,13 +201,19 @@ def test_an_image_that_is_decoded_for_a_client_that_has_gone(monkeypatch: pytest
         assert go.wait(60)
 
     async def main() -> None:
-        service: Any = SimpleNamespace(decoding=asyncio.Semaphore(1), settings=settings_of())
-        request = asyncio.create_task(render_route._decoded(service, None, None))  # type: ignore[arg-type]
+        service: Any = SimpleNamespace(decoding=asyncio.Semaphore(1), settings=settings_of(), before=Service.before)
+
+        def decoded(seconds: float) -> Any:
+            return render_route._decoded(service, None, None, time.monotonic() + seconds)  # type: ignore[arg-type]
+
+        request = asyncio.create_task(decoded(60))
         await asyncio.to_thread(begun.wait, 60)
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
         assert service.decoding.locked()
+        with pytest.raises(RequestError, match="the request's time is over"):
+            await asyncio.wait_for(decoded(0.05), 10)
         go.set()
         await asyncio.wait_for(service.decoding.acquire(), 60)
 

@@ -207,6 +207,46 @@ def test_a_bundle_is_replaced_while_models_are_opened(tmp_path: Path) -> None:
         process.finish()
 
 
+def run_code(code: str) -> None:
+    begin = """
+        import os, signal, threading
+        from dibr_deploy import cli
+        from dibr_deploy.runtime.server import repository
+    """
+    command = [sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done
+
+
+def test_sighup_at_the_very_start() -> None:
+    """Before the models are looked for: it does nothing."""
+    run_code("""
+        real = repository.parse_specs
+        def parse_specs(models):
+            os.kill(os.getpid(), signal.SIGHUP)
+            return real(models)
+        repository.parse_specs = parse_specs
+        assert cli.main(["serve", "/nonexistent"]) == 2
+    """)
+
+
+def test_a_failed_start_leaves_signals_as_they_were() -> None:
+    """For the program that has called the command, which may do so in a thread as well."""
+    run_code("""
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = [signal.getsignal(number) for number in numbers]
+        assert cli.main(["serve", "/nonexistent"]) == 2
+        assert [signal.getsignal(number) for number in numbers] == before
+    """)
+    run_code("""
+        codes = []
+        thread = threading.Thread(target=lambda: codes.append(cli.main(["serve", "/nonexistent"])))
+        thread.start()
+        thread.join()
+        assert codes == [2]
+    """)
+
+
 def test_a_reload_that_hangs(tmp_path: Path) -> None:
     """The end of the service does not wait for it; its exit code says so."""
     model = f"gated={tmp_path / 'gated.onnx'}"
