@@ -201,6 +201,8 @@ def test_dibr_serve_takes_the_arguments(name: str) -> None:
     assert entry[0] == "dibr"
     parsed = build_parser().parse_args([*entry[1:], *container(name)["args"]])
     assert parsed.host == "0.0.0.0"
+    uploads = 2 * parsed.max_connections * (2 * parsed.max_request + 1)
+    assert uploads <= 0.6 * 1024 * float(container(name)["resources"]["limits"]["memory"].removesuffix("Gi"))
     ports = {port["containerPort"] for port in container(name)["ports"]}
     assert parsed.http_port in ports
     if name in KUBERNETES:
