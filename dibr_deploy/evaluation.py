@@ -36,7 +36,10 @@ _POINTS = 4096
 
 
 class Scores(NamedTuple):
-    """Of one object, means over the views that it was predicted from; NaN where the truth does not say."""
+    """Of one object, means over the views that it was predicted from.
+
+    NaN where the truth does not say, and a texture's also where nothing is seen of truth and prediction both.
+    """
 
     object_id: str
     class_name: str
@@ -109,7 +112,7 @@ def fixed_shape_of_class_iou(
     """``fixed_shape_iou`` with a shape for each class: what could be had by somebody who sees nothing but the class.
 
     Args:
-        solids, training_solids: what ``true_solids`` gives, by object id.
+        solids, training_solids: what ``true_solids`` gives for two datasets, by object id.
         class_of: class of every object of both.
 
     Returns:
@@ -139,9 +142,31 @@ def best_fixed_direction(lights: Tensor) -> Tensor:
     return directions[angles.mean(dim=1).argmin()]
 
 
-def true_solids(data: str | Path, resolution: int = 32) -> dict[str, Tensor]:
-    """The voxels of every object of a dataset with truth, bool [R, R, R] by id."""
-    return {name: read(resolution).voxels.solid for name, read in open_truth(data).items()}
+def true_solids(*data: str | Path, resolution: int = 32) -> list[dict[str, Tensor]]:
+    """The voxels of every object of each dataset with truth, bool [R, R, R] by id, all on one grid.
+
+    Raises:
+        DibrError: the grids of two objects differ, or as ``open_truth``.
+    """
+    result = []
+    first: tuple[str, Voxels] | None = None
+    for folder in data:
+        solids: dict[str, Tensor] = {}
+        for name, read in open_truth(folder).items():
+            voxels = read(resolution).voxels
+            first = first or (name, voxels)
+            if not np.allclose([*voxels.center, voxels.side], [*first[1].center, first[1].side]):
+                raise DibrError(
+                    f"solids must be on one grid, that of {first[0]} {_grid(first[1])}, got {name} {_grid(voxels)}"
+                )
+            solids[name] = voxels.solid
+        result.append(solids)
+    return result
+
+
+def _grid(voxels: Voxels) -> str:
+    center = ", ".join(f"{value:g}" for value in voxels.center)
+    return f"(centre {center}, side {voxels.side:g})"
 
 
 def bootstrap_interval(values: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
@@ -153,15 +178,23 @@ def bootstrap_interval(values: Sequence[float], *, draws: int = 10_000, seed: in
 
 
 def class_means(scores: Sequence[Scores]) -> list[Scores]:
-    """A row per class, by name, and a last one over all objects: object_id holds how many there are."""
+    """A row per class, by name, and a last one over all objects: object_id holds how many there are.
+
+    Each mean is over the objects whose value is known, and NaN where none is.
+    """
     names = sorted({row.class_name for row in scores})
     groups = [(name, [row for row in scores if row.class_name == name]) for name in names]
     if len(names) > 1:
         groups.append(("all", list(scores)))
     return [
-        Scores(str(len(rows)), name, *(float(np.mean([getattr(row, measure) for row in rows])) for measure in MEASURES))
+        Scores(str(len(rows)), name, *(_known_mean([getattr(row, measure) for row in rows]) for measure in MEASURES))
         for name, rows in groups
     ]
+
+
+def _known_mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 class _Subject(NamedTuple):

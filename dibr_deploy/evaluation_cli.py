@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from .evaluation import class_means, evaluate
+    from .evaluation import MEASURES, class_means, evaluate
     from .files import write_atomically
     from .runtime.tables import aligned
 
@@ -45,6 +46,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     head = ("class", "objects", "3D IoU", f"F-score at {arguments.threshold:g}", "texture L1", "light angle")
     rows = [(row.class_name, row.object_id, *map(_number, row[2:5]), _number(row[5], 1)) for row in class_means(scores)]
     print("\n".join(aligned([head, *rows], left=1)))
+    for measure, name in zip(MEASURES, head[2:], strict=True):
+        known = sum(not math.isnan(getattr(row, measure)) for row in scores)
+        if 0 < known < len(scores):
+            print(f"{name}: known of {known} of {len(scores)} objects, whose means these are")
     if arguments.training_data is not None:
         _print_gain(scores, arguments)
     if arguments.output is not None:
@@ -70,8 +75,8 @@ def _print_gain(scores: list[Scores], arguments: argparse.Namespace) -> None:
     from .evaluation import bootstrap_interval, fixed_shape_iou, true_solids
 
     ours, training = (
-        torch.stack(list(true_solids(data, arguments.resolution).values()))
-        for data in (arguments.data, arguments.training_data)
+        torch.stack(list(solids.values()))
+        for solids in true_solids(arguments.data, arguments.training_data, resolution=arguments.resolution)
     )
     fixed = fixed_shape_iou(ours, training)
     gains = [row.iou - float(base) for row, base in zip(scores, fixed, strict=True)]

@@ -71,7 +71,8 @@ command does all of it, from the download to this page:
     python scripts/real_meshes.py --update-docs
 
 Each of {len(NAMES)} real meshes of `dibr data fetch` ([data.md](data.md)) gives {counts.variants} training objects, stretched along each axis, tilted
-and tinted at random; {counts.random} more are of the same package's random objects, as they are. Held out are:
+and tinted at random; {counts.random} more are of the same package's random objects, as they are. `dibr demo` does not
+run this network but one for the classes of [single_image.md](single_image.md). Held out are:
 
 - {counts.held_out_variants} other variants of each named mesh, with other proportions, poses and tints;
 - the {counts.held_out_random} random objects that follow, whose meshes training did not have.
@@ -98,7 +99,8 @@ prediction, with the texture and the light that it predicts.
     dibr train --config scripts/single_image.toml --data train --output run --steps {RUN.changes["steps"]}
     dibr evaluate --checkpoint run --data test --training-data train --views {settings.judged_views}
 
-with the random objects in `meshes/train/random` and `meshes/test/random`. Settings are those of `textured_0` of
+with the random objects (`dibr data fetch --random {counts.random + counts.held_out_random}`), the first {counts.random} in `meshes/train/random` and the others in
+`meshes/test/random`. Settings are those of `textured_0` of
 [single_image.md](single_image.md) but for {study.settings_of(RUN)}. {result.record["steps"][1]:,} steps took {result.record["cpu_seconds"] / 60:.0f} minutes of one core.
 
 Trained at commit {", ".join(result.record["commits"])}, {result.record["date"]}, {result.record["versions"]}, no GPU.

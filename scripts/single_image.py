@@ -189,7 +189,7 @@ def joined(sessions: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def baselines(folder: Path, settings: Settings) -> Baselines:
-    solids, training = (evaluation.true_solids(folder / part) for part in ("test", "train"))
+    solids, training = evaluation.true_solids(folder / "test", folder / "train")
     objects = {**read_truth(folder / "train"), **read_truth(folder / "test")}
     fixed = evaluation.fixed_shape_iou(torch.stack(list(solids.values())), torch.stack(list(training.values())))
     class_of = {name: entry.class_name for name, entry in objects.items()}

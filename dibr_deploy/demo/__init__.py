@@ -1,7 +1,8 @@
 """A small network that comes with the package, so that there is something to see right after installing it.
 
 It turns a picture of an airplane, bottle, chair or table into a textured mesh, with ONNX Runtime and without torch.
-docs/single_image.md is about networks of its kind; ``scores.json`` says how this one was trained and how good it is.
+docs/single_image.md is about networks of its kind; ``scores.json`` says how this one was trained and how good it is. It
+is that of commit e18401e: of 4,000 steps, on data with one light for all views of an object, as the page then had it.
 """
 
 from __future__ import annotations

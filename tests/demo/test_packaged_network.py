@@ -25,7 +25,10 @@ FIRST_HELD_OUT = 200
 
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One object of each class that training never saw, made by the recipe of docs/single_image.md."""
+    """One object of each class that training never saw, by the recipe of the score card.
+
+    All of an object's views have one light, which docs/single_image.md has no longer.
+    """
     folder = tmp_path_factory.mktemp("held_out")
     meshes = write_shapes(folder / "meshes", first=FIRST_HELD_OUT, count=1)
     return make_dataset(meshes, folder / "dataset", views=8, size=64, with_truth=True)

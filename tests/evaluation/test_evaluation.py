@@ -18,6 +18,7 @@ from dibr_deploy.data.shapes import CLASSES, make_shape, write_shapes
 from dibr_deploy.data.truth import read_truth
 from dibr_deploy.errors import DibrError
 from dibr_deploy.evaluation import (
+    Scores,
     best_fixed_direction,
     bootstrap_interval,
     class_means,
@@ -140,7 +141,8 @@ def test_choys_layout_is_judged_by_its_voxels_and_models(tmp_path: Path) -> None
     assert score.iou == pytest.approx(common / (2 - common), abs=0.02)
     assert score.f_score == pytest.approx(1, abs=1e-3)
     assert math.isnan(score.texture_l1) and math.isnan(score.light_angle)
-    assert float(fixed_shape_iou(true_solids(data)["chair/ball"][None], true_solids(data)["chair/ball"][None])) == 1
+    solid = true_solids(data)[0]["chair/ball"][None]
+    assert float(fixed_shape_iou(solid, solid)) == 1
     shutil.rmtree(data / "ShapeNetCore.v1")
     (again,) = evaluate(model, data / "ShapeNetRendering", views=1)
     assert again.iou == pytest.approx(score.iou)
@@ -158,6 +160,14 @@ def test_the_best_fixed_shape_is_the_best_of_its_kind() -> None:
     best = max(np.mean(np.minimum(lengths, fixed) / np.maximum(lengths, fixed)) for fixed in lengths)
     assert float(fixed_shape_iou(boxes, boxes).mean()) == pytest.approx(best)
     assert fixed_shape_iou(boxes[:1], boxes[6:7]).tolist() == pytest.approx([1 / 7])
+
+
+def test_solids_of_two_grids_are_refused(dataset: Path, tmp_path: Path) -> None:
+    """Voxels of a cube of side 1 say nothing about those of one of side 2."""
+    data = ball_in_choys_layout(tmp_path, 0.3)
+    pattern = r"one grid, that of round_ball \(centre 0, 0, 0, side 2\), got chair/ball \(centre 0, 0, 0, side 1\)"
+    with pytest.raises(DibrError, match=pattern):
+        true_solids(dataset, data)
 
 
 def test_a_shape_for_each_class_is_the_best_of_the_class() -> None:
@@ -231,8 +241,8 @@ def test_the_command_prints_a_row_per_class_and_the_gain(
     assert list(rows) == ["airplane", "bottle", "chair", "table", "all"]
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert float(rows["all"][2]) == pytest.approx(np.mean([row["iou"] for row in scores]), abs=6e-4)
-    ball = true_solids(dataset)["round_ball"]
-    solids = true_solids(tmp_path / "test")
+    balls, solids = true_solids(dataset, tmp_path / "test")
+    ball = balls["round_ball"]
     fixed = np.mean([float(fixed_shape_iou(solids[row["object_id"]][None], ball[None])) for row in scores])
     assert f"best fixed shape of the training objects: {fixed:.3f}" in printed
     gain = float(rows["all"][2]) - fixed
@@ -246,6 +256,28 @@ def test_class_means_are_means(dataset: Path) -> None:
     means = {row.class_name: row for row in class_means([score, score, other])}
     assert means["all"].iou == pytest.approx(2 / 3 * score.iou)
     assert (means["round"].object_id, means["other"].iou) == ("2", 0)
+
+
+def test_class_means_are_over_what_is_known() -> None:
+    known, unknown = (
+        Scores(name, "chair", 0.5, f_score, math.nan, 10.0) for name, f_score in (("a", 0.8), ("b", math.nan))
+    )
+    (mean,) = class_means([known, unknown])
+    assert mean[:4] == ("2", "chair", 0.5, 0.8)
+    assert math.isnan(mean.texture_l1)
+
+
+def test_the_command_says_how_many_objects_have_a_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two objects of ShapeNet's layout, the model of one of them missing."""
+    data = ball_in_choys_layout(tmp_path / "data", 0.3)
+    for part in ("ShapeNetRendering", "ShapeNetVox32"):
+        shutil.copytree(data / part / "03001627/ball", data / part / "03001627/other")
+    save_checkpoint(tmp_path / "checkpoint.pt", predicting(0.3, COLOR, [0.5, 0.1, 0.2, 0.3]))
+    assert main(["evaluate", "--checkpoint", str(tmp_path), "--data", str(data), "--views=1", "--threshold=0.11"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[1].split()[:2] == ["chair", "2"]
+    assert float(printed.splitlines()[1].split()[3]) == pytest.approx(1, abs=1e-3)
+    assert "F-score at 0.11: known of 1 of 2 objects" in printed
 
 
 def test_what_is_missing_is_named(dataset: Path, tmp_path: Path) -> None:
