@@ -84,10 +84,10 @@ class TileBuffer {
     *depth = T(1);
     if (!covered.any()) return;
     const Lanes u0 = Lanes::load(weight_[0] + i), u1 = Lanes::load(weight_[1] + i), u2 = Lanes::load(weight_[2] + i);
-    const Lanes scale = Lanes(T(1)) / (u0 + u1 + u2);
-    b[0] = select(covered, u0 * scale, b[0]);
-    b[1] = select(covered, u1 * scale, b[1]);
-    b[2] = select(covered, u2 * scale, b[2]);
+    const Lanes total = u0 + u1 + u2;
+    b[0] = select(covered, u0 / total, b[0]);
+    b[1] = select(covered, u1 / total, b[1]);
+    b[2] = select(covered, u2 / total, b[2]);
     *depth = select(covered, Lanes::load(depth_ + i), *depth);
   }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.export import Dim, export
 
 from dibr_deploy import ops
@@ -44,7 +45,7 @@ def test_inductor_compiles_the_chain_in_one_graph(mesh) -> None:
 
 
 def test_batch_and_image_size_are_dynamic_under_compile(mesh) -> None:
-    graphs = torch._dynamo.testing.CompileCounter()
+    graphs = CompileCounter()
     compiled = torch.compile(render, fullgraph=True, dynamic=True, backend=graphs)
     for batch, height, width in ((2, 9, 12), (3, 20, 7), (5, 4, 4)):
         positions, attributes = mesh.positions[:1].expand(batch, -1, -1), mesh.attributes[:1].expand(batch, -1, -1)
