@@ -285,7 +285,7 @@ def uv_offset() -> Recovery:
 
 
 def camera() -> Recovery:
-    """Azimuth, elevation and distance, from 29 degrees and a tenth of the distance away, by colours and outline."""
+    """Azimuth, elevation and distance, from 30 degrees and a tenth of the distance away, by colours and outline."""
     sphere = icosphere(3)
     vertices = bumpy(sphere)[None]
     truth = torch.tensor([0.6, 0.3, 4.0])

@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import importlib.util
 import re
-import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 from dibr_deploy import _native
 from dibr_deploy.errors import DibrError, DoorAbsent, one_line
 from dibr_deploy.files import write_atomically
+from dibr_deploy.interrupts import collected_interrupts
 from dibr_deploy.runtime.bundle import sha256
 from dibr_deploy.runtime.manifest import FLAVOURS, Engine, Profile
 from dibr_deploy.runtime.onnx_file import parse_interface
@@ -340,7 +340,8 @@ def _read_timing_cache(config: Any, path: Path) -> Any:
 
 def _build(trt: Any, builder: Any, network: Any, config: Any, progress: Any, listener: Listener) -> bytes:
     listener.complaints.take()
-    with _interrupts() as interrupted:
+    # An exception that TensorRT's own frames meet would end the process.
+    with collected_interrupts() as interrupted:
         monitor = _monitor(trt, progress, interrupted)
         config.progress_monitor = monitor
         serialized = builder.build_serialized_network(network, config)
@@ -353,22 +354,6 @@ def _build(trt: Any, builder: Any, network: Any, config: Any, progress: Any, lis
         remedy = f"; build dibr_deploy again with {_CUDA_OPTION}" if _WITHOUT_CUDA in said else ""
         raise DibrError(f"TensorRT cannot build the engine: {said}{remedy}")
     return bytes(serialized)
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Collects Ctrl-C instead of raising it: an exception that TensorRT's own frames meet would end the process."""
-    interrupted = threading.Event()
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    # Python cannot give back a handler that is not its own, which getsignal shows by None.
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is None:
-        yield interrupted
-        return
-    previous = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _monitor(trt: Any, progress: Callable[[Progress], object] | None, interrupted: threading.Event) -> Any:

@@ -49,6 +49,10 @@ class Processes:
             value /= self.count
         return value
 
+    def any(self, condition: bool) -> bool:
+        """Whether it holds in one of the processes; all get the same answer."""
+        return bool(self.mean(torch.tensor(float(condition), device=self.device)) > 0)
+
     def together(self, module: nn.Module) -> nn.Module:
         """The module, whose gradients from now on are means over the processes."""
         return module if self.count == 1 else DistributedDataParallel(module)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..errors import DibrError
 from ..files import write_atomically
+from ..interrupts import collected_interrupts
 from ..models import ImageToMeshRenderer, MeshGeneratorRenderer
 from .checkpoint import FILE_NAME, read_checkpoint, save_checkpoint
 from .config import RunConfig
@@ -62,29 +63,32 @@ class TrainingRun(abc.ABC, Generic[Config]):
             self.step = self._kept["training"]["step"]
 
     def run(self) -> None:
-        """Trains to the last step. An interrupt (Ctrl-C) leaves a checkpoint of the last whole step behind.
+        """Trains to the last step.
 
         Raises:
+            KeyboardInterrupt: Ctrl-C, in any of the processes, once the step is whole and its checkpoint written.
             DibrError: a loss is no longer finite.
         """
         self.processes.wait()  # until all have seen that the folder is empty
         with contextlib.ExitStack() as stack:
             config, log = self.config, None
+            interrupted = stack.enter_context(collected_interrupts())
             if self.processes.first:
                 log = stack.enter_context(
                     RunLog(self.output, self.log_columns, self.step, config.steps, config.tensorboard)
                 )
                 if self.step == 0:
                     self._save()  # so that a run that is killed before its first checkpoint can go on too
-            try:
-                while self.step < config.steps:
-                    row = self._train_step()
-                    if log is not None:
-                        self._record(row, log)
-            except KeyboardInterrupt:
-                if self.processes.first:
-                    self._save()
-                raise
+            stopping = False
+            while self.step < config.steps and not stopping:
+                row = self._train_step()
+                if log is not None:
+                    self._record(row, log)
+                stopping = self.processes.any(interrupted.is_set())
+            if stopping and log is not None:
+                self._save()
+        if stopping or interrupted.is_set():
+            raise KeyboardInterrupt
 
     def summary(self) -> list[str]:
         """What there is to say about the run when it has ended, line by line."""

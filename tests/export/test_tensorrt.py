@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import signal
 import types
 import warnings
 from collections.abc import Callable
@@ -263,17 +262,6 @@ def test_a_timing_cache_that_is_no_file_is_refused(tmp_path: Path) -> None:
         tensorrt._timing_cache(Config(), tmp_path),
     ):
         pass
-
-
-def test_a_signal_handler_of_c_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which Python shows as None: it could not be given back."""
-    before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(signal, "getsignal", lambda number: None)
-    monkeypatch.setattr(signal, "signal", lambda number, handler: pytest.fail("the handler is replaced"))
-    with tensorrt._interrupts() as interrupted:
-        assert not interrupted.is_set()
-    monkeypatch.undo()
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_tensorrt_without_a_device(monkeypatch: pytest.MonkeyPatch, static: Path) -> None:

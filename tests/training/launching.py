@@ -27,7 +27,7 @@ def train_by_one_and_two(folder: Path, arguments: Sequence[str]) -> tuple[list[d
     for name, before in (("one", []), ("two", launcher)):
         command = [sys.executable, *before, "-m", "dibr_deploy.cli", *arguments, "--output", str(folder / name)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, timeout=120, env=environment)
+        subprocess.run(command, check=True, timeout=600, env=environment)
     return rows_of(folder / "one"), rows_of(folder / "two")
 
 

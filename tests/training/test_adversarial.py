@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import torch
 from small_meshes import write_small_meshes
 from torch import Tensor
 from training.launching import rows_of, train_by_one_and_two
-from training.states import assert_same
 
 from dibr_deploy.cli import main
 from dibr_deploy.data import make_dataset
@@ -28,17 +26,6 @@ from dibr_deploy.training.distributed import Processes
 @pytest.fixture
 def small() -> AdversarialConfig:
     return AdversarialConfig(steps=6, objects=2, latent=4, critic_channels=4, checkpoint_every=4)
-
-
-class Killed(AdversarialTrainer):
-    """Comes to an end when five steps are done."""
-
-    error: type[BaseException] = KeyboardInterrupt
-
-    def _train_step(self) -> dict[str, Any]:
-        if self.step == 5:
-            raise self.error
-        return super()._train_step()
 
 
 def test_the_penalty_of_a_linear_critic_is_that_of_its_slope() -> None:
@@ -59,24 +46,6 @@ def test_the_penalty_is_taken_between_real_and_fake() -> None:
     penalty = gradient_penalty(lambda x: x.square().flatten(1).sum(dim=1) / 2, real, fake, mix)
     between = torch.stack([fake[0], 0.25 * real[1] + 0.75 * fake[1], real[2]])
     torch.testing.assert_close(penalty, (between.flatten(1).norm(dim=1) - 1).square().mean())
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError], ids=["interrupted", "killed"])
-def test_a_resumed_run_ends_as_one_that_was_not_stopped(
-    error: type[BaseException], dataset: Path, small: AdversarialConfig, tmp_path: Path
-) -> None:
-    """An interrupt leaves a checkpoint of the fifth step. A run that dies goes on from that of the fourth."""
-    AdversarialTrainer(dataset, tmp_path / "whole", small).run()
-    stopped = Killed(dataset, tmp_path / "stopped", small)
-    stopped.error = error
-    with pytest.raises(error):
-        stopped.run()
-    torch.rand(17)  # somebody else's draws change nothing
-    resumed = AdversarialTrainer(dataset, tmp_path / "stopped", small, resume=True)
-    assert resumed.step == (5 if error is KeyboardInterrupt else 4)
-    resumed.run()
-    assert_same(read_checkpoint(tmp_path / "whole"), read_checkpoint(tmp_path / "stopped"))
-    assert (tmp_path / "whole/losses.csv").read_text() == (tmp_path / "stopped/losses.csv").read_text()
 
 
 def test_a_run_leaves_log_pictures_and_checkpoint(dataset: Path, small: AdversarialConfig, tmp_path: Path) -> None:
