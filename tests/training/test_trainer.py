@@ -191,8 +191,13 @@ SMALL = ("--batch=2", "--image-size=32", "--texture-size=32")
 
 
 def start_training(dataset: Path, run: Path, *options: str) -> subprocess.Popen[bytes]:
+    """With SIGINT as in a terminal, also where the tests run in the background of a shell, which ignores it there."""
     command = [sys.executable, *train_command(dataset, run, *options)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(condition, process: subprocess.Popen[bytes]) -> None:
