@@ -177,9 +177,8 @@ class Call:
 
     def _kept(self) -> np.ndarray:
         """What soft_mask leaves on the CPU for the same inputs."""
-        params = self._make_params(
-            "soft_mask", {name: self._array(name) for name in fields("soft_mask", c.c_void_p)}, keep=1
-        )
+        arrays = {name: self._array(name) for name in fields("soft_mask", c.c_void_p)}  # params only points at them
+        params = self._make_params("soft_mask", arrays, keep=1)
         workspace = aligned((self.library.workspace_size("soft_mask", params, CPU),), np.uint8)
         self.library.launch("soft_mask", params, Launch(CPU, None, None, None, workspace.ctypes.data, workspace.size))
         return workspace
