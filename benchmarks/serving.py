@@ -40,6 +40,8 @@ PAGE = ROOT / "docs" / "serving.md"
 BATCH, CLIENTS, ROUNDS = 8, 16, 7
 QUEUE = 8
 """Requests that may wait, where there are more clients than that."""
+MOST_OVERHEAD = 15.0
+"""Aim: per cent of the model's time."""
 
 
 def main() -> None:
@@ -147,10 +149,10 @@ def overhead(bundle: Path) -> list[str]:
         "",
         f"One client, a batch of {BATCH} in one request, all outputs asked for (17 MB). Time at the client beyond the "
         "time in the model, as a share of the latter: the median, and the middle half, of "
-        f"{ROUNDS} requests.",
+        f"{ROUNDS} requests. The aim is less than {MOST_OVERHEAD:.0f} %.",
         "",
-        "| | overhead | middle half |",
-        "|---|---:|---:|",
+        "| | overhead | middle half | |",
+        "|---|---:|---:|---|",
     ]
     with doors.serving(bundle) as (http, grpc):
         for name, module, address in (("HTTP", tritonclient.http, http), ("gRPC", tritonclient.grpc, grpc)):
@@ -165,7 +167,8 @@ def overhead(bundle: Path) -> list[str]:
                 inside = metric(http, "compute_seconds_sum") - before
                 shares.append(100 * (whole - inside) / inside)
             low, middle, high = statistics.quantiles(shares, n=4)
-            lines.append(f"| {name} | {middle:.1f} % | {low:.1f} to {high:.1f} % |")
+            verdict = met(middle < MOST_OVERHEAD)
+            lines.append(f"| {name} | {middle:.1f} % | {low:.1f} to {high:.1f} % | {verdict} |")
     return [*lines, ""]
 
 
@@ -232,22 +235,28 @@ def overload(bundle: Path, requests: int) -> list[str]:
     if wrong := {name: pair for name, pair in counted.items() if pair[0] != pair[1]}:
         raise SystemExit(f"the clients and the service count differently: {wrong}")
     p50, p99 = percentiles([seconds / mean for seconds in answered])
+    bound = (QUEUE + 1) * (1 + MOST_OVERHEAD / 100)
     return [
         "### When the queue is full",
         "",
         f"{CLIENTS} clients over gRPC, each with one image at a time, a queue of {QUEUE}, no batching. A client that "
         "is refused tries again after 50 ms. Latencies of those that were let in, in mean runs of one image: one may "
-        f"be under way, {QUEUE - 1} wait before, and its own comes: {QUEUE + 1} runs bound them, and the protocol. "
+        f"be under way, {QUEUE - 1} wait before, and its own comes: {QUEUE + 1} runs bound them, and the protocol, "
+        f"which makes {bound:.1f} with what it may cost. "
         "Where other programs share the cores, single runs take longer than the mean.",
         "",
-        "| answered | refused | p50 | p99 |",
-        "|---:|---:|---:|---:|",
-        f"| {len(answered)} | {refused} | {p50:.1f} | {p99:.1f} |",
+        "| answered | refused | p50 | p99 | |",
+        "|---:|---:|---:|---:|---|",
+        f"| {len(answered)} | {refused} | {p50:.1f} | {p99:.1f} | {met(p99 <= bound)} |",
         "",
         "Every refusal was RESOURCE_EXHAUSTED. The service's own counters say the same of those that were answered, "
         "refused and run: none was lost, and none answered twice.",
         "",
     ]
+
+
+def met(holds: bool) -> str:
+    return "met" if holds else "not met"
 
 
 def insist(grpc: str, feed: Mapping[str, np.ndarray], requests: int) -> tuple[list[float], int]:

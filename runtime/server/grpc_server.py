@@ -54,6 +54,8 @@ _FRAME = 1 << 20
 """Bytes that a message may have around its tensors."""
 _MOST_FIELDS = 256
 """Of a message: protobuf makes an object of each, and an empty one has two bytes."""
+_MOST_REFUSED = 64
+"""Calls beyond those that are served, which are refused in words; what comes beyond these, grpc refuses unseen."""
 
 Call = Callable[[Any, Any], Awaitable[Any]]
 
@@ -84,7 +86,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
             ],
-            maximum_concurrent_rpcs=settings.max_connections,
+            maximum_concurrent_rpcs=settings.max_connections + _MOST_REFUSED,
         )
         self._server.add_generic_rpc_handlers((_handlers(service),))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -134,21 +136,25 @@ def _of_message(name: str, call: Call, most: int) -> Call:
 
 
 class _Door:
-    """Asks for the API key before a message is read, waits for messages no longer than an upload may take, holds the
-    service from its message until a call has ended, turns RequestErrors into statuses, and logs."""
+    """Asks for the API key before a message is read, serves so many calls at a time, waits for messages no longer than
+    an upload may take, holds the service from its message until a call has ended, turns RequestErrors into statuses,
+    and logs."""
 
     _PUBLIC = ("ServerLive", "ServerReady")
+    """Need no key. Their requests are empty: they are answered unread, so that nobody without a key takes a place."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._keys = Keys(service.settings.api_keys)
+        self._served = 0
 
     def guarded(self, name: str, call: Call) -> Call:
         async def guarded(_: AsyncIterator[bytes], context: Any) -> Any:
             async with _answering(name, context):
+                content: bytes | None = b""
                 if name not in self._PUBLIC:
-                    self._check(context)
-                content = await self._next(context)
+                    self._let_in(context)
+                    content = await self._next(context)
                 if content is None:
                     raise _no_message()
                 release = self._service.hold()
@@ -161,7 +167,7 @@ class _Door:
     def guarded_stream(self, call: Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]) -> Any:
         async def guarded(_: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
             async with _answering("ModelStreamInfer", context):
-                self._check(context)
+                self._let_in(context)
                 async for response in call(self._messages(context), context):
                     yield response
 
@@ -182,11 +188,24 @@ class _Door:
         content = reading.result()
         return None if content is grpc.aio.EOF else content
 
-    def _check(self, context: Any) -> None:
+    def _let_in(self, context: Any) -> None:
+        """Gives the call a place until it ends. Raises RequestError: it shows no key, or no place is free."""
         shown = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         if not self._keys.admit(shown.get("authorization"), shown.get("x-api-key")):
-            self._service.metrics.turned_away.labels("grpc", Reason.UNAUTHENTICATED.name.lower()).inc()
-            raise RequestError(Reason.UNAUTHENTICATED, "this needs an API key: metadata authorization = Bearer KEY")
+            raise self._turned_away(
+                Reason.UNAUTHENTICATED, "this needs an API key: metadata authorization = Bearer KEY"
+            )
+        if self._served >= self._service.settings.max_connections:
+            raise self._turned_away(Reason.CROWDED, "there are too many calls: try later")
+        self._served += 1
+        context.add_done_callback(lambda _: self._leave())
+
+    def _leave(self) -> None:
+        self._served -= 1
+
+    def _turned_away(self, reason: Reason, message: str) -> RequestError:
+        self._service.metrics.turned_away.labels("grpc", reason.name.lower()).inc()
+        return RequestError(reason, message)
 
 
 @asynccontextmanager

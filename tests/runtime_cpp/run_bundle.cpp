@@ -1,4 +1,5 @@
-// run_bundle MODEL THREADS FOLDER [INPUT:DTYPE:SIZES=FILE]...: runs a model on raw arrays, for comparison with Python.
+// run_bundle MODEL PROVIDER THREADS FOLDER [INPUT:DTYPE:SIZES=FILE]...: runs a model on raw arrays, for comparison with
+// Python.
 //
 // MODEL may be renderer:BUNDLE for the bundle's renderer alone. INPUT may be empty; SIZES are separated by commas, ""
 // for a scalar. Writes the bytes of each output to FOLDER/NAME and prints its name, dtype and shape. What fails is
@@ -31,14 +32,14 @@ dibr::Session open(const std::string& model, const dibr::SessionOptions& options
 }  // namespace
 
 int main(int argc, char** argv) try {
-  if (argc < 4) return 2;
+  if (argc < 5) return 2;
   dibr::SessionOptions options;
-  options.provider = "cpu";
-  options.threads = std::atoi(argv[2]);
+  options.provider = argv[2];
+  options.threads = std::atoi(argv[3]);
   const dibr::Session session = open(argv[1], options);
   std::vector<std::vector<char>> contents;
   std::vector<dibr::TensorView> inputs;
-  for (int i = 4; i < argc; ++i) {
+  for (int i = 5; i < argc; ++i) {
     std::istringstream words(argv[i]);
     std::string name, dtype, sizes, file;
     std::getline(words, name, ':');
@@ -54,7 +55,7 @@ int main(int argc, char** argv) try {
   }
   const dibr::Result outputs = session.run(inputs);
   for (const dibr::TensorView& output : outputs.tensors()) {
-    std::ofstream stream(std::string(argv[3]) + "/" + output.name(), std::ios::binary);
+    std::ofstream stream(std::string(argv[4]) + "/" + output.name(), std::ios::binary);
     stream.write(static_cast<const char*>(output.data()), static_cast<std::streamsize>(output.bytes()));
     std::printf("%s %s", output.name().c_str(), dibr_element_name(output.element()));
     for (const std::int64_t size : output.shape()) std::printf(" %lld", static_cast<long long>(size));

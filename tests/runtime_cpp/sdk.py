@@ -26,9 +26,9 @@ def onnxruntime_library() -> Path:
     return path
 
 
-def installed() -> Path:
-    """The prefix of an installed SDK, as `cmake --install` leaves it."""
-    folder = build("sdk", "all", **OPTIONS, CMAKE_BUILD_TYPE="Release", DIBR_TESTS="OFF")
+def installed(name: str = "sdk", **options: str) -> Path:
+    """The prefix of an installed SDK, as `cmake --install` leaves it, built in a folder of this name."""
+    folder = build(name, "all", **OPTIONS, CMAKE_BUILD_TYPE="Release", DIBR_TESTS="OFF", **options)
     prefix = folder / "prefix"
     with lock(folder):
         run([tool("cmake"), "--install", str(folder), "--prefix", str(prefix)])
@@ -64,7 +64,7 @@ def project(source: Path, folder: Path, prefix: Path, *options: str) -> Path:
 
 def programs(prefix: Path) -> Path:
     """The folder of this folder's programs, built with flags from pkg-config."""
-    folder = ROOT / "build" / "sdk-programs"
+    folder = prefix.parent / "programs"
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
         for source in (HERE / f"{name}.cpp" for name in PROGRAMS):
@@ -84,7 +84,12 @@ def compile_with_pkg_config(package: str, prefix: Path, source: Path, program: P
 
 
 def run_bundle(
-    programs: Path, model: Path | str, arrays: Mapping[str, np.ndarray], folder: Path, threads: int = 2
+    programs: Path,
+    model: Path | str,
+    arrays: Mapping[str, np.ndarray],
+    folder: Path,
+    threads: int = 2,
+    provider: str = "cpu",
 ) -> dict[str, np.ndarray]:
     """Outputs of the program run_bundle, which writes them into a new folder."""
     folder.mkdir()
@@ -93,7 +98,7 @@ def run_bundle(
         array.tofile(folder / f"{name}.raw")
         sizes = ",".join(map(str, array.shape))
         arguments.append(f"{name}:{array.dtype}:{sizes}={folder / f'{name}.raw'}")
-    printed = run([programs / "run_bundle", model, str(threads), folder, *arguments], with_onnxruntime())
+    printed = run([programs / "run_bundle", model, provider, str(threads), folder, *arguments], with_onnxruntime())
     outputs = {}
     for line in printed.splitlines():
         name, dtype, *shape = line.split()

@@ -27,7 +27,7 @@ INVALID_ARGUMENT, NOT_FOUND, ABSENT, REFUSED = 1, 2, 3, 4
 
 def refusal(programs: Path, model: Path | str, environment: dict[str, str] | None = None) -> tuple[int, str]:
     """Status and sentence with which the C++ program refuses to open the model."""
-    command = [programs / "run_bundle", model, "1", "/nowhere"]
+    command = [programs / "run_bundle", model, "cpu", "1", "/nowhere"]
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment or sdk.with_onnxruntime(), timeout=300
     )
@@ -277,7 +277,7 @@ def test_an_operator_refuses_its_input(model: Path, programs: Path, tmp_path: Pa
     (tmp_path / "zeros").write_bytes(bytes(64))
     inputs = [f":float32:1,1,3={tmp_path / 'twelve'}", f":float32:1,4,4={tmp_path / 'zeros'}"]
     (tmp_path / "twelve").write_bytes(bytes(12))
-    command = [programs / "run_bundle", path, "1", tmp_path, *inputs]
+    command = [programs / "run_bundle", path, "cpu", "1", tmp_path, *inputs]
     done = subprocess.run(command, capture_output=True, text=True, env=sdk.with_onnxruntime(), timeout=300)
     assert done.returncode == 3
     assert done.stdout.startswith("5 the model could not be run: ")

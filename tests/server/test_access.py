@@ -191,45 +191,90 @@ def test_places_of_those_who_leave_are_free(model: str) -> None:
         until(lambda: status(connect(1)[0]) == 200, 10)
 
 
-def test_calls_beyond_the_limit(model: str) -> None:
-    """gRPC's own limit refuses them; those within it are served."""
+def test_calls_beyond_the_limit(model: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Are refused in words, logged and counted; those within it are served, and whether the service lives is said
+    always."""
+    caplog.set_level(logging.INFO)
     with running([model], max_connections=1) as service, ThreadPoolExecutor(1) as pool:
         client, session = Grpc(service), GatedSession.latest
         session.gate.clear()
         running_call = pool.submit(client.infer, 1.0)
         assert session.begun.acquire(timeout=60)
-        assert client.status("ServerLive", b"") == ("RESOURCE_EXHAUSTED", None)
+        with pytest.raises(grpc.RpcError) as raised:
+            client.call("ServerMetadata", b"")
+        assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert raised.value.details() == "there are too many calls: try later"
+        assert client.status("ServerLive", b"")[0] == "OK"
         session.gate.set()
         assert running_call.result(60).outputs[0].shape == [1, 2]
-        until(lambda: client.status("ServerLive", b"")[0] == "OK")
+        until(lambda: client.status("ServerMetadata", b"")[0] == "OK")
+        text = metrics(service)
+    assert 'dibr_turned_away_total{protocol="grpc",reason="crowded"} 1.0' in text
+    logged = [record for record in caplog.records if getattr(record, "status", "") == "RESOURCE_EXHAUSTED"]
+    assert [record.method for record in logged] == ["ServerMetadata"]
 
 
-@pytest.mark.parametrize("call", ["ModelInfer", "ModelStreamInfer", "ServerLive"])
-@pytest.mark.parametrize("key", [None, KEY])
-def test_calls_whose_message_does_not_come(model: str, call: str, key: str | None) -> None:
-    """End: those without a key at once, the others, and those that need none, after the time of an upload. Until then
-    they keep others out."""
-    public = call == "ServerLive"
-    metadata = () if key is None else (("x-api-key", key),)
-    seconds = 600.0 if key is None and not public else 2.0
+def test_a_flood_of_calls(model: str) -> None:
+    """All but those within the limit are refused, and the places of these are free when they leave."""
     done = threading.Event()
 
     def silent() -> Iterator[bytes]:
         done.wait(60)
         yield from ()
 
-    with running([model], max_connections=4, api_keys=(KEY,), upload_timeout=seconds) as service:
+    with running([model], max_connections=2, upload_timeout=600.0) as service:
+        try:
+            begin = grpc.insecure_channel(service.grpc).stream_stream(f"/{SERVICE}/ModelInfer")
+            calls = [begin(silent(), 60) for _ in range(200)]
+            until(lambda: sum(call.is_active() for call in calls) == 2)
+            assert (
+                sum(call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED for call in calls if not call.is_active()) == 198
+            )
+            assert Grpc(service).status("ServerMetadata", b"")[0] == "RESOURCE_EXHAUSTED"
+            for call in calls:
+                call.cancel()
+            until(lambda: Grpc(service).status("ServerMetadata", b"")[0] == "OK")
+        finally:
+            done.set()
+
+
+@pytest.mark.parametrize("call", ["ModelInfer", "ModelStreamInfer", "ServerLive"])
+@pytest.mark.parametrize("key", [None, KEY])
+def test_calls_whose_message_does_not_come(model: str, call: str, key: str | None) -> None:
+    """End: those without a key, and those that need none, at once, the others after the time of an upload, until when
+    they keep others out."""
+    public = call == "ServerLive"
+    metadata = () if key is None else (("x-api-key", key),)
+    waits = key is not None and not public
+    done = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        done.wait(60)
+        yield from ()
+
+    with running([model], max_connections=4, api_keys=(KEY,), upload_timeout=2.0 if waits else 600.0) as service:
         try:
             channel = grpc.insecure_channel(service.grpc)
             begin = channel.stream_stream(f"/{SERVICE}/{call}")
             calls = [begin(silent(), 20, metadata) for _ in range(4)]
-            client = Grpc(service)
-            if key is not None or public:
-                until(lambda: client.status("ServerLive", b"")[0] == "RESOURCE_EXHAUSTED")
-            sentence = "this needs an API key" if seconds == 600 else "the request's message did not come in time"
+            metadata_of_it = channel.unary_unary(f"/{SERVICE}/ServerMetadata")
+
+            def status() -> str:
+                try:
+                    metadata_of_it(b"", metadata=(("x-api-key", KEY),))
+                except grpc.RpcError as error:
+                    return error.code().name
+                return "OK"
+
+            if waits:
+                until(lambda: status() == "RESOURCE_EXHAUSTED")
+            sentence = "the request's message did not come in time" if waits else "this needs an API key"
             for silent_call in calls:
-                assert silent_call.details().startswith(sentence)
-            until(lambda: client.status("ServerLive", b"")[0] == "OK")
+                if public:
+                    assert len(list(silent_call)) == 1
+                else:
+                    assert silent_call.details().startswith(sentence)
+            until(lambda: status() == "OK")
         finally:
             done.set()
 

@@ -113,6 +113,42 @@ def test_a_full_queue_refuses() -> None:
     queue.close(60.0)
 
 
+def test_the_queue_bounds_how_long_a_request_waits() -> None:
+    """However many come: what is let in runs after the one that runs and the others that wait, in their order."""
+    limit, order = 3, []
+
+    class Ordered(GatedSession):
+        steps = threading.Semaphore(0)
+
+        def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
+            self.begun.release()
+            assert self.steps.acquire(timeout=60)
+            order.append(x[0, 0])
+            return {"y": 2 * x, "constant": np.arange(3, dtype=np.float32)}
+
+    session = Ordered()
+    queue = batcher(session, queue_limit=limit, max_batch=1)
+    accepted: list[tuple[float, int]] = []
+    """Values, and how many had run when they were let in."""
+    for number in range(200):
+        try:
+            work = submit(queue, float(number))
+        except RequestError:
+            session.steps.release()
+            assert session.begun.acquire(timeout=60)  # the next has left the queue
+        else:
+            accepted.append((number, len(order)))
+            if number == 0:
+                assert session.begun.acquire(timeout=60)
+    for _ in range(limit + 1):
+        session.steps.release()
+    answer(work)
+    queue.close(60.0)
+    assert order == [number for number, _ in accepted]
+    assert max(place - before for place, (_, before) in enumerate(accepted)) == limit
+    assert len(accepted) >= 100
+
+
 def test_time_that_is_over() -> None:
     session = GatedSession()
     queue = batcher(session)
