@@ -277,7 +277,7 @@ def grpc_requests(process: Process, arrays: dict) -> Callable[[], None]:
     def ask() -> None:
         for _ in range(10):
             client.infer("sphere", tensors)
-        with pytest.raises(InferenceServerException, match="expects 2 inputs"):
+        with pytest.raises(InferenceServerException, match="input world_to_clip is missing"):
             client.infer("sphere", tensors[:1])
 
     return ask
