@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import DibrError
+from .mesh import unit
 
 Scalar = float | Tensor
 Vector = tuple[float, float, float] | Tensor
@@ -148,6 +149,28 @@ def viewer(world_to_clip: Tensor) -> Tensor:
     weight = (a * crosses[0]).sum(dim=-1, keepdim=True)
     ahead = (depth * point).sum(dim=-1, keepdim=True) + depth_last * weight
     return torch.where(ahead > 0, -1.0, 1.0) * torch.cat([point, weight], dim=-1)
+
+
+def view_axes(world_to_clip: Tensor) -> Tensor:
+    """The axes of a camera, from the matrix alone: it turns directions of world space into those of view space.
+
+    The axis of view is the normal of the near plane (the sum of the rows z and w), and what the rows y and x have
+    beside it points up and to the right (Gram-Schmidt): a lens that is not centred or not square changes nothing. The
+    third axis is the product of the others, so the result is a rotation also where a matrix mirrors depth: that of the
+    identity is the identity.
+
+    Args:
+        world_to_clip: [..., 4, 4], a projection times a rigid motion, perspective or parallel.
+
+    Returns:
+        [..., 3, 3], rows to the right, up and towards the viewer, each a unit vector in world space. Its transpose
+        turns directions of view space into those of world space. Rows are zero where the matrix has no such axis.
+    """
+    x, y, z, w = world_to_clip[..., :3].unbind(dim=-2)
+    axis = unit(z + w)
+    up = unit(_beside(y, axis))
+    right = unit(_beside(_beside(x, axis), up))
+    return torch.stack([right, up, torch.linalg.cross(right, up, dim=-1)], dim=-2)
 
 
 def from_opencv(
@@ -340,6 +363,11 @@ def _broadcast(*values: Scalar | Vector) -> tuple[Tensor, ...]:
     reference = tensors[0] if tensors else torch.zeros(())
     converted = [torch.as_tensor(value, dtype=reference.dtype, device=reference.device) for value in values]
     return torch.broadcast_tensors(*converted)
+
+
+def _beside(vector: Tensor, axis: Tensor) -> Tensor:
+    """What of a vector is perpendicular to a unit vector, [..., 3]."""
+    return vector - (vector * axis).sum(dim=-1, keepdim=True) * axis
 
 
 def _unit(vector: Tensor) -> Tensor:

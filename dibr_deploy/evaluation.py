@@ -49,7 +49,7 @@ class Scores(NamedTuple):
     texture_l1: float
     """Mean absolute difference of the unlit renderings from the other views, over pixels that both cover."""
     light_angle: float
-    """Degrees."""
+    """Degrees, the predicted light turned into the world by the camera of the image that it was predicted from."""
 
 
 def evaluate(
@@ -132,14 +132,14 @@ def fixed_shape_of_class_iou(
     return result
 
 
-def best_fixed_direction(lights: Tensor) -> Tensor:
-    """The direction [3] with the smallest mean angle to lights [N, 4], of 2,048 spread evenly over the sphere."""
+def best_fixed_direction(directions: Tensor) -> Tensor:
+    """The direction [3] with the smallest mean angle to [N, 3], of 2,048 spread evenly over the sphere."""
     places = torch.arange(2048) + 0.5
     height, around = 1 - places / 1024, places * math.pi * (3 - math.sqrt(5))
     level = (1 - height.square()).sqrt()
-    directions = torch.stack([level * around.cos(), height, level * around.sin()], dim=1)
-    angles = (directions @ unit(lights[:, 1:]).mT).clamp(-1, 1).acos()
-    return directions[angles.mean(dim=1).argmin()]
+    tried = torch.stack([level * around.cos(), height, level * around.sin()], dim=1)
+    angles = (tried @ unit(directions).mT).clamp(-1, 1).acos()
+    return tried[angles.mean(dim=1).argmin()]
 
 
 def true_solids(*data: str | Path, resolution: int = 32) -> list[dict[str, Tensor]]:
@@ -201,6 +201,7 @@ class _Subject(NamedTuple):
     """What is judged, by whichever way it runs."""
 
     predict: Callable[[View], MeshPrediction]
+    """All in world space."""
     faces: Tensor
     """[F, 3] int32, like ``uv_faces``."""
     uvs: Tensor
@@ -212,7 +213,7 @@ def _of_module(model: ImageToMeshRenderer) -> _Subject:
 
     def predict(seen: View) -> MeshPrediction:
         with torch.no_grad():
-            return network(seen.resized(network.config.image_size))
+            return network.in_world(network(seen.resized(network.config.image_size)), seen.world_to_clip)
 
     return _Subject(predict, network.faces, network.uvs, network.uv_faces)
 
@@ -220,16 +221,16 @@ def _of_module(model: ImageToMeshRenderer) -> _Subject:
 def _of_session(session: Session) -> _Subject:
     predictor = Predictor(session)
 
-    def run(image: Tensor) -> dict[str, Tensor]:
+    def run(image: Tensor, camera: Tensor) -> dict[str, Tensor]:
         pixels = image.permute(1, 2, 0).mul(255).round().to(torch.uint8).numpy()
-        outputs = session.run(**predictor.feed(predictor.photo(pixels), np.eye(4)))
+        outputs = session.run(**predictor.feed(predictor.photo(pixels), camera.numpy()))
         return {name: torch.from_numpy(array) for name, array in outputs.items()}
 
     def predict(seen: View) -> MeshPrediction:
-        rows = [run(image) for image in seen.resized(predictor.size)]
+        rows = [run(*pair) for pair in zip(seen.resized(predictor.size), seen.world_to_clip, strict=True)]
         return MeshPrediction(*(torch.cat([row[name] for row in rows]) for name in MeshPrediction._fields))
 
-    constant = run(torch.zeros(3, predictor.size, predictor.size))
+    constant = run(torch.zeros(3, predictor.size, predictor.size), torch.eye(4))
     return _Subject(predict, constant["faces"], constant["uvs"], constant["uv_faces"])
 
 

@@ -41,6 +41,32 @@ def masked_l1_loss(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return ((image - target).abs() * weight).sum() / (mask.sum() * image.shape[-1]).clamp(min=1)
 
 
+def shading_loss(image: Tensor, target: Tensor, mask: Tensor, eps: float = 1e-6) -> Tensor:
+    """1 - correlation of brightness over the pixels of a mask, averaged over the batch: 0 to 2.
+
+    It asks where an image is bright and where it is dark, not how much, so it tells from which side light comes before
+    anybody knows how strong it is; the mean difference of colours first puts out a light that is not sure of its side.
+
+    Args:
+        image, target: [B, H, W, C]; brightness is the mean over C. One of a single brightness has the loss 1.
+        mask: [B, H, W] weights >= 0.
+        eps: added to the product of the variances, so that the gradient stays finite.
+
+    Raises:
+        DibrError: the shapes differ.
+    """
+    check_same_shape("shading_loss", image, target)
+    check_same_shape("shading_loss", image[..., 0], mask)
+    weights = mask / mask.sum(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+
+    def mean(values: Tensor) -> Tensor:
+        return (weights * values).sum(dim=(1, 2), keepdim=True)
+
+    own, wanted = (part - mean(part) for part in (image.mean(dim=-1), target.mean(dim=-1)))
+    correlation = mean(own * wanted) / (mean(own.square()) * mean(wanted.square()) + eps).sqrt()
+    return 1 - correlation.mean()
+
+
 def l1_loss(image: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of images or textures of one shape.
 

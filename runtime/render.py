@@ -31,7 +31,7 @@ class Written(NamedTuple):
     mask: Path
     """Its soft silhouette, PNG."""
     turntable: Path
-    """The mesh turning once around its vertical axis, GIF."""
+    """The mesh turning once around its vertical axis before a camera and a light that stand still, GIF."""
     mesh: Path
     """GLB with texture."""
 
@@ -46,7 +46,7 @@ def render_photo(
     elevation: float = 0.35,
     fov_y: float = 0.7,
 ) -> Written:
-    """Predict a textured mesh from a photo and show it.
+    """Predict a textured mesh from a photo and show it, in light from where it came from in the photo.
 
     Args:
         session: a model as ``Predictor`` takes it.
@@ -123,7 +123,11 @@ class Predictor:
         return numbers
 
     def feed(self, photo: np.ndarray, world_to_clip: np.ndarray) -> dict[str, np.ndarray]:
-        """Inputs of the model by name, for one photo and its camera [4, 4]."""
+        """Inputs of the model by name, for one photo and a camera [4, 4].
+
+        The model's output light is that of the world where it is the photo's camera; with the identity it has the axes
+        of the photo's camera: x to the right, y up, z towards the viewer.
+        """
         return {self._photo: photo, self._camera: np.asarray(world_to_clip, np.float32)[None]}
 
     def shown(self, photo: np.ndarray) -> np.ndarray:

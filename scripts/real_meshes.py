@@ -82,7 +82,8 @@ run this network but one for the classes of [single_image.md](single_image.md). 
 Each held-out object is predicted from {settings.judged_views} single images, as `dibr evaluate` does. *Fixed shape* is the one solid that
 suits all training objects best, *of its class* the best for each class. Over the fixed shape the mean gain is
 {with_interval(study.gains(result.scores, base.fixed))}, over that of its class {with_interval(study.gains(result.scores, base.of_class))}, with 95 % bootstrap intervals
-over the held-out objects; the best fixed direction of light is {mean(list(base.light_angle.values())):.1f}° from the true ones.
+over the held-out objects; the best fixed direction of light is {mean(list(base.light_angle.values())):.1f}° from the true ones in the axes of the
+cameras, as the network predicts them, and {mean(list(base.world_light_angle.values())):.1f}° in those of the world.
 
 ![Input; the truth and the prediction from two other sides](images/real_meshes.png)
 

@@ -21,6 +21,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     make.add_argument(
         "--lights", choices=["object", "view"], default="object", help="one per object or view (default %(default)s)"
     )
+    make.add_argument("--ambient", type=float, default=0.6, help="of the lights, below 1 (default %(default)s)")
     make.add_argument("--truth", action="store_true", help="also write meshes and lights, for dibr evaluate")
     make.set_defaults(run=_make)
 
@@ -58,6 +59,7 @@ def _make(arguments: argparse.Namespace) -> None:
         up=arguments.up,
         seed=arguments.seed,
         lights=arguments.lights,
+        ambient=arguments.ambient,
         with_truth=arguments.truth,
     )
     print(f"dataset written to {arguments.output}")

@@ -30,7 +30,7 @@ FIELD_OF_VIEW = math.radians(42.0)
 """Full opening angle of the cameras; at DISTANCE the unit sphere fills 92 % of the image's height."""
 DISTANCE = 3.0
 ELEVATIONS = (math.radians(-20.0), math.radians(50.0))
-AMBIENT, DIRECTIONAL = 0.6, 0.4
+AMBIENT = 0.6
 SUPERSAMPLING = 4
 BACKGROUND = (1.0, 1.0, 1.0)
 
@@ -47,6 +47,7 @@ def make_dataset(
     up: str = "y",
     seed: int = 0,
     lights: str = "object",
+    ambient: float = AMBIENT,
     with_truth: bool = False,
 ) -> Path:
     """Renders every mesh under ``meshes`` from ``views`` cameras around it.
@@ -61,6 +62,8 @@ def make_dataset(
         up: the meshes' upward axis, "y" or "z"; the dataset's is y.
         lights: "object", one for all views of an object, as a fit to its pictures wants; or "view", another one in
             each, without which a network cannot tell the light from the paint.
+        ambient: of the lights, in [0, 1); the rest up to 1 comes from one direction. The less it is, the better that
+            direction can be seen.
         with_truth: also write what was rendered, for ``dibr evaluate``: ``truth.json`` and the meshes. Training never
             opens it. An object's class is the first folder below ``meshes``.
 
@@ -71,7 +74,7 @@ def make_dataset(
         DibrError: an argument is out of range, there are no meshes, one cannot be read, or ``output`` is not empty.
     """
     output = Path(output)
-    _check_arguments(output, views, size, up, lights)
+    _check_arguments(output, views, size, up, lights, ambient)
     paths = mesh_paths(Path(meshes))
     output.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
@@ -82,7 +85,8 @@ def make_dataset(
             mesh = _prepare(path, object_id, up)
             object_seed = seed + zlib.crc32(object_id.encode())
             # Another seed than the cameras', which lights must not depend on.
-            drawn = _random_lights(views, object_seed + 1) if lights == "view" else _random_lights(1, object_seed)
+            count, light_seed = (views, object_seed + 1) if lights == "view" else (1, object_seed)
+            drawn = _random_lights(count, light_seed, ambient)
             world_to_view = camera_ring(views, object_seed)
             frames += _render_object(mesh, object_id, staging, world_to_view, size, drawn)
             if with_truth:
@@ -121,13 +125,15 @@ def camera_ring(views: int, seed: int = 0) -> Tensor:
     return orbit(azimuth, low + (high - low) * fraction, DISTANCE)
 
 
-def _check_arguments(output: Path, views: int, size: int, up: str, lights: str) -> None:
+def _check_arguments(output: Path, views: int, size: int, up: str, lights: str, ambient: float) -> None:
     if views < 1 or size < 1:
         raise DibrError(f"views and size must be at least 1, but are {views} and {size}")
     if up not in ("y", "z"):
         raise DibrError(f"up must be 'y' or 'z', but is {up!r}")
     if lights not in ("object", "view"):
         raise DibrError(f"lights must be 'object' or 'view', but is {lights!r}")
+    if not 0 <= ambient < 1:
+        raise DibrError(f"ambient must be at least 0 and below 1, but is {ambient}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DibrError(f"output {output} exists already and is not an empty folder")
 
@@ -201,8 +207,8 @@ def _render(
     return to_bytes(torch.cat(images)), to_bytes(torch.cat(masks))
 
 
-def _random_lights(count: int, seed: int) -> Tensor:
+def _random_lights(count: int, seed: int, ambient: float) -> Tensor:
     """[count, 4]: sources somewhere in the upper half of the sky."""
     directions = F.normalize(torch.randn(count, 3, generator=torch.Generator().manual_seed(seed)), dim=1)
     directions[:, 1].abs_()
-    return make_light(AMBIENT, directions, DIRECTIONAL)
+    return make_light(ambient, directions, 1 - ambient)

@@ -1,7 +1,9 @@
 """One image to a textured mesh and its light, and the same with the renderer behind it.
 
-The mesh is a sphere template whose vertices move by bounded offsets; its texture wraps around it. Everything is
-predicted in the dataset's world frame, so one image is rendered from any camera. Chen et al. 2019, section 4.
+The mesh is a sphere template whose vertices move by bounded offsets; its texture wraps around it. Shapes are predicted
+in the dataset's world frame, so one image is rendered from any camera; lights in the axes of the camera that took the
+image, since how an object stands to it cannot be seen of what looks the same from many sides. Chen et al. 2019,
+section 4.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ..cameras import view_axes
 from ..errors import DibrError
 from ..renderer import MeshRenderer
 from .resnet import WIDTH, Norm, ResNet18, pretrained_weights
@@ -32,6 +35,7 @@ from .sphere import (
 )
 
 Encoder = Literal["convolution", "resnet18"]
+LightAxes = Literal["camera", "world"]
 
 _LIGHT_FEATURES = 64
 
@@ -63,9 +67,13 @@ class ModelConfig:
     colour_features: int = 0
     """Length of a second code, for colours, from convolutions without norms; 0 leaves it out. The norms of the encoder
     forget how bright and how colourful an image is, and without this code textures are learned slowly."""
+    light_axes: LightAxes = "camera"
+    """What the network's light is given in: the axes of the camera that took the image (x to the right, y up, z towards
+    the viewer); or "world", as in checkpoints that were written before there was a choice."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("encoder", get_args(Encoder)), ("norm", get_args(Norm))):
+        choices_of = {"encoder": Encoder, "norm": Norm, "light_axes": LightAxes}
+        for name, choices in ((name, get_args(kind)) for name, kind in choices_of.items()):
             if getattr(self, name) not in choices:
                 raise DibrError(f"{name} must be {' or '.join(choices)}, but is {getattr(self, name)!r}")
         if self.image_size < 16 or self.image_size % 16:
@@ -90,7 +98,10 @@ class ImageToMesh(SphereNetwork):
         start_near_zero(self.light_head)
 
     def forward(self, image: Tensor) -> MeshPrediction:
-        """image: [B, 3, S, S] in 0..1, S = config.image_size. Raises DibrError for any other shape."""
+        """Shape and texture in the dataset's world frame, the light in the axes of ``config.light_axes``.
+
+        image: [B, 3, S, S] in 0..1, S = config.image_size. Raises DibrError for any other shape.
+        """
         size = self.config.image_size
         if image.dim() != 4 or tuple(image.shape[1:]) != (3, size, size):
             raise DibrError(f"image must have shape [B, 3, {size}, {size}], but has {list(image.shape)}")
@@ -104,6 +115,19 @@ class ImageToMesh(SphereNetwork):
             code = torch.cat([code, colour_code], dim=1)
         light = self.light_head(self.light_code(code))
         return MeshPrediction(vertices, torch.sigmoid(texture), bounded_light(light))
+
+    def in_world(self, prediction: MeshPrediction, world_to_clip: Tensor) -> MeshPrediction:
+        """A prediction of this network with its light in world space. Differentiable in light and camera.
+
+        Args:
+            prediction: what ``forward`` returned for B images.
+            world_to_clip: [B, 4, 4], the cameras that took the images.
+        """
+        if self.config.light_axes == "world":
+            return prediction
+        ambient, source = prediction.light[:, :1], prediction.light[:, 1:]
+        turned = (source.unsqueeze(1) @ view_axes(world_to_clip)).squeeze(1)
+        return prediction._replace(light=torch.cat([ambient, turned], dim=1))
 
     def load_pretrained(self, source: str) -> None:
         """Takes ResNet-18's weights from ImageNet; see ``dibr_deploy.models.resnet.pretrained_weights``.
@@ -123,6 +147,11 @@ class ImageToMesh(SphereNetwork):
 
 class ImageToMeshRenderer(SphereRenderer):
     """ImageToMesh and the renderer in one module: what is trained, exported and served.
+
+    The light that is predicted stands as it does in the image where the camera is the one that took it, and then the
+    light which comes out is that of the world. From another camera the mesh is seen as if that one had taken the image,
+    in light from the same side of the viewer. To look from elsewhere at a mesh in the light of its world, give
+    ``network.in_world`` the camera of the image and ``render`` the other one.
 
     Args:
         network: the predictor.
@@ -148,7 +177,7 @@ class ImageToMeshRenderer(SphereRenderer):
 
     def forward(self, image: Tensor, world_to_clip: Tensor) -> RenderedPrediction:
         """image: [B, 3, S, S] in 0..1; world_to_clip: [B, 4, 4], the camera to render from."""
-        return self.render(self.network(image), world_to_clip)
+        return self.render(self.network.in_world(self.network(image), world_to_clip), world_to_clip)
 
 
 class ColourBranch(nn.Module):

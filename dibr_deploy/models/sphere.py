@@ -26,7 +26,8 @@ class MeshPrediction(NamedTuple):
     texture: Tensor
     """[B, 3, Ht, Wt] in 0..1, row 0 at v = 0."""
     light: Tensor
-    """[B, 4] as in ``dibr_deploy.lighting``; ambient plus directional intensity is at most 1."""
+    """[B, 4] as in ``dibr_deploy.lighting``; ambient plus directional intensity is at most 1. In world space, but in
+    what ``ImageToMesh`` returns in the axes of the camera that took the image."""
 
 
 class RenderedPrediction(NamedTuple):
@@ -43,7 +44,7 @@ class RenderedPrediction(NamedTuple):
     texture: Tensor
     """[B, 3, Ht, Wt]."""
     light: Tensor
-    """[B, 4]."""
+    """[B, 4], world space."""
     faces: Tensor
     """[F, 3] int32, constant."""
     uvs: Tensor
@@ -87,7 +88,7 @@ class SphereRenderer(nn.Module):
         self.renderer = renderer
 
     def render(self, prediction: MeshPrediction, world_to_clip: Tensor) -> RenderedPrediction:
-        """Renders a prediction for B images from B cameras [B, 4, 4]."""
+        """Renders a prediction, its light in world space, for B images from B cameras [B, 4, 4]."""
         network = self.network
         image, mask, face_index, _ = self.renderer(
             prediction.vertices,

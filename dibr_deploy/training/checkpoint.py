@@ -25,6 +25,8 @@ VERSION = 1
 
 _GENERATOR = "mesh generator"
 """The key ``kind`` of a generator's checkpoint; that of an image-to-mesh network has none."""
+_BEFORE = {"light_axes": "world"}
+"""Of image-to-mesh networks whose checkpoints do not name it."""
 
 
 def save_checkpoint(
@@ -99,7 +101,8 @@ def model_of(content: dict[str, Any], path: str | Path) -> ImageToMeshRenderer:
     if _is_generator(content):
         raise DibrError(f"checkpoint {path} is of a mesh generator, which takes no image")
     with _named(path):
-        return ImageToMeshRenderer(_loaded(ImageToMesh(ModelConfig(**content["model"])), content), **_settings(content))
+        network = ImageToMesh(ModelConfig(**{**_BEFORE, **content["model"]}))
+        return ImageToMeshRenderer(_loaded(network, content), **_settings(content))
 
 
 def generator_of(content: dict[str, Any], path: str | Path) -> MeshGeneratorRenderer:

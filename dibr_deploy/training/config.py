@@ -64,6 +64,7 @@ class TrainingConfig(RunConfig):
     """Length of the second code, for colours; 0 leaves it out, see ``dibr_deploy.models.ModelConfig``."""
     mask_weight: Weight = 1.0
     color_weight: Weight = 1.0
+    shading_weight: Weight = 0.3
     laplacian_weight: Weight = 4.0
     flattening_weight: Weight = 0.02
     """Factors of the losses of ``dibr_deploy.losses``."""

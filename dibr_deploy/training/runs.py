@@ -33,7 +33,7 @@ Config = TypeVar("Config", bound=RunConfig)
 _LAST_LEARNING_RATE = 0.05
 _MAY_CHANGE = ("steps", "device", "tensorboard")
 """Settings that a resumed run may have otherwise than before."""
-_BEFORE = {"precision": "float32", "colour_features": 0}
+_BEFORE = {"precision": "float32", "colour_features": 0, "shading_weight": 0.0}
 """What runs did before they had these settings."""
 
 

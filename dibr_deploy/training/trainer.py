@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.opening import open_dataset
 from ..data.views import View
 from ..errors import DibrError
-from ..losses import flattening_loss, laplacian_loss, mask_iou_loss, masked_l1_loss
+from ..losses import flattening_loss, laplacian_loss, mask_iou_loss, masked_l1_loss, shading_loss
 from ..mesh import edge_faces, unique_edges
 from ..metrics import mask_iou
 from ..models import ImageToMesh, ImageToMeshRenderer, MeshPrediction, ModelConfig, RenderedPrediction
@@ -24,8 +24,11 @@ from .distributed import Processes
 from .runs import RunLog, TrainingRun
 from .sampling import PairSampler, held_out_pairs, split_views
 
-LOG_COLUMNS = ["step", "loss", "mask", "color", "laplacian", "flattening", "held_out_iou"]
+LOG_COLUMNS = ["step", "loss", "mask", "color", "shading", "laplacian", "flattening", "held_out_iou"]
 SAMPLES = 6
+
+_WHOLE = 0.9
+"""Share of a pixel from which its colour counts as that of the object: others are mixed with their background."""
 
 
 class Trainer(TrainingRun[TrainingConfig]):
@@ -33,7 +36,8 @@ class Trainer(TrainingRun[TrainingConfig]):
 
     Each step predicts a mesh from one view of an object, renders it from that view's camera and from a second one's,
     and compares both pictures with the images and masks. Each picture has the light that is predicted from its own
-    image: where an object's views have different lights, shades that are painted into the texture are wrong.
+    image, in the axes of its own camera: where an object's views have different lights, shades that are painted into
+    the texture are wrong.
     """
 
     log_columns = LOG_COLUMNS
@@ -126,6 +130,7 @@ class Trainer(TrainingRun[TrainingConfig]):
         inputs, targets = (self._views(self.processes.share(views)) for views in self._sampler(self.step))
         wanted = View(*(torch.cat(parts) for parts in zip(inputs, targets, strict=True)))
         predictions = self._through(self._shared_network, wanted.resized(self.config.image_size))
+        predictions = self.model.network.in_world(predictions, wanted.world_to_clip)
         vertices, texture = (part[: len(inputs.mask)] for part in (predictions.vertices, predictions.texture))
         seen = MeshPrediction(torch.cat([vertices] * 2), torch.cat([texture] * 2), predictions.light)
         losses = self._losses(self.model.render(seen, wanted.world_to_clip), wanted, vertices)
@@ -133,6 +138,7 @@ class Trainer(TrainingRun[TrainingConfig]):
         loss = (
             weights.mask_weight * losses["mask"]
             + weights.color_weight * losses["color"]
+            + weights.shading_weight * losses["shading"]
             + weights.laplacian_weight * losses["laplacian"]
             + weights.flattening_weight * losses["flattening"]
         )
@@ -150,13 +156,14 @@ class Trainer(TrainingRun[TrainingConfig]):
         return View(*(part.to(self.processes.device) for part in self.data.views(indices)))
 
     def _losses(self, rendered: RenderedPrediction, wanted: View, vertices: Tensor) -> dict[str, Tensor]:
-        color = masked_l1_loss(rendered.image, wanted.image.permute(0, 2, 3, 1), wanted.mask)
+        image, whole = wanted.image.permute(0, 2, 3, 1), (wanted.mask >= _WHOLE).float()
         # A mean over the covered pixels of all processes: each counts by how many of them it has.
-        covered = wanted.mask.sum()
+        covered = whole.sum()
         share = covered / self.processes.mean(covered).clamp(min=1)
         return {
             "mask": mask_iou_loss(rendered.mask, wanted.mask),
-            "color": share * color,
+            "color": share * masked_l1_loss(rendered.image, image, whole),
+            "shading": shading_loss(rendered.image, image, whole * (rendered.face_index >= 0)),
             "laplacian": laplacian_loss(vertices, self._edges),
             "flattening": flattening_loss(vertices, self.model.network.faces, self._edge_faces),
         }
@@ -174,7 +181,10 @@ class Trainer(TrainingRun[TrainingConfig]):
     def _samples(self) -> np.ndarray:
         """Input, held-out view, rendering and soft mask of some objects, from top to bottom, [H, W, 3] uint8."""
         inputs, targets = (self._views(views[:SAMPLES]) for views in self._evaluation_views())
-        rendered = self.model(inputs.resized(self.config.image_size), targets.world_to_clip)
+        prediction = self.model.network(inputs.resized(self.config.image_size))
+        rendered = self.model.render(
+            self.model.network.in_world(prediction, inputs.world_to_clip), targets.world_to_clip
+        )
         rows = [inputs.image.permute(0, 2, 3, 1), targets.image.permute(0, 2, 3, 1), rendered.image]
         rows.append(rendered.mask.unsqueeze(-1).expand(-1, -1, -1, 3))
         return to_bytes(torch.cat([torch.cat(list(row), dim=1) for row in rows]))

@@ -107,19 +107,21 @@ def test_the_seed_decides_everything(tmp_path: Path) -> None:
     assert first["transforms.json"] != other["transforms.json"]
 
 
-@pytest.mark.parametrize("lights", ["object", "view"])
-def test_pictures_have_the_lights_that_the_truth_says(lights: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lights", "ambient"), [("object", 0.6), ("view", 0.25)])
+def test_pictures_have_the_lights_that_the_truth_says(lights: str, ambient: float, tmp_path: Path) -> None:
     """A grey ball is as bright in each picture as under the light that is recorded for it."""
     ball = icosphere(3)
     grey = torch.full_like(ball.vertices, 0.8)
     write_mesh(dataclasses.replace(ball, uvs=None, uv_faces=None, vertex_colors=grey), tmp_path / "ball.ply")
-    folder = make_dataset(tmp_path / "ball.ply", tmp_path / lights, views=9, size=32, lights=lights, with_truth=True)
+    made = {"lights": lights, "ambient": ambient, "with_truth": True}
+    folder = make_dataset(tmp_path / "ball.ply", tmp_path / lights, views=9, size=32, **made)
     entry = read_truth(folder)["ball"]
     recorded = lights_of(entry, 9)
     assert recorded is not None
     assert len(recorded.unique(dim=0)) == (9 if lights == "view" else 1)
     assert recorded[:, 2].min() >= 0  # from above
-    assert recorded[:, 1:].norm(dim=1).tolist() == pytest.approx([0.4] * 9)
+    assert recorded[:, 0].tolist() == pytest.approx([ambient] * 9)
+    assert recorded[:, 1:].norm(dim=1).tolist() == pytest.approx([1 - ambient] * 9)
     views = PosedImages(folder).views(list(range(9)))
 
     def differences(light: Tensor) -> Tensor:
@@ -192,6 +194,11 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
             (tmp_path / "egg.ply", tmp_path / "out"),
             {"lights": "all"},
             "lights must be 'object' or 'view', but is 'all'",
+        ),
+        (
+            (tmp_path / "egg.ply", tmp_path / "out"),
+            {"ambient": 1.0},
+            "ambient must be at least 0 and below 1, but is 1.0",
         ),
         ((tmp_path / "egg.ply", same), {}, "output .*same exists already"),
         ((tmp_path / "nowhere", tmp_path / "out"), {}, "nowhere does not exist"),

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from data.layouts import write_rendering, write_voxels
+from torch import Tensor
 
+from dibr_deploy.cameras import view_axes
 from dibr_deploy.cli import main
-from dibr_deploy.data import make_dataset
+from dibr_deploy.data import PosedImages, make_dataset
 from dibr_deploy.data.shapes import CLASSES, make_shape, write_shapes
 from dibr_deploy.data.truth import read_truth
 from dibr_deploy.errors import DibrError
@@ -27,6 +29,7 @@ from dibr_deploy.evaluation import (
     fixed_shape_of_class_iou,
     true_solids,
 )
+from dibr_deploy.export import to_onnx
 from dibr_deploy.mesh import Mesh, icosphere, write_mesh
 from dibr_deploy.metrics import light_angle
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
@@ -49,7 +52,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predicting(radius: float, color: tuple[float, ...], light: list[float]) -> ImageToMeshRenderer:
-    """A model that predicts this ball for every image."""
+    """A model that predicts this ball for every image, and this light in the axes of its camera."""
     network = ImageToMesh(ModelConfig(image_size=32, texture_size=32))
     offset = network.template * (radius / 0.5 - 1) / network.config.max_offset
     ambient = light[0]
@@ -67,11 +70,16 @@ def predicting(radius: float, color: tuple[float, ...], light: list[float]) -> I
     return ImageToMeshRenderer(network, 32, 32)
 
 
+def seen_from(camera: Tensor, light: list[float]) -> list[float]:
+    """A light of the world in the axes of a camera."""
+    return [light[0], *(view_axes(camera) @ torch.tensor(light[1:])).tolist()]
+
+
 def test_the_true_prediction_has_the_best_scores(dataset: Path) -> None:
     lights = read_truth(dataset)["round_ball"].lights
     assert lights is not None
-    (light,) = lights
-    (score,) = evaluate(predicting(1.0, COLOR, light), dataset, views=2)
+    light = seen_from(PosedImages(dataset).world_to_clip[0], lights[0])
+    (score,) = evaluate(predicting(1.0, COLOR, light), dataset, views=1)
     assert (score.object_id, score.class_name) == ("round_ball", "round")
     assert score.iou == pytest.approx(1, abs=0.002)
     assert score.f_score == pytest.approx(1, abs=1e-3)
@@ -83,10 +91,10 @@ def test_known_mistakes_have_their_scores(dataset: Path) -> None:
     """A ball of radius 0.8 fills 0.8^3 of the true one, lies 0.2 below its surface, and is 0.1 too bright."""
     lights = read_truth(dataset)["round_ball"].lights
     assert lights is not None
-    (light,) = lights
+    light = seen_from(PosedImages(dataset).world_to_clip[0], lights[0])
     opposite = [light[0], *(-value for value in light[1:])]
     model = predicting(0.8, tuple(value + 0.1 for value in COLOR), opposite)
-    (score,) = evaluate(model, dataset, resolution=48)
+    (score,) = evaluate(model, dataset, views=1, resolution=48)
     assert score.iou == pytest.approx(0.8**3, abs=0.02)
     assert score.f_score == 0
     assert score.texture_l1 == pytest.approx(0.1, abs=0.003)
@@ -96,24 +104,30 @@ def test_known_mistakes_have_their_scores(dataset: Path) -> None:
 
 
 def test_each_view_is_judged_by_its_own_light(dataset: Path, tmp_path: Path) -> None:
+    """And by its own camera: a light that stands as in the third view is right there and nowhere else."""
     lit = make_dataset(dataset.parent / "meshes", tmp_path / "lit", views=4, size=32, lights="view", with_truth=True)
     true = read_truth(lit)["round_ball"].lights
     assert true is not None and len(true) == 4
-    directions = torch.tensor(true)[:, 1:] / 0.4
-    (score,) = evaluate(predicting(1.0, COLOR, true[2]), lit, views=3)
+    seen = [seen_from(*pair) for pair in zip(PosedImages(lit).world_to_clip, true, strict=True)]
+    directions = torch.tensor(seen)[:, 1:] / 0.4
     angles = torch.rad2deg((directions @ directions[2]).clamp(-1, 1).acos())
     assert angles[:2].min() > 5
+    model = predicting(1.0, COLOR, seen[2])
+    (score,) = evaluate(model, lit, views=3)
     assert score.light_angle == pytest.approx(float(angles[:3].mean()), abs=0.1)
+    file = to_onnx(model, (torch.zeros(1, 3, 32, 32), torch.eye(4)[None]), tmp_path / "model.onnx")
+    (exported,) = evaluate(Session(file, "cpu"), lit, views=3)
+    assert exported.light_angle == pytest.approx(score.light_angle, abs=1e-2)
 
 
 def test_the_best_fixed_direction_is_the_best() -> None:
     """Lights around one direction have it; of lights all over a half sphere it is the pole, a radian from them."""
     pole = torch.tensor([0.6, 0.0, 0.8])
-    lights = torch.cat([torch.full((5000, 1), 0.5), torch.randn(5000, 3)], dim=1)
-    lights[:, 1:] *= (lights[:, 1:] @ pole).sign().unsqueeze(1)
-    direction = best_fixed_direction(lights)
+    towards = torch.randn(5000, 3)
+    towards *= (towards @ pole).sign().unsqueeze(1)
+    direction = best_fixed_direction(towards)
     assert float(light_angle(direction[None], pole[None])) < 5
-    angles = light_angle(lights[:, 1:], direction.expand(5000, 3))
+    angles = light_angle(towards, direction.expand(5000, 3))
     assert float(angles.mean()) == pytest.approx(math.degrees(1), abs=1)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
 from torch import Tensor
 
-from dibr_deploy.cameras import orbit, perspective
+from dibr_deploy.cameras import orbit, orthographic, perspective
 from dibr_deploy.errors import DibrError
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.models.sphere import TextureHead, enlarged
@@ -74,6 +75,46 @@ def test_whatever_the_weights_predictions_stay_in_bounds() -> None:
     assert (ambient + directional).max() <= 1 + 1e-6
     image = ImageToMeshRenderer(network)(torch.rand(2, 3, 32, 32), cameras(2)).image
     assert 0 <= image.min() <= image.max() <= 1 + 1e-5
+
+
+def test_a_light_keeps_its_side_of_the_viewer() -> None:
+    """A light that stands upwards to the right before the object in the image does so from every camera."""
+    network = ImageToMesh(SMALL)
+    light = torch.tensor([[0.3, 0.2, 0.1, 0.4]]).expand(3, 4)
+    prediction = network(torch.rand(3, 3, 32, 32))._replace(light=light)
+    azimuth = torch.tensor([0.0, math.pi / 2, math.pi])
+    turned = network.in_world(prediction, orthographic() @ orbit(azimuth, 0.0, 3.0))
+    expected = [[0.3, 0.2, 0.1, 0.4], [0.3, 0.4, 0.1, -0.2], [0.3, -0.2, 0.1, -0.4]]
+    torch.testing.assert_close(turned.light, torch.tensor(expected), rtol=0, atol=1e-6)
+    assert turned.vertices is prediction.vertices and turned.texture is prediction.texture
+    old = ImageToMesh(dataclasses.replace(SMALL, light_axes="world"))
+    assert torch.equal(old.in_world(prediction, cameras(3)).light, light)
+
+
+def test_the_model_turns_its_light_by_the_camera() -> None:
+    """What comes out is the light of the world, and the one that the picture is drawn in."""
+    network = ImageToMesh(SMALL)
+    with torch.no_grad():
+        network.light_head.bias.copy_(torch.tensor([-1.0, 2.0, 0.5, 0.3]))
+    model, image = ImageToMeshRenderer(network), torch.rand(3, 3, 32, 32)
+    output = model(image, cameras(3))
+    own = network(image)
+    torch.testing.assert_close(output.light, network.in_world(own, cameras(3)).light)
+    assert (output.light - own.light)[1:].abs().max() > 0.3
+    again = model.render(own._replace(light=output.light), cameras(3))
+    torch.testing.assert_close(again.image, output.image)
+    assert (model.render(own, cameras(3)).image - output.image).abs().max() > 0.05
+
+
+def test_gradients_go_through_the_turn() -> None:
+    network = ImageToMesh(SMALL).double()
+    prediction = network(torch.rand(2, 3, 32, 32, dtype=torch.float64))
+
+    def turned(light: Tensor, camera: Tensor) -> Tensor:
+        return network.in_world(prediction._replace(light=light), camera).light
+
+    inputs = torch.rand(2, 4, dtype=torch.float64), cameras(2).double()
+    assert torch.autograd.gradcheck(turned, [part.requires_grad_() for part in inputs])
 
 
 def test_every_parameter_is_reached_by_the_gradient() -> None:
@@ -159,6 +200,11 @@ def test_exports_with_a_dynamic_batch() -> None:
     actual, expected = program.module()(*inputs), model(*inputs)
     assert torch.equal(actual.face_index, expected.face_index)
     torch.testing.assert_close(actual.image, expected.image, rtol=0, atol=1e-5)
+
+
+def test_axes_of_lights_that_there_are_not_are_named() -> None:
+    with pytest.raises(DibrError, match="light_axes must be camera or world, but is 'view'"):
+        ModelConfig(light_axes="view")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 4, 32, 32), (1, 3, 32, 64)])

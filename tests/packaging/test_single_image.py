@@ -9,8 +9,13 @@ from types import ModuleType
 
 import programs
 import pytest
+import torch
 from PIL import Image
 
+from dibr_deploy.cameras import perspective
+from dibr_deploy.data import PosedImages, make_dataset
+from dibr_deploy.data.make import FIELD_OF_VIEW
+from dibr_deploy.data.shapes import write_shapes
 from dibr_deploy.evaluation import Scores
 
 NAN = float("nan")
@@ -37,7 +42,7 @@ def results(script: ModuleType) -> list:
 
 
 def test_gains_are_over_the_same_objects(script: ModuleType, results: list) -> None:
-    base = script.Baselines({"a": 0.2, "b": 0.1}, {"a": 0.4, "b": 0.5}, {"a": 50.0, "b": 60.0})
+    base = script.Baselines({"a": 0.2, "b": 0.1}, {"a": 0.4, "b": 0.5}, {"a": 50.0, "b": 60.0}, {"a": 45.0, "b": 56.0})
     rows = cells(script.results_table(results, base))[2:]
     assert rows[0] == [
         "`textured_0`",
@@ -50,8 +55,8 @@ def test_gains_are_over_the_same_objects(script: ModuleType, results: list) -> N
     ]
     assert rows[1][:3] == ["`silhouette_0`", "0.220", "+0.070 [-0.080, +0.220]"]
     assert rows[1][5:] == ["-", "-"]
-    assert [row[1] for row in rows[2:]] == ["0.150", "0.450", "-"]
-    assert rows[4][-1] == "55.0°"
+    assert [row[1] for row in rows[2:]] == ["0.150", "0.450", "-", "-"]
+    assert [row[-1] for row in rows[4:]] == ["55.0°", "50.5°"]
     assert cells(script.object_table(results, base))[2:] == [
         ["a", "0.500", "0.120", "0.200", "0.400"],
         ["b", "0.700", "0.320", "0.100", "0.500"],
@@ -60,10 +65,11 @@ def test_gains_are_over_the_same_objects(script: ModuleType, results: list) -> N
 
 def test_the_verdict_follows_the_numbers(script: ModuleType, results: list) -> None:
     """The second run gains 0.07, but its interval reaches below zero."""
-    base = script.Baselines({"a": 0.2, "b": 0.1}, {}, {"a": 50.0, "b": 60.0})
+    base = script.Baselines({"a": 0.2, "b": 0.1}, {}, {"a": 50.0, "b": 60.0}, {"a": 35.0, "b": 75.0})
     learned = script.verdict(results[:1], base)
     assert "all runs have it.\nThe light is learned" in learned
-    assert "+25.0 [+20.0, +30.0]° (`textured_0`)" in learned
+    assert "than the fixed one by\n+25.0 [+20.0, +30.0]° (`textured_0`)" in learned
+    assert "than the fixed one of the world by +25.0 [+15.0, +35.0]° (`textured_0`)" in learned
     assert "The light is not learned" in script.verdict(results[:1], base._replace(light_angle={"a": 50.0, "b": 35.0}))
     assert "`silhouette_0` did not reach it" in script.verdict(results, base)
 
@@ -112,6 +118,29 @@ def test_all_of_it_runs_at_its_smallest(script: ModuleType, tmp_path: Path, monk
     assert (tmp_path / "out/demo/model.zip").stat().st_size > 1e6
     with Image.open(tmp_path / "out/single_image.png") as picture:
         assert picture.size == (4 * 64, 5 * 64)
+
+
+def test_fixed_lights_are_judged_in_the_axes_of_the_cameras_and_in_the_world(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    """Of a direction that clip space has as (x, y, _, w), view space has (x / s, y / s, -w), s of the projection."""
+    folder = make_dataset(
+        write_shapes(tmp_path / "meshes", classes=["chair"], count=1),
+        tmp_path / "data",
+        views=5,
+        size=16,
+        with_truth=True,
+    )
+    data = PosedImages(folder)
+    ((name, in_world),) = script.directions(data).items()
+    (to_cameras,) = script.directions_to_cameras(data).values()
+    for towards, seen, camera in zip(in_world, to_cameras, data.world_to_clip, strict=True):
+        moved = camera @ torch.cat([towards, torch.zeros(1)])
+        torch.testing.assert_close(seen[:2] * perspective(FIELD_OF_VIEW)[0, 0], moved[:2], rtol=0, atol=1e-5)
+        assert float(seen[2]) == pytest.approx(-float(moved[3]), abs=1e-5)
+    moving = {name: torch.tensor([[0.0, 1.0, 0.0]]).expand(5, 3)}
+    assert script.fixed_light_angle(moving, moving, 3)[name] < 3
+    assert script.fixed_light_angle(moving, {name: -moving[name]}, 3)[name] > 177
 
 
 def _images(dataset: Path) -> list[str]:

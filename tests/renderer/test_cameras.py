@@ -199,6 +199,42 @@ def test_the_viewer_of_every_kind_of_camera() -> None:
     torch.testing.assert_close(mirrored[:3] / mirrored[:3].norm(), eye / eye.norm())
 
 
+PROJECTIONS = {
+    "perspective": cameras.perspective(torch.tensor(0.7, dtype=DOUBLE), 1.5),
+    "orthographic": cameras.orthographic(torch.tensor(2.0, dtype=DOUBLE), 0.7, near=-3.0),
+    "cut and magnified": torch.tensor([[3.0, 0, 0.4, 0.1], [0, 2, -0.3, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=DOUBLE)
+    @ cameras.perspective(torch.tensor(0.7, dtype=DOUBLE)),
+}
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS.values(), ids=PROJECTIONS)
+@pytest.mark.parametrize("eye", [(0.0, 0.0, 5.0), (3.0, 0.0, 0.0), (1.0, 2.0, 3.0), (-2.0, 0.5, -1.0)])
+def test_the_axes_are_those_of_the_motion(eye: tuple[float, float, float], projection: torch.Tensor) -> None:
+    """The lens leaves them alone; seen from +x, right is -z of the world."""
+    motion = cameras.look_at(torch.tensor(eye, dtype=DOUBLE), torch.tensor([0.0, 0.1, 0.0], dtype=DOUBLE))
+    axes = cameras.view_axes(projection @ motion)
+    torch.testing.assert_close(axes, motion[:3, :3], rtol=0, atol=1e-12)
+    if eye == (3.0, 0.0, 0.0):
+        torch.testing.assert_close(axes[0], torch.tensor([0.0, 0.0, -1.0], dtype=DOUBLE), rtol=0, atol=1e-12)
+
+
+def test_the_axes_of_other_matrices() -> None:
+    """A calibrated camera has those of its rotation with y and z turned around; the identity keeps its own."""
+    rotation = random_rotation()
+    axes = cameras.view_axes(cameras.from_opencv(K, rotation, T, 240, 320))
+    torch.testing.assert_close(axes, torch.tensor([[1.0], [-1.0], [-1.0]], dtype=DOUBLE) * rotation)
+    assert torch.equal(cameras.view_axes(torch.eye(4)), torch.eye(3))
+    many = torch.eye(4).expand(2, 5, 4, 4) * torch.tensor([2.0, 3.0, -4.0, 1.0]).unsqueeze(-1)
+    assert torch.equal(cameras.view_axes(many), torch.eye(3).expand(2, 5, 3, 3))
+    assert torch.equal(cameras.view_axes(torch.zeros(4, 4)), torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS.values(), ids=PROJECTIONS)
+def test_the_axes_are_differentiable(projection: torch.Tensor) -> None:
+    matrix = (projection @ cameras.look_at(torch.tensor([1.0, 2.0, 3.0], dtype=DOUBLE))).requires_grad_()
+    assert torch.autograd.gradcheck(cameras.view_axes, (matrix,))
+
+
 def test_batches_broadcast() -> None:
     matrix = cameras.perspective(torch.tensor([0.5, 0.6, 0.7])) @ cameras.orbit(torch.zeros(2, 1), 0.1, 2.0)
     assert matrix.shape == (2, 3, 4, 4)

@@ -16,6 +16,7 @@ from dibr_deploy.losses import (
     laplacian_loss,
     mask_iou_loss,
     masked_l1_loss,
+    shading_loss,
 )
 from dibr_deploy.mesh import edge_faces, icosphere, unique_edges
 from dibr_deploy.metrics import mask_iou
@@ -37,6 +38,21 @@ def test_iou_of_overlapping_squares() -> None:
     assert mask_iou(first, second).tolist() == pytest.approx([8 / 24])
     assert float(mask_iou_loss(first, first)) == pytest.approx(0, abs=1e-6)
     assert float(mask_iou_loss(first, torch.zeros_like(first))) == pytest.approx(1, abs=1e-6)
+
+
+def test_shading_is_how_brightness_goes_along() -> None:
+    """0 where it is a multiple plus a constant, 2 where it is the opposite, 1 where it is even; of grey alone."""
+    target, mask = torch.rand(3, 6, 7, 3), (torch.rand(3, 6, 7) > 0.3).float()
+    inside = mask.unsqueeze(-1)
+    other = torch.rand(3, 6, 7, 3)
+    assert float(shading_loss(0.3 * target + 0.2, target, mask)) == pytest.approx(0, abs=0.01)
+    assert float(shading_loss((1 - target) * inside + other * (1 - inside), target, mask)) == pytest.approx(2, abs=0.01)
+    assert float(shading_loss(torch.full_like(target, 0.4), target, mask)) == pytest.approx(1, abs=0.01)
+    assert float(shading_loss(target.flip(-1), target, mask)) == pytest.approx(0, abs=0.01)
+    own, wanted = (part[0].mean(dim=-1)[mask[0] == 1] for part in (other, target))
+    expected = 1 - torch.corrcoef(torch.stack([own, wanted]))[0, 1]
+    assert float(shading_loss(other[:1], target[:1], mask[:1])) == pytest.approx(float(expected), abs=0.01)
+    assert float(shading_loss(other, target, torch.zeros_like(mask))) == 1
 
 
 def test_iou_of_empty_masks() -> None:
@@ -124,14 +140,16 @@ def test_gradients_match_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda m: mask_iou_loss(m, target), (mask.requires_grad_(),))
     image, wanted = (torch.rand(2, 4, 5, 3, dtype=torch.float64) for _ in range(2))
     assert torch.autograd.gradcheck(lambda i: masked_l1_loss(i, wanted, target), (image.requires_grad_(),))
+    assert torch.autograd.gradcheck(lambda i: shading_loss(i, wanted, target), (image,))
 
 
 def test_shapes_that_differ_are_named() -> None:
     for function in (mask_iou_loss, mask_iou):
         with pytest.raises(DibrError, match=rf"{function.__name__}: .*\[1, 2, 2\] and \[1, 2, 3\]"):
             function(torch.zeros(1, 2, 2), torch.zeros(1, 2, 3))
-    with pytest.raises(DibrError, match="masked_l1_loss"):
-        masked_l1_loss(torch.zeros(1, 2, 2, 3), torch.zeros(1, 2, 2, 3), torch.zeros(1, 2, 3))
+    for masked in (masked_l1_loss, shading_loss):
+        with pytest.raises(DibrError, match=masked.__name__):
+            masked(torch.zeros(1, 2, 2, 3), torch.zeros(1, 2, 2, 3), torch.zeros(1, 2, 3))
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,16 @@ def test_a_checkpoint_from_before_there_were_encoders_is_one_of_convolutions(che
     assert load_checkpoint(checkpoint).network.config == SMALL
 
 
+def test_a_checkpoint_from_before_lights_had_axes_keeps_its_lights_in_the_world(checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    del content["model"]["light_axes"]
+    torch.save(content, checkpoint)
+    model = load_checkpoint(checkpoint)
+    image, cameras = torch.rand(2, 3, 16, 16), torch.stack([torch.eye(4), torch.eye(4).roll(1, dims=1)])
+    with torch.no_grad():
+        assert torch.equal(model(image, cameras).light, model.network(image).light)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
 def test_a_checkpoint_that_is_cut_off_is_refused(share: float, checkpoint: Path) -> None:
     content = checkpoint.read_bytes()

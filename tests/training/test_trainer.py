@@ -48,13 +48,14 @@ def test_training_beats_the_template_on_views_it_never_saw(dataset: Path, tmp_pa
 def test_each_rendering_has_the_light_of_its_own_image(
     dataset: Path, config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shape and texture come from the first image of a pair alone."""
+    """It is turned by the camera of that image; shape and texture come from the first image of a pair alone."""
     trainer = Trainer(dataset, tmp_path / "run", config)
     inputs, targets = trainer._sampler(0)
-    images = trainer.data.views([*inputs, *targets]).image
+    views = trainer.data.views([*inputs, *targets])
     with torch.no_grad():
         trainer.model.network.light_head.weight.normal_()
-        expected = trainer.model.network(images)
+        expected = trainer.model.network(views.image)
+        expected = expected._replace(light=trainer.model(views.image, views.world_to_clip).light)
     rendered = []
     render = trainer.model.render
     monkeypatch.setattr(trainer.model, "render", lambda seen, cameras: rendered.append(seen) or render(seen, cameras))
@@ -89,8 +90,9 @@ def test_a_run_leaves_log_pictures_and_checkpoint(dataset: Path, config: Trainin
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in rows if row["held_out_iou"]] == ["4", "6"]
     for row in rows:
-        parts = [config.mask_weight, config.color_weight, config.laplacian_weight, config.flattening_weight]
-        values = [float(row[name]) for name in ("mask", "color", "laplacian", "flattening")]
+        names = ("mask", "color", "shading", "laplacian", "flattening")
+        parts = [getattr(config, f"{name}_weight") for name in names]
+        values = [float(row[name]) for name in names]
         total = sum(weight * value for weight, value in zip(parts, values, strict=True))
         assert float(row["loss"]) == pytest.approx(total, rel=1e-4)
     with Image.open(tmp_path / "run/samples/step_000006.png") as picture:
