@@ -7,6 +7,8 @@ import base64
 import io
 import os
 import random
+import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -121,6 +123,30 @@ def test_a_form_says_the_same_as_a_body(service: Running) -> None:
     url = f"http://{service.http}/v2/models/shape/versions/1/render"
     fields = {"image": ("x.png", photo(), "image/png"), "views": "2", "elevation": "10"}
     assert urllib3.request("POST", url, fields=fields).json() == post(service, "?views=2&elevation=10").json()
+
+
+def test_a_long_form_is_written_to_no_disk(service: Running) -> None:
+    """Its parts stay in memory, where the parser's own limit would move them to a file."""
+    rng = np.random.default_rng(0)
+    stream = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (1000, 1000, 3), np.uint8)).save(stream, "PNG")
+    assert len(stream.getvalue()) > 2 << 20
+    opened: list[str] = []
+    watched = threading.Event()
+    watched.set()
+
+    def watch(event: str, values: tuple) -> None:
+        if event == "open" and watched.is_set() and str(values[0]).startswith(tempfile.gettempdir()):
+            opened.append(str(values[0]))
+
+    sys.addaudithook(watch)
+    fields = {"image": ("x.png", stream.getvalue(), "image/png")}
+    url = f"http://{service.http}/v2/models/shape/render?mesh=false"
+    try:
+        assert urllib3.request("POST", url, fields=fields).status == 200
+    finally:
+        watched.clear()
+    assert opened == []
 
 
 def test_a_jpeg_and_a_model_without_stages(service: Running) -> None:
