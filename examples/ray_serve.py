@@ -24,6 +24,8 @@ import ray
 from ray import serve
 
 from dibr_deploy.runtime import Session
+from dibr_deploy.runtime.bundle import Bundle
+from dibr_deploy.runtime.comparison import read_sample
 
 MAX_BATCH = 8
 ROUNDS = 3
@@ -55,10 +57,9 @@ def start(path: Path, replicas: int) -> Any:
 
 
 def example(path: Path) -> dict[str, np.ndarray]:
-    """Zeros, with 1 for every size that has a name: one of a batch."""
-    with Session(path) as session:
-        shapes = {info.name: [size if isinstance(size, int) else 1 for size in info.shape] for info in session.inputs}
-        return {info.name: np.zeros(shapes[info.name], info.dtype) for info in session.inputs}
+    """The first of the batch in the bundle's own sample."""
+    inputs, _ = read_sample(Bundle(path))
+    return {name: array[:1] for name, array in inputs.items()}
 
 
 async def ask_many(handle: Any, feed: dict[str, np.ndarray], requests: int, at_once: int) -> list[float]:
@@ -96,7 +97,7 @@ def measure(path: Path, replicas: int, requests: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a bundle with several replicas behind Ray Serve.")
-    parser.add_argument("model", type=Path, help="a bundle or an ONNX file with a dynamic batch")
+    parser.add_argument("model", type=Path, help="a bundle whose model has a dynamic batch")
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--measure", type=int, metavar="REQUESTS", help="compare with one replica, and end")
     arguments = parser.parse_args()

@@ -46,9 +46,7 @@ class Bundle:
         self.path = Path(path)
         if not self.path.exists():
             raise FileNotFoundError(f"bundle {self.path} does not exist")
-        self.manifest: Manifest = parse_manifest(self._content(MANIFEST_FILE, MAX_BYTES + 1), self.path)
-        for name, entry in self.manifest.files.items():
-            self._check_length(name, entry)
+        self.manifest: Manifest = self._checked_manifest()
 
     def read(self, name: str) -> bytes:
         """Content of a file that the manifest lists, once its SHA-256 is what the manifest says."""
@@ -60,6 +58,20 @@ class Bundle:
                 f"{sha256(content)}, not {entry.sha256}): copy or export the bundle again"
             )
         return content
+
+    def _checked_manifest(self) -> Manifest:
+        """Once all its files are there in full length; another one where the bundle is replaced meanwhile."""
+        while True:
+            content = self._content(MANIFEST_FILE, MAX_BYTES + 1)
+            manifest = parse_manifest(content, self.path)
+            try:
+                for name, entry in manifest.files.items():
+                    self._check_length(name, entry)
+            except DibrError:
+                if self._content(MANIFEST_FILE, MAX_BYTES + 1) == content:
+                    raise
+            else:
+                return manifest
 
     def _check_length(self, name: str, entry: FileEntry) -> None:
         with self._open(name) as (_, length):

@@ -195,13 +195,19 @@ class Session:
         Without arguments, on the bundle's sample, else on zeros with every size that has a name set to 1.
         Raises as ``run``.
         """
+        guessed = not (arrays or named_arrays or self.has_sample)
         feed = named_arrays if arrays or named_arrays else self._example()
         try:
             self.run(*arrays, **feed)
         except DibrError as error:
-            if arrays or named_arrays:
+            if not guessed:
                 raise
             raise DibrError(f"warm_up() needs arrays for this model: {error}") from error
+
+    @property
+    def has_sample(self) -> bool:
+        """Whether the model is a bundle that holds inputs of its own."""
+        return self._bundle is not None and self._bundle.manifest.sample is not None
 
     def preprocess(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """A picture of any size as the model's input: ``session.run(**session.preprocess(pixels), ...)``.
@@ -347,7 +353,8 @@ class Session:
         return backend
 
     def _example(self) -> dict[str, np.ndarray]:
-        if self._bundle is not None and self._bundle.manifest.sample is not None:
+        if self.has_sample:
+            assert self._bundle is not None
             from .comparison import read_sample
 
             return read_sample(self._bundle)[0]

@@ -64,10 +64,11 @@ class TrainingConfig(RunConfig):
     """Length of the second code, for colours; 0 leaves it out, see ``dibr_deploy.models.ModelConfig``."""
     mask_weight: Weight = 1.0
     color_weight: Weight = 1.0
-    shading_weight: Weight = 0.3
+    shading_weight: Weight = 0.0
     laplacian_weight: Weight = 4.0
     flattening_weight: Weight = 0.02
-    """Factors of the losses of ``dibr_deploy.losses``."""
+    """Factors of the losses of ``dibr_deploy.losses``. Shading finds lights where an object's views have different
+    ones; 0.3 is a good weight then."""
     sigmainv_start: float = Field(default=7000.0, gt=0)
     sigmainv_end: float = Field(default=30000.0, gt=0)
     """Sharpness of the soft mask at the first and from the middle of the run, geometric in between."""

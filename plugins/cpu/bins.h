@@ -3,6 +3,7 @@
 // and walk all faces instead: slower, never wrong.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "abi/arena.h"
@@ -35,10 +36,10 @@ class Bins {
       : batch_(batch), faces_(faces), height_(height), width_(width) {
     columns_ = (width + kTile - 1) / kTile;
     rows_ = (height + kTile - 1) / kTile;
-    chunks_ = std::clamp<int64_t>(faces / 512, 1, 16);
+    chunks_ = std::clamp<int64_t>(faces / 1024, 1, 16);
     capacity_ = 4 * faces + 256 * tiles();
     boxes_ = arena.take<FaceBox>(batch * faces);
-    starts_ = arena.take<int64_t>(batch * (tiles() * chunks_ + 1));
+    starts_ = arena.take<int64_t>(batch * chunks_ * (tiles() + 1));
     entries_ = arena.take<int32_t>(batch * capacity_);
   }
 
@@ -46,12 +47,14 @@ class Bins {
   int64_t tile_rows() const { return rows_; }
   int64_t tile_columns() const { return columns_; }
 
-  // box_of(image, face) gives a face's FaceBox, empty where nothing can be drawn; range_of(image) the image's faces.
+  // The phases that fill the bins. box_of(image, face) gives a face's FaceBox, empty where nothing can be drawn;
+  // range_of(image) the image's faces.
   template <class BoxOf, class RangeOf>
-  void build(const dibr_launch& launch, const RangeOf& range_of, const BoxOf& box_of) {
-    parallel_for(launch, batch_ * chunks_, [&](int64_t i) { count_chunk(i / chunks_, i % chunks_, range_of, box_of); });
-    parallel_for(launch, batch_, [&](int64_t image) { scan(image); });
-    parallel_for(launch, batch_ * chunks_, [&](int64_t i) { fill_chunk(i / chunks_, i % chunks_, range_of); });
+  auto build(const RangeOf& range_of, const BoxOf& box_of) const {
+    const int64_t tasks = batch_ * chunks_;
+    return std::make_tuple(Phase{tasks, [=](int64_t i) { count_chunk(i / chunks_, i % chunks_, range_of, box_of); }},
+                           Phase{batch_, [=](int64_t image) { scan(image); }},
+                           Phase{tasks, [=](int64_t i) { fill_chunk(i / chunks_, apart(i % chunks_), range_of); }});
   }
 
   TileArea area(int64_t tile) const {
@@ -64,11 +67,12 @@ class Bins {
   // Calls visit(face) for every face that can touch the tile, ascending, until it returns false.
   template <class Visit>
   void for_each_face(int64_t image, int64_t tile, const FaceRange& range, const Visit& visit) const {
-    const int64_t* starts = starts_ + image * (tiles() * chunks_ + 1) + tile * chunks_;
-    const int64_t begin = starts[0], end = starts[chunks_];
+    const int64_t* starts = slots(image, 0) + tile;
+    const int64_t begin = starts[0], end = starts[1];
     if (end <= capacity_) {
       const int32_t* entries = entries_ + image * capacity_;
       for (int64_t i = begin; i < end; ++i) {
+        __builtin_prefetch(&box(image, entries[std::min(i + kAhead, end - 1)]));
         if (!visit(entries[i])) return;
       }
       return;
@@ -83,8 +87,13 @@ class Bins {
   }
 
  private:
-  // The slot of (tile, chunk) counts while counting, and is the next free entry while filling.
-  int64_t* slots(int64_t image, int64_t chunk) const { return starts_ + image * (tiles() * chunks_ + 1) + chunk; }
+  // How many faces ahead a box is fetched, which another thread may have made.
+  static constexpr int64_t kAhead = 8;
+
+  // Of every tile, how many faces of the chunk touch it; after `scan`, where these begin among the image's entries. The
+  // last slot of the first chunk is then where all end. Threads write to different slots at the same time, so those of
+  // a chunk lie together.
+  int64_t* slots(int64_t image, int64_t chunk) const { return starts_ + (image * chunks_ + chunk) * (tiles() + 1); }
 
   template <class Visit>
   void for_each_tile(const FaceBox& b, const Visit& visit) const {
@@ -95,37 +104,40 @@ class Bins {
     }
   }
 
+  // The chunks in an order in which neighbours, whose entries share lines of memory, are not filled at the same time.
+  int64_t apart(int64_t i) const { return i % 2 == 0 ? i / 2 : (chunks_ + 1) / 2 + i / 2; }
+
   template <class BoxOf, class RangeOf>
-  void count_chunk(int64_t image, int64_t chunk, const RangeOf& range_of, const BoxOf& box_of) {
+  void count_chunk(int64_t image, int64_t chunk, const RangeOf& range_of, const BoxOf& box_of) const {
     int64_t* counts = slots(image, chunk);
-    for (int64_t tile = 0; tile < tiles(); ++tile) counts[tile * chunks_] = 0;
+    std::fill_n(counts, tiles(), 0);
     const FaceRange range = range_of(image);
     const Range part = part_of(range.count, chunks_, chunk);
     for (int64_t face = range.start + part.begin; face < range.start + part.end; ++face) {
       FaceBox& b = boxes_[image * faces_ + face];
       b = box_of(image, face);
-      for_each_tile(b, [&](int64_t tile) { ++counts[tile * chunks_]; });
+      for_each_tile(b, [&](int64_t tile) { ++counts[tile]; });
     }
   }
 
-  void scan(int64_t image) {
-    int64_t* slot = slots(image, 0);
+  void scan(int64_t image) const {
+    int64_t* first = slots(image, 0);
     int64_t next = 0;
-    for (int64_t i = 0; i < tiles() * chunks_; ++i) {
-      const int64_t count = slot[i];
-      slot[i] = next;
-      next += count;
+    for (int64_t tile = 0; tile < tiles(); ++tile) {
+      for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+        int64_t& slot = first[chunk * (tiles() + 1) + tile];
+        next += std::exchange(slot, next);
+      }
     }
-    slot[tiles() * chunks_] = next;
+    first[tiles()] = next;
   }
 
   template <class RangeOf>
-  void fill_chunk(int64_t image, int64_t chunk, const RangeOf& range_of) {
+  void fill_chunk(int64_t image, int64_t chunk, const RangeOf& range_of) const {
     // Starts must survive for the reader, so the running positions live in a thread's own scratch.
     static thread_local std::vector<int64_t> next;
     const int64_t* first = slots(image, chunk);
-    next.resize(size_t(tiles()));
-    for (int64_t tile = 0; tile < tiles(); ++tile) next[size_t(tile)] = first[tile * chunks_];
+    next.assign(first, first + tiles());
     int32_t* entries = entries_ + image * capacity_;
     const FaceRange range = range_of(image);
     const Range part = part_of(range.count, chunks_, chunk);
@@ -140,7 +152,7 @@ class Bins {
   int64_t batch_, faces_, height_, width_;
   int64_t columns_, rows_, chunks_, capacity_;
   FaceBox* boxes_;    // [B, F]
-  int64_t* starts_;   // [B, tiles, chunks] + 1
+  int64_t* starts_;   // [B, chunks, tiles + 1]
   int32_t* entries_;  // [B, capacity]
 };
 

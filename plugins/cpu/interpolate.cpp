@@ -15,12 +15,12 @@ constexpr int64_t kRowsAtOnce = 16;
 
 // Calls body(image, first_row, last_row) for all rows of all images, counted from the first image's.
 template <class P, class Body>
-void for_each_row_block(const P& p, const dibr_launch& launch, const Body& body) {
+auto phase_of_rows(const P& p, const Body& body) {
   const int64_t blocks = (p.height + kRowsAtOnce - 1) / kRowsAtOnce;
-  parallel_for(launch, p.batch * blocks, [&](int64_t i) {
-    const int64_t image = i / blocks, begin = i % blocks * kRowsAtOnce;
-    body(image, image * p.height + begin, image * p.height + std::min(begin + kRowsAtOnce, p.height));
-  });
+  return Phase{p.batch * blocks, [=, &p](int64_t i) {
+                 const int64_t image = i / blocks, begin = i % blocks * kRowsAtOnce;
+                 body(image, image * p.height + begin, image * p.height + std::min(begin + kRowsAtOnce, p.height));
+               }};
 }
 
 template <class S>
@@ -85,6 +85,7 @@ void interpolate_few(const dibr_interpolate_params& p, int64_t image, int64_t fi
       const Quads<T> row2 = Quads<T>::repeat(face.rows[2]);
       for (int64_t four = pixel; four < pixel + run.count; four += 4) {
         const int some = int(std::min<int64_t>(pixel + run.count - four, 4));
+        prefetch(b, 3 * (four + p.width));
         const Quads<T> weights = load_pixels<3>(b + 3 * four, some, b + 3 * pixels);
         const Quads<T> values = weights.template spread<0>() * row0 + weights.template spread<1>() * row1 +
                                 weights.template spread<2>() * row2;
@@ -117,12 +118,13 @@ void interpolate_rows(const dibr_interpolate_params& p, int64_t image, int64_t f
 
 template <class S>
 dibr_status forward(const dibr_interpolate_params& p, const dibr_launch& launch) {
-  if (const dibr_status status = check_faces("interpolate", p, launch)) return status;
+  CornerCheck corners("interpolate", p);
   LowestFault fault;
-  for_each_row_block(p, launch, [&](int64_t image, int64_t first_row, int64_t last_row) {
+  const auto rows = phase_of_rows(p, [&](int64_t image, int64_t first_row, int64_t last_row) {
     interpolate_rows<S>(p, image, first_row, last_row, fault);
   });
-  return face_index_status("interpolate", p, fault);
+  run_phases(launch, [&] { return !corners.found(); }, corners.phase(), rows);
+  return corners.found() ? corners.status() : face_index_status("interpolate", p, fault);
 }
 
 // Both gradients with up to four channels: those of the attributes are summed over a face's pixels.
@@ -268,20 +270,23 @@ Scatter<T> attribute_scatter(const dibr_interpolate_backward_params& p, Arena& a
 
 template <class T>
 dibr_status backward(const dibr_interpolate_backward_params& p, const dibr_launch& launch) {
-  if (const dibr_status status = check_faces("interpolate_backward", p, launch)) return status;
+  CornerCheck corners("interpolate_backward", p);
   LowestFault fault;
+  const auto corners_are_good = [&] { return !corners.found(); };
   if (p.grad_attributes != nullptr) {
     Arena arena(launch.workspace);
-    attribute_scatter<T>(p, arena).run_parts(
-        launch, static_cast<T*>(p.grad_attributes), [&](int64_t group, int64_t begin, int64_t end, T* sum) {
-          run_rows<T>(p, group, group * p.height + begin, group * p.height + end, sum, fault);
-        });
+    const Scatter<T> scatter = attribute_scatter<T>(p, arena);
+    const auto add_rows = [&](int64_t group, int64_t begin, int64_t end, T* sum) {
+      run_rows<T>(p, group, group * p.height + begin, group * p.height + end, sum, fault);
+    };
+    run_phases(launch, corners_are_good, corners.phase(), scatter.phases(static_cast<T*>(p.grad_attributes), add_rows));
   } else {
-    for_each_row_block(p, launch, [&](int64_t image, int64_t first_row, int64_t last_row) {
-      run_rows<T>(p, image, first_row, last_row, nullptr, fault);
-    });
+    run_phases(launch, corners_are_good, corners.phase(),
+               phase_of_rows(p, [&](int64_t image, int64_t first_row, int64_t last_row) {
+                 run_rows<T>(p, image, first_row, last_row, nullptr, fault);
+               }));
   }
-  return face_index_status("interpolate_backward", p, fault);
+  return corners.found() ? corners.status() : face_index_status("interpolate_backward", p, fault);
 }
 
 }  // namespace

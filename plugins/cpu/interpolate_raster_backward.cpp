@@ -258,31 +258,29 @@ struct Scatters {
   }
 };
 
-dibr_status check_indices(const Params& p, const dibr_launch& launch) {
-  constexpr const char* kOp = "interpolate_raster_backward";
-  if (const dibr_status status = check_faces(kOp, p, launch)) return status;
-  return check_corners(kOp, "raster_faces", p.raster_face_indices, p.faces, p.raster_vertices, launch);
-}
-
 template <class T>
 dibr_status backward(const Params& p, const dibr_launch& launch) {
-  if (const dibr_status status = check_indices(p, launch)) return status;
+  constexpr const char* kOp = "interpolate_raster_backward";
   Arena arena(launch.workspace);
   const Scatters<T> scatters(p, arena);
   T *grad_positions = static_cast<T*>(p.grad_positions), *grad_attributes = static_cast<T*>(p.grad_attributes);
   if (p.batch == 0 && grad_attributes != nullptr)
     std::fill_n(grad_attributes, p.attribute_batch * p.vertices * p.channels, T(0));
+  CornerCheck corners(kOp, p), raster_corners(kOp, "raster_faces", p.raster_face_indices, p.faces, p.raster_vertices);
   LowestFault fault;
-  parallel_for(launch, scatters.positions.parts(), [&](int64_t part) {
+  const auto add_part = [&](int64_t part) {
     const int64_t image = part * p.batch / scatters.positions.parts();
     const Range rows = scatters.positions.units_of(part);
     const Target<T> target(p, image, grad_attributes ? scatters.attributes.cleared(part, grad_attributes) : nullptr,
                            scatters.positions.cleared(part, grad_positions));
     run_rows<T>(p, target, image * p.height + rows.begin, image * p.height + rows.end, fault);
-  });
-  scatters.positions.add_up(launch, grad_positions);
-  if (grad_attributes != nullptr) scatters.attributes.add_up(launch, grad_attributes);
-  return face_index_status("interpolate_raster_backward", p, fault);
+  };
+  run_phases(
+      launch, [&] { return !corners.found() && !raster_corners.found(); },
+      together(corners.phase(), raster_corners.phase()), Phase{scatters.positions.parts(), add_part},
+      together(scatters.positions.add_up(grad_positions), scatters.attributes.add_up(grad_attributes)));
+  if (corners.found()) return corners.status();
+  return raster_corners.found() ? raster_corners.status() : face_index_status(kOp, p, fault);
 }
 
 }  // namespace

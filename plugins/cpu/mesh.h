@@ -16,12 +16,11 @@ FaceRange faces_of(const P& p, int64_t image) {
   return {p.face_ranges[2 * image], p.face_ranges[2 * image + 1]};
 }
 
-// Finds the first of values[0, count) outside of [lowest, highest]. The first loop has no way out, so that the
-// compiler can make vectors of it.
-inline void find_fault(const dibr_launch& launch, const int32_t* values, int64_t count, int32_t lowest, int64_t highest,
-                       LowestFault& fault) {
+// The phase that finds the first of values[0, count) outside of [lowest, highest]. The first loop has no way out, so
+// that the compiler can make vectors of it.
+inline auto find_fault(const int32_t* values, int64_t count, int32_t lowest, int64_t highest, LowestFault& fault) {
   const int64_t span = highest - lowest;
-  parallel_for_blocks(launch, count, 1 << 14, [&](int64_t begin, int64_t end) {
+  return phase_of_blocks(count, 1 << 14, [=, &fault](int64_t begin, int64_t end) {
     bool good = span >= 0;
     for (int64_t i = begin; i < end; ++i) good &= uint32_t(values[i]) - uint32_t(lowest) <= uint32_t(span);
     if (good) return;
@@ -31,20 +30,36 @@ inline void find_fault(const dibr_launch& launch, const int32_t* values, int64_t
   });
 }
 
-// The error for the first corner of `faces` faces that is no vertex, if there is one; `name` is that of face_indices.
-inline dibr_status check_corners(const char* op, const char* name, const int32_t* face_indices, int64_t faces,
-                                 int64_t vertices, const dibr_launch& launch) {
-  LowestFault fault;
-  find_fault(launch, face_indices, 3 * faces, 0, vertices - 1, fault);
-  if (!fault.found()) return DIBR_OK;
-  const long long i = fault.position();
-  return fail(DIBR_INVALID_ARGUMENT, "%s: %s[%lld, %lld] = %d is out of range for %lld vertices", op, name, i / 3,
-              i % 3, face_indices[i], static_cast<long long>(vertices));
-}
+// Finds the first corner of `faces` faces that is no vertex; `name` is that of face_indices.
+class CornerCheck {
+ public:
+  CornerCheck(const char* op, const char* name, const int32_t* face_indices, int64_t faces, int64_t vertices)
+      : op_(op), name_(name), face_indices_(face_indices), faces_(faces), vertices_(vertices) {}
+  template <class P>
+  CornerCheck(const char* op, const P& p) : CornerCheck(op, "faces", p.face_indices, p.faces, p.vertices) {}
+
+  auto phase() { return find_fault(face_indices_, 3 * faces_, 0, vertices_ - 1, fault_); }
+  bool found() const { return fault_.found(); }
+  // The error, if there is one.
+  dibr_status status() const {
+    if (!found()) return DIBR_OK;
+    const long long i = fault_.position();
+    return fail(DIBR_INVALID_ARGUMENT, "%s: %s[%lld, %lld] = %d is out of range for %lld vertices", op_, name_, i / 3,
+                i % 3, face_indices_[i], static_cast<long long>(vertices_));
+  }
+
+ private:
+  const char *op_, *name_;
+  const int32_t* face_indices_;
+  int64_t faces_, vertices_;
+  LowestFault fault_;
+};
 
 template <class P>
 dibr_status check_faces(const char* op, const P& p, const dibr_launch& launch) {
-  return check_corners(op, "faces", p.face_indices, p.faces, p.vertices, launch);
+  CornerCheck corners(op, p);
+  run_phase(launch, corners.phase());
+  return corners.status();
 }
 
 template <class P>
@@ -73,7 +88,7 @@ dibr_status face_index_status(const char* op, const P& p, const LowestFault& fau
 template <class P>
 dibr_status check_face_index(const char* op, const P& p, const dibr_launch& launch) {
   LowestFault fault;
-  find_fault(launch, p.face_index, p.batch * p.height * p.width, -1, p.faces - 1, fault);
+  run_phase(launch, find_fault(p.face_index, p.batch * p.height * p.width, -1, p.faces - 1, fault));
   return face_index_status(op, p, fault);
 }
 

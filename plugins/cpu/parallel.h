@@ -1,49 +1,159 @@
-// Runs loops on the caller's threads, and finds bad indices on the way.
+// Runs loops on the caller's threads, several one after another where they follow from each other, and finds bad
+// indices on the way.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <new>
+#include <thread>
+#include <tuple>
+#include <utility>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #include "dibr/dibr.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
-// Calls body(i) for every i in [0, count), in any order, on the launch's threads. Which work belongs to which i must
-// depend on shapes alone, so that results do not depend on the number of threads.
+// One loop: body(i) for every i in [0, count), in any order. Which work belongs to which i must depend on shapes alone,
+// so that results do not depend on the number of threads.
 template <class Body>
-void parallel_for(const dibr_launch& launch, int64_t count, const Body& body) {
-  if (count <= 0) return;
-  if (launch.parallel_for == nullptr || count == 1) {
-    for (int64_t i = 0; i < count; ++i) body(i);
-    return;
-  }
-  // No exception may cross the caller's C callback; scratch memory is the only thing that can throw.
-  struct State {
-    const Body* body;
-    std::atomic<bool> out_of_memory{false};
-  } state;
-  state.body = &body;
-  launch.parallel_for(
-      launch.parallel_for_state, count,
-      [](void* opaque, int64_t i) {
-        State* s = static_cast<State*>(opaque);
-        try {
-          (*s->body)(i);
-        } catch (const std::bad_alloc&) {
-          s->out_of_memory = true;
-        }
-      },
-      &state);
-  if (state.out_of_memory) throw std::bad_alloc();
-}
+struct Phase {
+  int64_t count;
+  Body body;
+};
+template <class Body>
+Phase(int64_t, Body) -> Phase<Body>;
 
 // Calls body(begin, end) for runs of `block` things, and a shorter last one, that together are [0, count).
 template <class Body>
+auto phase_of_blocks(int64_t count, int64_t block, const Body& body) {
+  return Phase{(count + block - 1) / block, [=](int64_t i) { body(i * block, std::min(count, (i + 1) * block)); }};
+}
+
+// Loops that may run at the same time.
+template <class A>
+Phase<A> together(const Phase<A>& a) {
+  return a;
+}
+template <class A, class... Others>
+auto together(const Phase<A>& a, const Others&... others) {
+  const auto b = together(others...);
+  return Phase{a.count + b.count, [=](int64_t i) { i < a.count ? a.body(i) : b.body(i - a.count); }};
+}
+
+// Phases that run one after another in one loop of the launch: its threads, which may sleep between loops, wake up
+// once. Threads take the phases' tasks in order. One that comes to a new phase waits for the end of the phase before,
+// so only for threads that are at work; nothing depends on how many there are, or when they come.
+template <class Proceed, class... Bodies>
+class PhaseRun {
+ public:
+  PhaseRun(const Proceed& proceed, const std::tuple<Phase<Bodies>...>& phases) : proceed_(proceed), phases_(phases) {
+    int64_t end = 0, *next_end = ends_;
+    const auto note = [&](int64_t count) {
+      *next_end++ = end += count;
+      widest_ = std::max(widest_, count);
+    };
+    std::apply([&](const auto&... phase) { (note(phase.count), ...); }, phases);
+  }
+
+  // The launch's tasks are as many threads as can be at work; each takes the phases' tasks while there are any.
+  void run(const dibr_launch& launch) {
+    const int64_t threads = std::min(widest_, kMostThreads);
+    if (launch.parallel_for == nullptr || threads <= 1) {
+      work();
+    } else {
+      launch.parallel_for(
+          launch.parallel_for_state, threads, [](void* self, int64_t) { static_cast<PhaseRun*>(self)->work(); }, this);
+    }
+    if (out_of_memory_) throw std::bad_alloc();
+  }
+
+ private:
+  static constexpr int kPhases = sizeof...(Bodies);
+  static constexpr int64_t kMostThreads = 256;
+
+  void work() {
+    if (next_ >= ends_[kPhases - 1]) return;
+    int phase = 0;
+    int64_t done = 0;  // of this phase, by this thread
+    for (int64_t i = next_++; i < ends_[kPhases - 1]; i = next_++) {
+      if (i >= ends_[phase]) {
+        done_ += std::exchange(done, 0);
+        while (i >= ends_[phase]) ++phase;
+        if (!enter(phase)) return;
+      }
+      call(phase, i - (phase > 0 ? ends_[phase - 1] : 0), std::index_sequence_for<Bodies...>{});
+      ++done;
+    }
+    done_ += done;
+  }
+
+  static void pause() {
+#if defined(__SSE2__)
+    _mm_pause();
+#endif
+  }
+
+  // Waits for the phases before. False where the rest is to be left out.
+  bool enter(int phase) {
+    constexpr int kShortWait = 2000;  // some 40 us: longer than what is left of a task, shorter than a nap
+    for (int turns = 0; done_ < ends_[phase - 1] && !stopped_; ++turns) {
+      turns < kShortWait ? pause() : std::this_thread::yield();
+    }
+    if (out_of_memory_ || !proceed_()) stopped_ = true;
+    return !stopped_;
+  }
+
+  // No exception may cross the caller's C callback; scratch memory is the only thing that can throw.
+  template <size_t... kIndex>
+  void call(int phase, int64_t i, std::index_sequence<kIndex...>) {
+    try {
+      ((phase == int(kIndex) ? std::get<kIndex>(phases_).body(i) : void()), ...);
+    } catch (const std::bad_alloc&) {
+      out_of_memory_ = true;
+    }
+  }
+
+  const Proceed& proceed_;
+  const std::tuple<Phase<Bodies>...>& phases_;
+  int64_t ends_[kPhases];  // of tasks, which are counted through all phases
+  int64_t widest_ = 0;
+  std::atomic<int64_t> next_{0}, done_{0};
+  std::atomic<bool> stopped_{false}, out_of_memory_{false};
+};
+
+template <class Body>
+std::tuple<Phase<Body>> tuple_of(const Phase<Body>& phase) {
+  return {phase};
+}
+template <class... Bodies>
+const std::tuple<Phase<Bodies>...>& tuple_of(const std::tuple<Phase<Bodies>...>& phases) {
+  return phases;
+}
+
+// Runs phases, and tuples of them, one after another on the launch's threads. proceed() is asked after each: once it is
+// false, the rest is left out.
+template <class Proceed, class... Parts>
+void run_phases(const dibr_launch& launch, const Proceed& proceed, const Parts&... parts) {
+  const auto phases = std::tuple_cat(tuple_of(parts)...);
+  PhaseRun(proceed, phases).run(launch);
+}
+
+template <class Body>
+void run_phase(const dibr_launch& launch, const Phase<Body>& phase) {
+  run_phases(launch, [] { return true; }, phase);
+}
+template <class Body>
+void parallel_for(const dibr_launch& launch, int64_t count, const Body& body) {
+  run_phase(launch, Phase{count, body});
+}
+template <class Body>
 void parallel_for_blocks(const dibr_launch& launch, int64_t count, int64_t block, const Body& body) {
-  parallel_for(launch, (count + block - 1) / block,
-               [&](int64_t i) { body(i * block, std::min(count, (i + 1) * block)); });
+  run_phase(launch, phase_of_blocks(count, block, body));
 }
 
 // [begin, end) of part i when n things are cut into `parts` nearly equal runs.

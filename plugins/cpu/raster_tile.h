@@ -1,11 +1,8 @@
 // Rasterises one tile: what Rasterize writes out, and what a fused op reads without writing it out.
 //
 //     TileRasterizer<T> rasterizer(scene, arena);     // the same calls measure the workspace (arena without a base)
-//     rasterizer.bin(launch);                         // once: projects the vertices, bins the faces to tiles
-//     parallel_for(launch, scene.batch * rasterizer.tiles(), [&](int64_t i) {
-//       const TileBuffer<T>* drawn = rasterizer.draw(i / rasterizer.tiles(), i % rasterizer.tiles());
-//       ...                                           // nullptr: nothing covers the tile
-//     });
+//     rasterizer.project(), rasterizer.bin()          // phases: vertices to the screen, then faces to tiles
+//     rasterizer.draw(image, tile)                    // in a phase after them; nullptr: nothing covers the tile
 //
 // A TileBuffer belongs to the thread, and holds until that thread draws the next tile.
 #pragma once
@@ -251,7 +248,7 @@ class TileBuffer {
   Integer face_[kPixels + Lanes::kLanes] = {};
 };
 
-// Draws any tile of a scene. The caller has checked face_indices and face_ranges.
+// Draws any tile of a scene.
 template <class T>
 class TileRasterizer {
  public:
@@ -260,11 +257,13 @@ class TileRasterizer {
         bins_(scene.batch, scene.faces, scene.height, scene.width, arena),
         screen_(scene.batch, scene.vertices, arena) {}
 
-  void bin(const dibr_launch& launch) {
-    screen_.project(launch, scene_.positions, scene_.rules.depth_clip, scene_.height, scene_.width);
-    bins_.build(
-        launch, [&](int64_t image) { return faces_of(scene_, image); },
-        [&](int64_t image, int64_t face) { return box(screen_.of_image(image), image, face); });
+  auto project() const {
+    return screen_.project(scene_.positions, scene_.rules.depth_clip, scene_.height, scene_.width);
+  }
+  // After `project`, with face_indices and face_ranges that were found to be in range.
+  auto bin() const {
+    return bins_.build([this](int64_t image) { return faces_of(scene_, image); },
+                       [this](int64_t image, int64_t face) { return box(screen_.of_image(image), image, face); });
   }
 
   int64_t tiles() const { return bins_.tiles(); }  // of one image
@@ -288,10 +287,16 @@ class TileRasterizer {
   FaceBox box(const ScreenVertex* screen, int64_t image, int64_t face) const {
     if (scene_.face_valid != nullptr && scene_.face_valid[image * scene_.faces + face] == 0) return kEmptyBox;
     const int32_t* v = scene_.face_indices + 3 * face;
+    prefetch_corners(screen, face + 16);
     const int sign = clear_sign(screen[v[0]], screen[v[1]], screen[v[2]]);
     if (sign == 0) return exact_box(image, face);
     if (sign < 0 && scene_.rules.cull_back) return kEmptyBox;
     return box_around(screen[v[0]], screen[v[1]], screen[v[2]], sign);
+  }
+  // Another thread may have placed the vertices: they come from far.
+  void prefetch_corners(const ScreenVertex* screen, int64_t face) const {
+    const int32_t* v = scene_.face_indices + 3 * std::min(face, scene_.faces - 1);
+    for (int k = 0; k < 3; ++k) __builtin_prefetch(screen + v[k]);
   }
   FaceBox exact_box(int64_t image, int64_t face) const {
     const Triangle<T> t = scene_.triangle(image, face);

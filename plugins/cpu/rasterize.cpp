@@ -9,29 +9,32 @@
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 namespace {
 
-// Writes tiles into the outputs, past the caches where these are too small for them anyway.
+// A task takes so many tiles that its threads rarely meet at the counter of tasks.
+constexpr int64_t kTilesAtOnce = 4;
+
+// Writes tiles into the outputs: past the caches where these are too small, and where there are threads. A line that is
+// not there, or that another thread has written last, would have to be fetched before it can be written.
 template <class T>
 class Writer {
  public:
   using Lanes = Pack<T>;
 
-  explicit Writer(const dibr_rasterize_params& p) : p_(p) {
+  Writer(const dibr_rasterize_params& p, const dibr_launch& launch) : p_(p) {
     const int64_t pixel_bytes = int64_t(sizeof(int32_t) + (p.depth != nullptr ? 4 : 3) * sizeof(T));
-    streams_ = p.batch * p.height * p.width * pixel_bytes > kCachedBytes;
+    streams_ = launch.parallel_for != nullptr || p.batch * p.height * p.width * pixel_bytes > kCachedBytes;
   }
 
   void write(int64_t image, const TileBuffer<T>& drawn) const {
     write_rows(
-        image, drawn.area(), streams_, [&](int row, int x, Lanes* b, Lanes* depth) { drawn.resolve(row, x, b, depth); },
+        image, drawn.area(), [&](int row, int x, Lanes* b, Lanes* depth) { drawn.resolve(row, x, b, depth); },
         [&](int row) { return drawn.faces(row); });
   }
 
-  // What a tile that no face touches looks like. What reads a raster asks for the face first, and no further where
-  // there is none: the rest need not take the place of something else in the caches.
+  // What a tile that no face touches looks like.
   void write_background(int64_t image, const TileArea& area) const {
     static constexpr Background kBackground = {};
     write_rows(
-        image, area, true,
+        image, area,
         [](int, int, Lanes* b, Lanes* depth) {
           for (int k = 0; k < 3; ++k) b[k] = T(0);
           *depth = T(1);
@@ -40,7 +43,7 @@ class Writer {
   }
 
  private:
-  static constexpr int64_t kCachedBytes = 16 << 20;
+  static constexpr int64_t kCachedBytes = 2 << 20;
 
   struct Background {
     IntegerLike<T> faces[TileBuffer<T>::kRow];
@@ -50,8 +53,7 @@ class Writer {
   };
 
   template <class Resolve, class FacesOf>
-  void write_rows(int64_t image, const TileArea& area, bool streams_values, const Resolve& resolve,
-                  const FacesOf& faces_of) const {
+  void write_rows(int64_t image, const TileArea& area, const Resolve& resolve, const FacesOf& faces_of) const {
     const int columns = int(area.x1 - area.x0), whole = columns / Lanes::kLanes * Lanes::kLanes;
     for (int64_t y = area.y0; y < area.y1; ++y) {
       const int row = int(y - area.y0);
@@ -59,10 +61,9 @@ class Writer {
       int32_t* face_index = p_.face_index + pixel;
       T* barycentrics = static_cast<T*>(p_.barycentrics) + 3 * pixel;
       T* depth = p_.depth != nullptr ? static_cast<T*>(p_.depth) + pixel : nullptr;
-      const bool can_stream = whole == columns && is_aligned(face_index) && is_aligned(barycentrics) &&
-                              (depth == nullptr || is_aligned(depth));
-      const bool streams = can_stream && streams_values;
-      copy_faces(faces_of(row), columns, face_index, can_stream && streams_);
+      const bool streams = streams_ && whole == columns && is_aligned(face_index) && is_aligned(barycentrics) &&
+                           (depth == nullptr || is_aligned(depth));
+      copy_faces(faces_of(row), columns, face_index, streams);
       for (int x = 0; x < whole; x += Lanes::kLanes) {
         Lanes b[3], z;
         resolve(row, x, b, &z);
@@ -74,7 +75,7 @@ class Writer {
       }
       if (whole < columns) write_rest(resolve, row, whole, columns, barycentrics, depth);
     }
-    if (streams_values) publish_streams();
+    if (streams_) publish_streams();
   }
 
   static void copy_faces(const IntegerLike<T>* faces, int columns, int32_t* out, bool streams) {
@@ -121,21 +122,25 @@ class Writer {
 
 template <class T>
 dibr_status forward(const dibr_rasterize_params& p, const dibr_launch& launch) {
-  if (const dibr_status status = check_faces("rasterize", p, launch)) return status;
   if (const dibr_status status = check_face_ranges("rasterize", p)) return status;
   Arena arena(launch.workspace);
-  TileRasterizer<T> rasterizer(RasterScene<T>(p), arena);
-  rasterizer.bin(launch);
-  const Writer<T> writer(p);
-  parallel_for(launch, p.batch * rasterizer.tiles(), [&](int64_t i) {
-    const int64_t image = i / rasterizer.tiles(), tile = i % rasterizer.tiles();
-    if (const TileBuffer<T>* drawn = rasterizer.draw(image, tile)) {
-      writer.write(image, *drawn);
-    } else {
-      writer.write_background(image, rasterizer.area(tile));
+  const TileRasterizer<T> rasterizer(RasterScene<T>(p), arena);
+  const Writer<T> writer(p, launch);
+  CornerCheck corners("rasterize", p);
+  const auto draw = phase_of_blocks(p.batch * rasterizer.tiles(), kTilesAtOnce, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t image = i / rasterizer.tiles(), tile = i % rasterizer.tiles();
+      if (const TileBuffer<T>* drawn = rasterizer.draw(image, tile)) {
+        writer.write(image, *drawn);
+      } else {
+        writer.write_background(image, rasterizer.area(tile));
+      }
     }
   });
-  return DIBR_OK;
+  run_phases(
+      launch, [&] { return !corners.found(); }, together(rasterizer.project(), corners.phase()), rasterizer.bin(),
+      draw);
+  return corners.status();
 }
 
 }  // namespace

@@ -122,14 +122,17 @@ Scatter<T> position_scatter(const dibr_rasterize_backward_params& p, Arena& aren
 
 template <class T>
 dibr_status backward(const dibr_rasterize_backward_params& p, const dibr_launch& launch) {
-  if (const dibr_status status = check_faces("rasterize_backward", p, launch)) return status;
   Arena arena(launch.workspace);
+  const Scatter<T> scatter = position_scatter<T>(p, arena);
+  CornerCheck corners("rasterize_backward", p);
   LowestFault fault;
-  position_scatter<T>(p, arena).run_parts(
-      launch, static_cast<T*>(p.grad_positions), [&](int64_t image, int64_t begin, int64_t end, T* sum) {
-        Pass<T>(p, image, sum).run(image * p.height + begin, image * p.height + end, fault);
-      });
-  return face_index_status("rasterize_backward", p, fault);
+  const auto add_rows = [&](int64_t image, int64_t begin, int64_t end, T* sum) {
+    Pass<T>(p, image, sum).run(image * p.height + begin, image * p.height + end, fault);
+  };
+  run_phases(
+      launch, [&] { return !corners.found(); }, corners.phase(),
+      scatter.phases(static_cast<T*>(p.grad_positions), add_rows));
+  return corners.found() ? corners.status() : face_index_status("rasterize_backward", p, fault);
 }
 
 }  // namespace

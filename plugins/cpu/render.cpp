@@ -216,17 +216,18 @@ class NearFaces {
         vertices_(p.batch, p.vertices, p.height, p.width, arena),
         bins_(p.batch, p.faces, p.height, p.width, arena) {}
 
-  void bin(const dibr_launch& launch) {
-    parallel_for_blocks(launch, p_.batch * p_.vertices, 4096, [&](int64_t begin, int64_t end) {
+  auto place() const {
+    return phase_of_blocks(p_.batch * p_.vertices, 4096, [this](int64_t begin, int64_t end) {
       vertices_.place(static_cast<const T*>(p_.positions), T(p_.boxlen), begin, end);
     });
-    bins_.build(
-        launch, [&](int64_t image) { return faces_of(p_, image); },
-        [&](int64_t image, int64_t face) {
-          const MaskReach box = reach_of_face(vertices_.reaches(image), p_.face_indices + 3 * face);
-          if (box.is_empty()) return kEmptyBox;
-          return FaceBox{int16_t(box.x0()), int16_t(box.y0()), int16_t(box.x1()), int16_t(box.y1()), 1};
-        });
+  }
+  auto bin() const {
+    return bins_.build([this](int64_t image) { return faces_of(p_, image); },
+                       [this](int64_t image, int64_t face) {
+                         const MaskReach box = reach_of_face(vertices_.reaches(image), p_.face_indices + 3 * face);
+                         if (box.is_empty()) return kEmptyBox;
+                         return FaceBox{int16_t(box.x0()), int16_t(box.y0()), int16_t(box.x1()), int16_t(box.y1()), 1};
+                       });
   }
 
   MaskImage<T> image(int64_t image) const {
@@ -255,6 +256,38 @@ class NearFaces {
   Bins bins_;
 };
 
+// Finds corners of faces that are no vertices, in every array of faces that is used.
+class IndexChecks {
+ public:
+  explicit IndexChecks(const dibr_render_params& p)
+      : checks_{CornerCheck("render", p), check("uv_faces", p, p.uv, samples_uv(p)),
+                check("attribute_faces_0", p, p.attributes[0], writes_attributes(p, 0)),
+                check("attribute_faces_1", p, p.attributes[1], writes_attributes(p, 1)),
+                check("attribute_faces_2", p, p.attributes[2], writes_attributes(p, 2))} {}
+
+  auto phase() {
+    return std::apply([](auto&... check) { return together(check.phase()...); }, checks_);
+  }
+  bool found() const {
+    return std::any_of(checks_.begin(), checks_.end(), [](const CornerCheck& check) { return check.found(); });
+  }
+  // The first error, if there is one.
+  dibr_status status() const {
+    for (const CornerCheck& check : checks_) {
+      if (check.found()) return check.status();
+    }
+    return DIBR_OK;
+  }
+
+ private:
+  static CornerCheck check(const char* name, const dibr_render_params& p, const dibr_render_attributes& a,
+                           bool is_used) {
+    return CornerCheck("render", name, a.face_indices, is_used ? p.faces : 0, a.vertices);
+  }
+
+  std::array<CornerCheck, 2 + DIBR_RENDER_ATTRIBUTES> checks_;
+};
+
 // Draws any tile of an op's images.
 template <class T>
 class Renderer {
@@ -263,11 +296,19 @@ class Renderer {
     if (writes(p, DIBR_RENDER_MASK)) near_.emplace(p, arena);
   }
 
-  void run(const dibr_launch& launch) {
-    rasterizer_.bin(launch);
-    if (near_) near_->bin(launch);
+  dibr_status run(const dibr_launch& launch) const {
+    IndexChecks checks(p_);
+    const auto indices_are_good = [&] { return !checks.found(); };
     const int64_t tiles = rasterizer_.tiles();
-    parallel_for(launch, p_.batch * tiles, [&](int64_t i) { draw(i / tiles, i % tiles); });
+    const Phase draw_all = {p_.batch * tiles, [=](int64_t i) { draw(i / tiles, i % tiles); }};
+    if (near_) {
+      run_phases(launch, indices_are_good, together(rasterizer_.project(), near_->place(), checks.phase()),
+                 rasterizer_.bin(), near_->bin(), draw_all);
+    } else {
+      run_phases(launch, indices_are_good, together(rasterizer_.project(), checks.phase()), rasterizer_.bin(),
+                 draw_all);
+    }
+    return checks.status();
   }
 
  private:
@@ -366,23 +407,6 @@ class Renderer {
   std::optional<NearFaces<T>> near_;
 };
 
-dibr_status check_indices(const dibr_render_params& p, const dibr_launch& launch) {
-  constexpr const char* kNames[] = {"attribute_faces_0", "attribute_faces_1", "attribute_faces_2"};
-  const auto corners = [&](const char* name, const dibr_render_attributes& a) {
-    return check_corners("render", name, a.face_indices, p.faces, a.vertices, launch);
-  };
-  if (const dibr_status status = check_faces("render", p, launch)) return status;
-  if (const dibr_status status = check_face_ranges("render", p)) return status;
-  if (samples_uv(p)) {
-    if (const dibr_status status = corners("uv_faces", p.uv)) return status;
-  }
-  for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
-    if (!writes_attributes(p, k)) continue;
-    if (const dibr_status status = corners(kNames[k], p.attributes[k])) return status;
-  }
-  return DIBR_OK;
-}
-
 }  // namespace
 
 dibr_status render_workspace(const dibr_render_params& p, Arena& arena) {
@@ -390,10 +414,9 @@ dibr_status render_workspace(const dibr_render_params& p, Arena& arena) {
   return DIBR_OK;
 }
 dibr_status render(const dibr_render_params& p, const dibr_launch& launch) {
-  if (const dibr_status status = check_indices(p, launch)) return status;
+  if (const dibr_status status = check_face_ranges("render", p)) return status;
   Arena arena(launch.workspace);
-  dispatch(p.dtype, [&](auto t) { Renderer<decltype(t)>(p, arena).run(launch); });
-  return DIBR_OK;
+  return dispatch(p.dtype, [&](auto t) { return Renderer<decltype(t)>(p, arena).run(launch); });
 }
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

@@ -36,22 +36,24 @@ class Scatter {
   // body(group, unit, sum) adds unit's share to sum[elements]. Overwrites out [groups, elements].
   template <class Body>
   void run(const dibr_launch& launch, T* out, const Body& body) const {
-    run_parts(launch, out, [&](int64_t group, int64_t begin, int64_t end, T* sum) {
+    const auto add_part = [&](int64_t group, int64_t begin, int64_t end, T* sum) {
       for (int64_t unit = begin; unit < end; ++unit) body(group, unit, sum);
-    });
+    };
+    run_phases(launch, [] { return true; }, phases(out, add_part));
   }
 
-  // body(group, begin, end, sum) adds the shares of the units from begin to end, which are one thread's.
+  // The same as phases: body(group, begin, end, sum) adds the shares of the units from begin to end, which are one
+  // thread's.
   template <class Body>
-  void run_parts(const dibr_launch& launch, T* out, const Body& body) const {
-    parallel_for(launch, parts(), [&](int64_t i) {
-      const Range part = units_of(i);
-      body(i / runs_, part.begin, part.end, cleared(i, out));
-    });
-    add_up(launch, out);
+  auto phases(T* out, const Body& body) const {
+    const Phase add_parts = {parts(), [=](int64_t i) {
+                               const Range part = units_of(i);
+                               body(i / runs_, part.begin, part.end, cleared(i, out));
+                             }};
+    return std::make_tuple(add_parts, add_up(out));
   }
 
-  // The pieces of run_parts, for work that feeds several outputs: parts [0, parts()), each with its units and an array.
+  // The pieces of `phases`, for work that feeds several outputs: parts [0, parts()), each with its units and an array.
   int64_t parts() const { return groups_ * runs_; }
   Range units_of(int64_t part) const { return part_of(units_, runs_, part % runs_); }
   T* cleared(int64_t part, T* out) const {
@@ -59,18 +61,19 @@ class Scatter {
     if (elements_ > 0) std::memset(sum, 0, size_t(elements_) * sizeof(T));
     return sum;
   }
-  void add_up(const dibr_launch& launch, T* out) const {
-    if (runs_ <= 1) return;
-    const int64_t blocks = (elements_ + kBlock - 1) / kBlock;
-    parallel_for(launch, groups_ * blocks, [&](int64_t i) {
-      const int64_t group = i / blocks, begin = i % blocks * kBlock, end = std::min(begin + kBlock, elements_);
-      const T* sums = private_ + group * runs_ * elements_;
-      T* target = out + group * elements_;
-      std::copy(sums + begin, sums + end, target + begin);
-      for (int64_t run = 1; run < runs_; ++run) {
-        for (int64_t e = begin; e < end; ++e) target[e] += sums[run * elements_ + e];
-      }
-    });
+  // Nothing where out is NULL.
+  auto add_up(T* out) const {
+    const int64_t blocks = runs_ > 1 && out != nullptr ? (elements_ + kBlock - 1) / kBlock : 0;
+    return Phase{groups_ * blocks, [=](int64_t i) {
+                   const int64_t group = i / blocks, begin = i % blocks * kBlock;
+                   const int64_t end = std::min(begin + kBlock, elements_);
+                   const T* sums = private_ + group * runs_ * elements_;
+                   T* target = out + group * elements_;
+                   std::copy(sums + begin, sums + end, target + begin);
+                   for (int64_t run = 1; run < runs_; ++run) {
+                     for (int64_t e = begin; e < end; ++e) target[e] += sums[run * elements_ + e];
+                   }
+                 }};
   }
 
  private:

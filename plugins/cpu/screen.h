@@ -63,10 +63,10 @@ class Screen {
       : batch_(batch), vertices_(vertices), screen_(arena.take<ScreenVertex>(batch * vertices)) {}
 
   template <class T>
-  void project(const dibr_launch& launch, const T* positions, bool depth_clip, int64_t height, int64_t width) const {
-    parallel_for_blocks(launch, batch_ * vertices_, 1024, [&](int64_t begin, int64_t end) {
+  auto project(const T* positions, bool depth_clip, int64_t height, int64_t width) const {
+    return phase_of_blocks(batch_ * vertices_, 1024, [=, screen = screen_](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        screen_[i] = screen_vertex(positions + 4 * i, depth_clip, double(width), double(height));
+        screen[i] = screen_vertex(positions + 4 * i, depth_clip, double(width), double(height));
       }
     });
   }

@@ -76,30 +76,39 @@ void scan_band(const P& p, const MaskFaces& near, int64_t image, int64_t band, L
   near.note_uncovered(image, band, covering);
 }
 
-// Places the vertices and chooses the faces; mask as in scan_band.
+// Whether an index out of range was met, somewhere near one of these.
+struct Faults {
+  LowestFault pixel, vertex;
+
+  bool found() const { return pixel.found() || vertex.found(); }
+  // The error, if there is one.
+  template <class P>
+  dibr_status status(const char* op, const P& p, const dibr_launch& launch) const {
+    if (!found()) return DIBR_OK;
+    if (const dibr_status status = check_faces(op, p, launch)) return status;
+    return check_face_index(op, p, launch);
+  }
+};
+
+// The phases that place the vertices and choose the faces; mask as in scan_band.
 template <class T, class P>
-dibr_status prepare(const char* op, const Scene<T, P>& scene, const dibr_launch& launch, T* mask) {
-  const P& p = scene.p;
-  if (const dibr_status status = check_face_ranges(op, p)) return status;
-  LowestFault bad_pixel, bad_vertex;
+auto prepare(const Scene<T, P>& scene, T* mask, Faults& faults) {
   constexpr int64_t kBands = 4, kVertices = 4096;
+  const P& p = scene.p;
   const int64_t tasks = (scene.near.bands() + kBands - 1) / kBands;
-  const int64_t vertices = p.batch * p.vertices, vertex_tasks = (vertices + kVertices - 1) / kVertices;
-  parallel_for(launch, p.batch * tasks + vertex_tasks, [&](int64_t i) {
-    if (i < p.batch * tasks) {
-      const int64_t begin = i % tasks * kBands, end = std::min(begin + kBands, scene.near.bands());
-      for (int64_t band = begin; band < end; ++band) scan_band(p, scene.near, i / tasks, band, bad_pixel, mask);
-    } else {
-      const int64_t begin = (i - p.batch * tasks) * kVertices;
-      scene.vertices.place(scene.positions(), T(p.boxlen), begin, std::min(begin + kVertices, vertices));
-    }
+  const Phase scan = {p.batch * tasks, [=, &p, &scene, &faults](int64_t i) {
+                        const int64_t begin = i % tasks * kBands, end = std::min(begin + kBands, scene.near.bands());
+                        for (int64_t band = begin; band < end; ++band) {
+                          scan_band(p, scene.near, i / tasks, band, faults.pixel, mask);
+                        }
+                      }};
+  const auto place = phase_of_blocks(p.batch * p.vertices, kVertices, [&p, &scene](int64_t begin, int64_t end) {
+    scene.vertices.place(scene.positions(), T(p.boxlen), begin, end);
   });
-  scene.near.choose(
-      launch, p.face_indices, [&](int64_t image) { return faces_of(p, image); },
-      [&](int64_t image) { return scene.vertices.reaches(image); }, bad_vertex);
-  if (bad_vertex.found()) return check_faces(op, p, launch);
-  if (bad_pixel.found()) return check_face_index(op, p, launch);
-  return DIBR_OK;
+  return std::tuple_cat(tuple_of(together(scan, place)),
+                        scene.near.choose(
+                            p.face_indices, [&p](int64_t image) { return faces_of(p, image); },
+                            [&scene](int64_t image) { return scene.vertices.reaches(image); }, faults.vertex));
 }
 
 // The places that a launch with p.keep has beyond a Scene in its workspace, for its tiles' visits.
@@ -121,15 +130,14 @@ void mask_one_tile(const Scene<T, dibr_soft_mask_params>& scene, int64_t image, 
 
 template <class T>
 dibr_status forward(const dibr_soft_mask_params& p, const dibr_launch& launch) {
+  if (const dibr_status status = check_face_ranges("soft_mask", p)) return status;
   Arena arena(launch.workspace);
   const Scene<T, dibr_soft_mask_params> scene(p, arena);
   std::optional<KeptTiles> kept;
   if (p.keep) kept.emplace(kept_tiles(p, arena));
-  const dibr_status status = prepare("soft_mask", scene, launch, static_cast<T*>(p.mask));
-  if (status != DIBR_OK) return status;
   if (kept) kept->clear();
   const Tiles tiles(p);
-  parallel_for(launch, p.batch * tiles.count(), [&](int64_t i) {
+  const auto mask_tiles = [&](int64_t i) {
     const int64_t image = i / tiles.count();
     const TileArea area = tiles.area(i % tiles.count());
     if (!kept) return mask_one_tile(scene, image, area, nullptr);
@@ -137,8 +145,12 @@ dibr_status forward(const dibr_soft_mask_params& p, const dibr_launch& launch) {
     notes.clear();
     mask_one_tile(scene, image, area, &notes);
     kept->keep(i, notes);
-  });
-  return DIBR_OK;
+  };
+  Faults faults;
+  run_phases(
+      launch, [&] { return !faults.found(); }, prepare(scene, static_cast<T*>(p.mask), faults),
+      Phase{p.batch * tiles.count(), mask_tiles});
+  return faults.status("soft_mask", p, launch);
 }
 
 template <class T>
@@ -188,22 +200,25 @@ dibr_status backward(const dibr_soft_mask_backward_params& p, const dibr_launch&
   Arena own(launch.workspace), kept_arena(const_cast<void*>(p.kept));
   const SparseScatter<T> scatter = point_scatter<T>(p, own);
   const Scene<T, dibr_soft_mask_backward_params> scene(p, p.kept != nullptr ? kept_arena : own);
-  std::optional<KeptTiles> kept;
-  if (p.kept != nullptr) {
-    kept.emplace(kept_tiles(p, kept_arena));
-  } else if (const dibr_status status = prepare<T>("soft_mask_backward", scene, launch, nullptr)) {
-    return status;
-  }
   const Tiles tiles(p);
-  scatter.run(
-      launch,
+  std::optional<KeptTiles> kept;
+  const auto add_up = scatter.phases(
       [&](int64_t image, int64_t tile, const TouchedVectors<T>& sums) {
         add_tile(scene, kept ? &*kept : nullptr, tiles, image, tile, sums);
       },
       [&](int64_t image, int64_t begin, int64_t end, const T* sums) {
         write_gradients(scene, image, begin, end, sums);
       });
-  return DIBR_OK;
+  Faults faults;
+  const auto indices_are_good = [&] { return !faults.found(); };
+  if (p.kept != nullptr) {
+    kept.emplace(kept_tiles(p, kept_arena));
+    run_phases(launch, indices_are_good, add_up);
+    return DIBR_OK;
+  }
+  if (const dibr_status status = check_face_ranges("soft_mask_backward", p)) return status;
+  run_phases(launch, indices_are_good, prepare<T>(scene, nullptr, faults), add_up);
+  return faults.status("soft_mask_backward", p, launch);
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 //
 //     MaskFaces near(batch, vertices, faces, height, width, arena);     // the same calls measure the workspace
 //     near.note_uncovered(image, band, covering)                        // for every band of kCell rows of every image
-//     near.choose(launch, face_indices, range_of, reaches_of, fault)    // after that
+//     near.choose(face_indices, range_of, reaches_of, fault)            // phases after that
 //     if (near.of_tile(image, area, &tile)) ...                         // for any tile
 #pragma once
 
@@ -111,22 +111,21 @@ class MaskFaces {
     for (int64_t x = whole * kCell; x < width_; ++x) cells[whole] |= uint8_t(uint32_t(covering[x]) >> 31);
   }
 
-  // Chooses, of the faces range_of(image), those that may reach an uncovered pixel, from the reaches_of(image) [V] of
-  // their vertices. Looks at every index of every face; one that is not below the number of vertices is reported, as a
-  // position in faces [F, 3], and nothing is usable then.
+  // The phases that choose, of the faces range_of(image), those that may reach an uncovered pixel, from the
+  // reaches_of(image) [V] of their vertices. They look at every index of every face; one that is not below the number
+  // of vertices is reported, as a position in faces [F, 3], and nothing is usable then.
   template <class RangeOf, class ReachesOf>
-  void choose(const dibr_launch& launch, const int32_t* face_indices, const RangeOf& range_of,
-              const ReachesOf& reaches_of, LowestFault& fault) const {
-    parallel_for(launch, batch_, [&](int64_t image) { find_distances(image); });
-    constexpr int64_t kTask = 8;
+  auto choose(const int32_t* face_indices, const RangeOf& range_of, const ReachesOf& reaches_of,
+              LowestFault& fault) const {
     const int64_t tasks = (chunks_ + kTask - 1) / kTask;
-    parallel_for(launch, batch_ * tasks, [&](int64_t i) {
-      const int64_t image = i / tasks, first = i % tasks * kTask;
-      const FaceRange range = range_of(image);
-      for (int64_t chunk = first; chunk < std::min(first + kTask, chunks_); ++chunk) {
-        choose_in_chunk(image, chunk, face_indices, range, reaches_of(image), fault);
-      }
-    });
+    const Phase choose_all = {batch_ * tasks, [=, &fault](int64_t i) {
+                                const int64_t image = i / tasks, first = i % tasks * kTask;
+                                const FaceRange range = range_of(image);
+                                for (int64_t chunk = first; chunk < std::min(first + kTask, chunks_); ++chunk) {
+                                  choose_in_chunk(image, chunk, face_indices, range, reaches_of(image), fault);
+                                }
+                              }};
+    return std::make_tuple(Phase{batch_, [=](int64_t image) { find_distances(image); }}, choose_all);
   }
 
   // False where no face reaches an uncovered pixel of the tile.
@@ -145,7 +144,7 @@ class MaskFaces {
  private:
   static constexpr int kCellsOfTile = kTile / kCell;
   static_assert(kCellsOfTile == 8);
-  static constexpr int kChunk = 256;
+  static constexpr int kChunk = 256, kTask = 8;  // faces, and chunks
   // Distances are told apart up to here; what reaches further is chosen.
   static constexpr int kFarthest = 8;
 

@@ -43,28 +43,29 @@ class SparseScatter {
     touched_ = arena.take<uint8_t>(groups * runs_ * blocks_);
   }
 
-  // body(group, unit, sums) adds unit's share to sums, TouchedVectors. Then every vector of a group is in one call of
-  // use(group, begin, end, sums): sums points to that of vector `begin`, and is NULL where all are 0.
+  // The phases of it. body(group, unit, sums) adds unit's share to sums, TouchedVectors. Then every vector of a group
+  // is in one call of use(group, begin, end, sums): sums points to that of vector `begin`, and is NULL where all are 0.
   template <class Body, class Use>
-  void run(const dibr_launch& launch, const Body& body, const Use& use) const {
-    parallel_for(launch, groups_ * runs_, [&](int64_t i) {
-      if (blocks_ > 0) std::memset(touched_ + i * blocks_, 0, size_t(blocks_));
-      const TouchedVectors<T> sums(sums_ + i * blocks_ * kBlock * 2, touched_ + i * blocks_);
-      const Range part = part_of(units_, runs_, i % runs_);
-      for (int64_t unit = part.begin; unit < part.end; ++unit) body(i / runs_, unit, sums);
-    });
-    constexpr int64_t kTask = 64;
+  auto phases(const Body& body, const Use& use) const {
+    const Phase add_parts = {groups_ * runs_, [=](int64_t i) {
+                               if (blocks_ > 0) std::memset(touched_ + i * blocks_, 0, size_t(blocks_));
+                               const TouchedVectors<T> sums(sums_ + i * blocks_ * kBlock * 2, touched_ + i * blocks_);
+                               const Range part = part_of(units_, runs_, i % runs_);
+                               for (int64_t unit = part.begin; unit < part.end; ++unit) body(i / runs_, unit, sums);
+                             }};
     const int64_t tasks = (blocks_ + kTask - 1) / kTask;
-    parallel_for(launch, groups_ * tasks, [&](int64_t i) {
-      const int64_t group = i / tasks, first = i % tasks * kTask;
-      for (int64_t block = first; block < std::min(first + kTask, blocks_); ++block) {
-        use(group, block * kBlock, std::min((block + 1) * kBlock, vectors_), reduce(group, block));
-      }
-    });
+    const Phase add_up = {groups_ * tasks, [=](int64_t i) {
+                            const int64_t group = i / tasks, first = i % tasks * kTask;
+                            for (int64_t block = first; block < std::min(first + kTask, blocks_); ++block) {
+                              use(group, block * kBlock, std::min((block + 1) * kBlock, vectors_),
+                                  reduce(group, block));
+                            }
+                          }};
+    return std::make_tuple(add_parts, add_up);
   }
 
  private:
-  static constexpr int64_t kRuns = 16;
+  static constexpr int64_t kRuns = 16, kTask = 64;
   static constexpr int64_t kBlock = TouchedVectors<T>::kBlock;
 
   // The sums of a block over all runs, in the first one's array that has any.

@@ -2,8 +2,8 @@
 
 #include <torch/headeronly/core/ScalarType.h>
 
-#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -98,14 +98,20 @@ dibr_dtype dtype_of(const char* op, const char* name, const Tensor& tensor, Dtyp
        to_text(tensor.scalar_type()));
 }
 
-// dibr_parallel_for on torch's intra-op threads. torch would cut the range into one run for each thread; tasks differ
-// too much in length for that, so the threads take the next task as they get free.
+// dibr_parallel_for on torch's intra-op threads, each of which has a run of the tasks.
 void parallel_for(void*, int64_t count, dibr_task task, void* task_state) noexcept {
-  std::atomic<int64_t> next{0};
-  const auto work = [&](int64_t, int64_t) {
-    for (int64_t i = next++; i < count; i = next++) task(task_state, i);
+  std::atomic<int64_t> left{count};
+  const auto run = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) task(task_state, i);
+    left -= end - begin;
+    // The caller, which has the first run, would fall asleep for as short a time as the others still need, and take
+    // longer than that to wake up.
+    constexpr auto kShortWait = std::chrono::microseconds(50);
+    const auto start = std::chrono::steady_clock::now();
+    while (begin == 0 && left > 0 && std::chrono::steady_clock::now() - start < kShortWait) {
+    }
   };
-  ::torch::stable::parallel_for(0, std::min<int64_t>(count, ::torch::stable::get_num_threads()), 1, work);
+  ::torch::stable::parallel_for(0, count, 1, run);
 }
 
 }  // namespace
@@ -193,7 +199,7 @@ dibr_launch Call::make_launch() const {
   dibr_launch launch{};
   launch.device = device_.kind();
   launch.stream = device_.current_stream();
-  launch.parallel_for = parallel_for;
+  launch.parallel_for = ::torch::stable::get_num_threads() > 1 ? parallel_for : nullptr;
   launch.workspace = workspace_->mutable_data_ptr();
   launch.workspace_bytes = static_cast<uint64_t>(workspace_->numel());
   return launch;

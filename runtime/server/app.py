@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -27,7 +28,9 @@ from .tensors import datatype_of, metadata_shape
 
 log = logging.getLogger(__name__)
 
-PUBLIC_PATHS = ("/", "/v2/health/live", "/v2/health/ready")
+PROBES = ("/v2/health/live", "/v2/health/ready")
+"""Answered on connections beyond the limit too: a service with many clients is not to be taken for a dead one."""
+PUBLIC_PATHS = ("/", *PROBES)
 """What needs no API key, and what begins with one of PUBLIC_PREFIXES."""
 PUBLIC_PREFIXES: tuple[str, ...] = ("/static/",)
 PLATFORM = "dibr_deploy_onnx"
@@ -117,11 +120,14 @@ class _Door:
         began = time.monotonic()
         status = 500
         read = False
+        crowded = scope.get("state", {}).get(CROWDED)
 
         async def sending(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if crowded:
+                    MutableHeaders(scope=message)["connection"] = "close"
             elif not message.get("more_body"):
                 await send({**message, "more_body": True})
                 message = _LEFT
@@ -173,7 +179,7 @@ class _Door:
     def _admit(self, scope: Scope) -> None:
         """Raises RequestError."""
         path = scope["path"]
-        if scope.get("state", {}).get(CROWDED):
+        if scope.get("state", {}).get(CROWDED) and path not in PROBES:
             raise RequestError(Reason.CROWDED, "there are too many connections: try later")
         if path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES):
             return

@@ -108,7 +108,7 @@ class Model:
         self.stamp = _stamp(spec.path)
         self.session = Session(spec.path, settings.provider, threads=settings.threads, instances=settings.instances)
         try:
-            _warm_up(self.session, spec.name)
+            self.warm = _warm_up(self.session, spec.name)
             self.predictor = _predictor(self.session)
             renderer = self.session.open_renderer() if self.predictor is not None else None
         except BaseException:
@@ -157,11 +157,16 @@ class Model:
         return _close(self.batchers, timeout)
 
 
-def _warm_up(session: Session, name: str) -> None:
+def _warm_up(session: Session, name: str) -> bool:
+    """Whether it ran. Raises DibrError where a bundle's own sample cannot be run; zeros may be no input of a model."""
     try:
         session.warm_up()
     except DibrError as error:
+        if session.has_sample:
+            raise DibrError(f"model {session.path} cannot run its bundle's own sample: {one_line(error)}") from error
         log.warning("model is not warm", extra={"model": name, "why": one_line(error)})
+        return False
+    return True
 
 
 def _predictor(session: Session) -> Predictor | None:
@@ -239,9 +244,10 @@ class Repository:
         return [self._models[name][version] for name in sorted(self._models) for version in self.versions(name)]
 
     def reload(self) -> list[str]:
-        """Open again what has changed on disk, in one thread at a time. A model that cannot be opened stays as it is.
+        """Open again what has changed on disk, in one thread at a time. A model whose successor cannot be opened or run
+        stays as it is.
 
-        Returns one sentence per model that could not be opened.
+        Returns one sentence per such model.
         """
         problems = []
         for old in self.all():
@@ -251,6 +257,9 @@ class Repository:
                 if _stamp(old.spec.path) == old.stamp:
                     continue
                 new = Model(old.spec, self._settings, self._metrics)
+                if old.warm and not new.warm:
+                    new.close(self._settings.timeout)
+                    raise DibrError(f"model {old.spec.path} cannot be run on zeros, which its predecessor took")
             except (DibrError, OSError) as error:
                 problems.append(one_line(error))
                 log.error("model stays as it was", extra={"model": old.name, "why": one_line(error)})

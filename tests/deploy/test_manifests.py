@@ -205,12 +205,18 @@ def test_dibr_serve_takes_the_arguments(name: str) -> None:
     assert uploads <= 0.6 * 1024 * float(container(name)["resources"]["limits"]["memory"].removesuffix("Gi"))
     ports = {port["containerPort"] for port in container(name)["ports"]}
     assert parsed.http_port in ports
+    seconds = 0
     if name in KUBERNETES:
         assert parsed.grpc_port in ports
-        pod = of_kind(name, "Deployment")["spec"]["template"]["spec"]
-        [_, seconds] = container(name)["lifecycle"]["preStop"]["exec"]["command"]
-        longest = int(seconds) + parsed.shutdown_timeout + AFTER_SHUTDOWN_TIMEOUT
-        assert pod["terminationGracePeriodSeconds"] > longest
+        seconds = int(container(name)["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert grace_period(name) > seconds + parsed.shutdown_timeout + AFTER_SHUTDOWN_TIMEOUT
+
+
+def grace_period(name: str) -> int:
+    """Seconds between a pod's SIGTERM and its SIGKILL."""
+    if name in KSERVE:
+        return int(of_kind(name, "InferenceService")["spec"]["predictor"]["terminationGracePeriodSeconds"])
+    return int(of_kind(name, "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])
 
 
 @pytest.mark.parametrize("name", ["kubernetes/triton.yaml", "kserve/triton.yaml"])
@@ -224,6 +230,8 @@ def test_triton_takes_the_arguments(name: str) -> None:
     assert arguments
     for flag in (argument.partition("=")[0] for argument in arguments):
         assert re.search(rf"^\s*{flag}\b", known.stdout + known.stderr, re.MULTILINE), flag
+    [seconds] = [argument.partition("=")[2] for argument in arguments if argument.startswith("--exit-timeout-secs=")]
+    assert grace_period(name) > int(seconds)
 
 
 def test_the_image_installs_what_there_is() -> None:

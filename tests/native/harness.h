@@ -27,11 +27,17 @@ inline bool expect(bool holds, const std::string& what) {
   return holds;
 }
 
-// A dibr_parallel_for on that many threads, which take tasks as they get free.
+// A dibr_parallel_for on that many threads, which take tasks as they get free; or the calling thread alone, from the
+// last task to the first.
 struct Threads {
   int count = 1;
+  bool backwards = false;
 
   static void parallel_for(void* self, int64_t count, dibr_task task, void* task_state) {
+    if (static_cast<Threads*>(self)->backwards) {
+      for (int64_t i = count; i-- > 0;) task(task_state, i);
+      return;
+    }
     std::atomic<int64_t> next{0};
     const auto work = [&] {
       for (int64_t i = next++; i < count; i = next++) task(task_state, i);
@@ -71,7 +77,7 @@ dibr_status run(const Params& params, dibr_status (*workspace_size)(const Params
   Bytes workspace(bytes, fill);
   dibr_launch launch{};
   launch.device = DIBR_CPU;
-  launch.parallel_for = threads.count > 1 ? Threads::parallel_for : nullptr;
+  launch.parallel_for = threads.count > 1 || threads.backwards ? Threads::parallel_for : nullptr;
   launch.parallel_for_state = &threads;
   launch.workspace = workspace.data();
   launch.workspace_bytes = workspace.size();

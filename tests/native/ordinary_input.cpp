@@ -336,6 +336,8 @@ void test_scene(const Scene& scene) {
     expect_equal(scene, expected, Chain<T>(scene, inputs, {threads}, 0x00).run_all(),
                  "differs on " + std::to_string(threads) + " threads");
   }
+  const Threads backwards = {1, true};
+  expect_equal(scene, expected, Chain<T>(scene, inputs, backwards, 0x00).run_all(), "depends on the order of tasks");
 }
 
 void test_scenes(std::initializer_list<Scene> scenes) {

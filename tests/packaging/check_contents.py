@@ -49,7 +49,9 @@ def main() -> None:
         for name, prefixes in LIBRARIES.items():
             check_library(package / "lib" / name, prefixes)
         expected = ["__init__.py", "ops.py", "export/__init__.py", "runtime/__init__.py", "include/dibr/dibr.h"]
-        expected += [f"runtime/server/static/{name}" for name in ("index.html", "page.css", "page.js", "mesh_view.js")]
+        page = [path for path in (REPOSITORY / "runtime" / "server" / "static").iterdir() if path.is_file()]
+        assert {"index.html", "page.js", "service.js", "icon.svg"} <= {path.name for path in page}
+        expected += ["runtime/server/open_inference.binpb", *(f"runtime/server/static/{path.name}" for path in page)]
         expected += [f"demo/{name}" for name in ("model.zip", "scores.json", "chair.png")]
         if shutil.which("npm"):  # or there is no 3D view, as docs/serving.md says
             expected += ["runtime/server/static/three/three.module.js", "runtime/server/static/three/LICENSE"]

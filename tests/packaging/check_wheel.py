@@ -1,12 +1,14 @@
-"""check_wheel.py runtime|torch FOLDER: uses the installed package, from outside of the repository.
+"""check_wheel.py runtime|serve|torch FOLDER: uses the installed package, from outside of the repository.
 
-``runtime`` runs where torch is not installed and writes what ONNX Runtime gave; ``torch`` runs after torch has been
-installed into the same environment and compares with it, bit for bit.
+``runtime`` runs where torch is not installed and writes what ONNX Runtime gave; ``serve`` runs there too, after the
+service's packages have been installed; ``torch`` runs after torch has been installed into the same environment and
+compares with it, bit for bit.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +87,29 @@ def check_runtime(folder: Path) -> None:
     print("runtime without torch: ok")
 
 
+def check_service() -> None:
+    """`dibr serve` on the wheel's own model: every door of it once."""
+    assert importlib.util.find_spec("torch") is None, "this check is for an environment without torch"
+    import dibr_deploy
+
+    sys.path.append(str(REPOSITORY / "tests"))
+    from server.visit import visit
+
+    demo = Path(dibr_deploy.__file__).parent / "demo"
+    program, ports = Path(sys.executable).parent / "dibr", ["--http-port", "0", "--grpc-port", "0"]
+    with subprocess.Popen([program, "serve", demo / "model.zip", *ports], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stderr.readline()
+            assert line.startswith("{"), line + process.stderr.read()
+            http, grpc = (f"127.0.0.1:{json.loads(line)[name]}" for name in ("http", "grpc"))
+            visit(http, grpc, "model", (demo / "chair.png").read_bytes())
+        finally:
+            process.terminate()
+            process.communicate()
+    assert process.returncode == 0, f"dibr serve ends with {process.returncode}"
+    print("service without torch: ok")
+
+
 def check_torch(folder: Path) -> None:
     import torch
 
@@ -102,4 +127,7 @@ def check_torch(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"runtime": check_runtime, "torch": check_torch}[sys.argv[1]](Path(sys.argv[2]))
+    if sys.argv[1] == "serve":
+        check_service()
+    else:
+        {"runtime": check_runtime, "torch": check_torch}[sys.argv[1]](Path(sys.argv[2]))

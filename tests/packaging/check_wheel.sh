@@ -20,6 +20,9 @@ cd "$folder"
 echo "== installed without torch"
 "$clean" -m pip install --quiet --constraint "$constraints" "$wheel[onnxruntime]" onnx
 "$clean" "$repository/tests/packaging/check_wheel.py" runtime "$folder"
+echo "== the service, without torch"
+"$clean" -m pip install --quiet --constraint "$constraints" "$wheel[serve,onnxruntime]"
+"$clean" "$repository/tests/packaging/check_wheel.py" serve "$folder"
 echo "== torch installed afterwards"
 "$clean" -m pip install --quiet --constraint "$constraints" torch
 "$clean" "$repository/tests/packaging/check_wheel.py" torch "$folder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -189,7 +190,8 @@ def test_without_an_exchange_of_folders(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_reader_finds_a_bundle_at_any_time(path: Path) -> None:
-    """Another process replaces it again and again: what is opened here is the old or the new one, never none."""
+    """Another process replaces it, each time with another file: what is opened here is one of them, never none, and
+    what is read of it is its own or an error."""
     write(path)
     code = (
         "import sys; from pathlib import Path\n"
@@ -199,14 +201,20 @@ def test_a_reader_finds_a_bundle_at_any_time(path: Path) -> None:
         "old = Bundle(sys.argv[1])\n"
         "files = {name: old.read(name) for name in old.manifest.files}\n"
         "for turn in range(300):\n"
+        "    files['model.onnx'] = f'turn {turn}'.encode()\n"
         "    write_bundle(Path(sys.argv[1]), manifest_of(files, producer=f'turn {turn}'), files)\n"
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(path), str(Path(__file__).parents[1])])
-    producers = set()
+    producers, read = set(), 0
     while writer.poll() is None:
-        producers.add(Bundle(path).manifest.producer)
+        bundle = Bundle(path)
+        producers.add(bundle.manifest.producer)
+        with contextlib.suppress(DibrError):
+            content = bundle.read("model.onnx")
+            read += bundle.manifest.producer == content.decode(errors="replace")
+            assert content in (MODEL, bundle.manifest.producer.encode())
     assert writer.returncode == 0
-    assert len(producers) > 3
+    assert len(producers) > 3 and read > 3
 
 
 @pytest.mark.parametrize(

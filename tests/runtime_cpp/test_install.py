@@ -23,7 +23,8 @@ def test_find_package(prefix: Path, source: Path, bundle: Path, tmp_path: Path) 
     built = sdk.project(source, tmp_path / "build", prefix)
     printed = sdk.run([built / "consumer", bundle], sdk.with_onnxruntime())
     assert printed.split("\n")[0] == "16 of 32 pixels"
-    assert printed.split("\n")[1:-1] == ["image", "mask", "face_index", "depth"]
+    shapes = {"image": "1 24 17 3", "mask": "1 24 17", "face_index": "1 24 17", "depth": "1 24 17"}
+    assert printed.split("\n")[1:-1] == [f"{name} {shape}" for name, shape in shapes.items()]
     assert sdk.run([built / "consumer_c", bundle], sdk.with_onnxruntime()) == "2 inputs on cpu\n"
     assert len((source / "main.cpp").read_text().splitlines()) <= 30
 

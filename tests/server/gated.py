@@ -32,7 +32,7 @@ class GatedSession:
         self.begun = threading.Semaphore(0)
         """Released when a run has reached the gate."""
         self.batches: list[int] = []
-        self.can_preprocess = False
+        self.can_preprocess = self.has_sample = False
         self.closed = False
         GatedSession.latest = self
 

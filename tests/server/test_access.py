@@ -139,7 +139,7 @@ def test_connections_beyond_the_limit(model: str, caplog: pytest.LogCaptureFixtu
         assert answer.status == 200 and answer.read()
         for connection in kept:
             connection.close()
-        until(lambda: Http(service).get("/v2/health/live").status == 200)
+        until(lambda: Http(service).get("/v2").status == 200)
         text = metrics(service)
     assert 'dibr_turned_away_total{protocol="http",reason="crowded"}' in text
     assert f'dibr_requests_total{{model="gated",protocol="http",version="1"}} {places + 1}.0' in text
@@ -160,11 +160,26 @@ def test_a_flood_of_connections(model: str) -> None:
         for _ in range(3):
             assert connect().recv(1) == b""
         for connection, status in ((kept[0], 200), (kept[-1], 503)):
-            connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(100).startswith(b"HTTP/1.1 %d " % status)
         for connection in kept[1:]:
             connection.close()
-        until(lambda: urllib3.request("GET", f"http://{service.http}/v2/health/live", retries=False).status == 200)
+        until(lambda: urllib3.request("GET", f"http://{service.http}/v2", retries=False).status == 200)
+
+
+@pytest.mark.parametrize("probe", ["live", "ready"])
+def test_probes_are_answered_beyond_the_limit(model: str, probe: str) -> None:
+    """Where all places are taken, a service is not dead; the connection is closed after it."""
+    with running([model], max_connections=2, upload_timeout=600) as service, contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", service.ports.http)
+        for _ in range(2):
+            stack.enter_context(socket.create_connection(address, timeout=60))
+        for _ in range(2 * MOST_REFUSED):
+            with contextlib.closing(http.client.HTTPConnection(service.http, timeout=60)) as connection:
+                connection.request("GET", f"/v2/health/{probe}")
+                answer = connection.getresponse()
+                assert (answer.status, answer.headers["connection"]) == (200, "close")
+                assert json.load(answer) == {probe: True}
 
 
 def test_places_of_those_who_leave_are_free(model: str) -> None:
@@ -178,7 +193,7 @@ def test_places_of_those_who_leave_are_free(model: str) -> None:
             return made
 
         def status(connection: http.client.HTTPConnection) -> int:
-            connection.request("GET", "/v2/health/live")
+            connection.request("GET", "/v2")
             answer = connection.getresponse()
             return answer.status if answer.read() else 0
 
@@ -256,7 +271,7 @@ def test_calls_whose_message_does_not_come(model: str, call: str, key: str | Non
         try:
             channel = grpc.insecure_channel(service.grpc)
             begin = channel.stream_stream(f"/{SERVICE}/{call}")
-            calls = [begin(silent(), 20, metadata) for _ in range(4)]
+            calls = [begin(silent(), 60, metadata) for _ in range(4)]
             metadata_of_it = channel.unary_unary(f"/{SERVICE}/ServerMetadata")
 
             def status() -> str:

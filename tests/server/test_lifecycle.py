@@ -10,6 +10,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -159,21 +161,23 @@ def test_a_bundle_is_replaced_while_it_is_served(
     assert set(answers[:before]) <= {old} and set(answers[after:]) == {new}
 
 
-def test_the_service_needs_no_torch(bundle: Path, arrays: dict) -> None:
-    code = (
-        "import asyncio, sys, numpy as np\n"
-        "from dibr_deploy.runtime.server.lifecycle import serve\n"
-        "from dibr_deploy.runtime.server.repository import parse_specs\n"
-        "from dibr_deploy.runtime.server.settings import settings_of\n"
-        "stop = asyncio.Event()\n"
-        f"specs = parse_specs([{str(bundle)!r}])\n"
-        "settings = settings_of(http_port=0, grpc_port=0, threads=1)\n"
-        "assert asyncio.run(serve(specs, settings, started=lambda ports: stop.set(), stop=stop))\n"
-        "loaded = {'torch', 'onnx', 'onnxscript'} & set(sys.modules)\n"
-        "assert not loaded, loaded\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+WITHOUT_TORCH = """
+import sys
+from server.service import running
+from server.visit import visit
+with running([f"shape={sys.argv[1]}"]) as service:
+    visit(service.http, service.grpc, "shape", sys.stdin.buffer.read())
+loaded = {"torch", "onnx", "onnxscript"} & set(sys.modules)
+assert not loaded, loaded
+"""
+
+
+def test_the_service_needs_no_torch(shape: Path) -> None:
+    """Neither for its start nor for any of its answers."""
+    command = [sys.executable, "-c", WITHOUT_TORCH, shape]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, input=photo(), capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_models_are_named_on_the_command_line(tmp_path: Path) -> None:
@@ -295,28 +299,49 @@ def render_requests(process: Process, _: dict) -> Callable[[], None]:
     return ask
 
 
+CLIENTS = 4
+
+
+def ask_together(asking: Callable[[], Callable[[], None]], times: int, clients: int) -> None:
+    """As often in all, by clients at the same time, each with connections of its own."""
+
+    def one(_: int) -> None:
+        ask = asking()
+        for _ in range(times // clients):
+            ask()
+
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(one, range(clients)))
+
+
+def metric(address: str, name: str) -> float:
+    text = urllib3.request("GET", f"http://{address}/metrics").data.decode()
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"dibr_{name}{{"))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("requests", "count"),
-    [(http_requests, LONG), (grpc_requests, LONG), (render_requests, LONG // 5)],
+    ("requests", "count", "clients"),
+    [(http_requests, LONG, CLIENTS), (grpc_requests, LONG, CLIENTS), (render_requests, LONG // 5, 1)],
     ids=["http", "grpc", "render"],
 )
 def test_memory_stays_flat(
     requests: Callable[[Process, dict], Callable[[], None]],
     count: int,
+    clients: int,
     bundle: Path,
     shape: Path,
     arrays: dict,
     record_property: Any,
 ) -> None:
-    """Over thousands of requests, one in eleven of them a bad one."""
-    with serving(f"sphere={bundle}", f"shape={shape}") as (process, _):
-        ask = requests(process, arrays)
-        for _ in range(30):
-            ask()
+    """Over thousands of requests, one in eleven of them a bad one; where there are several clients, also in batches."""
+    with serving(f"sphere={bundle}", f"shape={shape}") as (process, address):
+        asking = partial(requests, process, arrays)
+        ask_together(asking, 40, clients)
         before = resident(process.process.pid)
-        for _ in range(count // 10):
-            ask()
+        ask_together(asking, count // 10, clients)
         grown = resident(process.process.pid) - before
+        runs, answered = metric(address, "batch_size_count"), metric(address, "requests_total")
     record_property("requests", count)
+    assert clients == 1 or runs < answered, f"{answered} requests in {runs} runs: none shared a batch"
     assert grown < 8 << 20, f"{grown} bytes over {count} requests"

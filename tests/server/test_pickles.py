@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from dibr_deploy.runtime.bundle import Bundle
 from dibr_deploy.runtime.comparison import read_sample
 from dibr_deploy.runtime.server.messages import MESSAGES
 from server.clients import Grpc, Http, binary
-from server.service import Running
+from server.service import Running, running
 
 HEADER = "inference_header_content_length"
 
@@ -53,9 +54,27 @@ def npy(value: object) -> bytes:
     return content.getvalue()
 
 
+@pytest.fixture(scope="module")
+def with_photos(shape: Path) -> Iterator[Running]:
+    with running([f"shape={shape}"]) as service:
+        yield service
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["pickle", "npy"])
+def test_as_a_photo(with_photos: Running, program: bytes, mark: Path, packed: bool) -> None:
+    content = npy(Mark(mark)) if packed else program
+    form, media_of_form = urllib3.encode_multipart_formdata({"image": ("x.png", content, "image/png")})
+    http, render = Http(with_photos), "/v2/models/shape/render"
+    for body, media in ((content, "image/png"), (form, media_of_form)):
+        refused = http.post(render, body, content_type=media)
+        assert refused.status == 400 and "is cut off or no image" in refused.json()["error"]
+    assert http.post(render, content, content_type="application/x-pickle").status == 415
+    assert not mark.exists()
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["pickle", "npy"])
 def test_over_http(service: Running, program: bytes, mark: Path, packed: bool) -> None:
-    """As a body, a tensor and an image, whatever its media type."""
+    """As a body and as a tensor, whatever its media type."""
     content = npy(Mark(mark)) if packed else program
     http, infer = Http(service), "/v2/models/sphere/infer"
     for media in ("application/json", "application/octet-stream", "application/x-pickle", "application/x-npy"):
@@ -63,10 +82,6 @@ def test_over_http(service: Running, program: bytes, mark: Path, packed: bool) -
     for datatype in ("BYTES", "FP32", "UINT8"):
         body, head = binary([1], content, datatype=datatype)
         assert http.post(infer, body, **{HEADER: head}).status == 400
-    for media in ("image/png", "application/x-pickle"):
-        assert http.post("/v2/models/sphere/render", content, content_type=media).status in (400, 415)
-    form, media = urllib3.encode_multipart_formdata({"image": ("x.png", content, "image/png")})
-    assert http.post("/v2/models/sphere/render", form, content_type=media).status == 400
     assert not mark.exists()
 
 

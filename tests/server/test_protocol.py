@@ -80,6 +80,20 @@ def test_answers_are_the_sessions_bit_for_bit(client: Client, session: Session, 
     assert (response["model_name"], response["model_version"], response["id"]) == ("sphere", "1", "a-7")
 
 
+def test_numbers_that_are_not_finite_reach_the_model_and_come_back(
+    client: Client, session: Session, arrays: dict
+) -> None:
+    """Raw NaN and infinities, among places and cameras: what the session makes of them, bit for bit."""
+    places = {name: array.copy() for name, array in arrays.items()}
+    places["offsets"][0, 0] = np.nan, np.inf, -np.inf
+    places["world_to_clip"][1, 3] = np.inf
+    places["world_to_clip"][2, 0, 0] = np.nan
+    expected = session.run(**places)
+    assert not all(np.array_equal(array, expected[name]) for name, array in session.run(**arrays).items())
+    assert_same(client.client.infer("sphere", client.tensors(places)), expected)
+    assert_same(client.client.infer("sphere", client.tensors(arrays)), session.run(**arrays))
+
+
 def test_outputs_that_are_asked_for_alone(client: Client, session: Session, arrays: dict) -> None:
     wanted = [client.module.InferRequestedOutput(name) for name in ("depth", "mask")]
     answer = client.client.infer("sphere", client.tensors(arrays), outputs=wanted)

@@ -7,6 +7,8 @@ import base64
 import io
 import os
 import random
+import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -51,7 +53,7 @@ def picture(content: bytes) -> np.ndarray:
 
 
 def test_views_are_what_the_session_renders(service: Running, shape: Path) -> None:
-    """Azimuths go around evenly; the pictures are those of a session that is given the same cameras."""
+    """Azimuths go around evenly; the light is that of a photo from the front, and stays where it is in all of them."""
     answer = post(service, "?views=3&azimuth=30&elevation=10").json()
     assert [view["azimuth"] for view in answer["views"]] == [30, 150, 270]
     session = Session(shape, "cpu", threads=1)
@@ -62,8 +64,9 @@ def test_views_are_what_the_session_renders(service: Running, shape: Path) -> No
     from dibr_deploy.runtime.render import turntable
 
     cameras = turntable(predicted["vertices"][0], (24, 20), 3, *np.radians([30, 10, 40]))
+    renderer, given = session.open_renderer(), {name: predicted[name] for name in ("vertices", "texture", "light")}
     for view, camera in zip(answer["views"], cameras, strict=True):
-        expected = session.run(**feed, world_to_clip=camera[None])["image"][0]
+        expected = renderer.run(**given, world_to_clip=camera[None])["image"][0]
         shown = picture(base64.b64decode(view["image"]))
         assert shown.shape == (24, 20, 3)
         assert np.abs(shown / 255 - expected).max() <= 0.5 / 255 + 1e-6
@@ -120,6 +123,30 @@ def test_a_form_says_the_same_as_a_body(service: Running) -> None:
     url = f"http://{service.http}/v2/models/shape/versions/1/render"
     fields = {"image": ("x.png", photo(), "image/png"), "views": "2", "elevation": "10"}
     assert urllib3.request("POST", url, fields=fields).json() == post(service, "?views=2&elevation=10").json()
+
+
+def test_a_long_form_is_written_to_no_disk(service: Running) -> None:
+    """Its parts stay in memory, where the parser's own limit would move them to a file."""
+    rng = np.random.default_rng(0)
+    stream = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (1000, 1000, 3), np.uint8)).save(stream, "PNG")
+    assert len(stream.getvalue()) > 2 << 20
+    opened: list[str] = []
+    watched = threading.Event()
+    watched.set()
+
+    def watch(event: str, values: tuple) -> None:
+        if event == "open" and watched.is_set() and str(values[0]).startswith(tempfile.gettempdir()):
+            opened.append(str(values[0]))
+
+    sys.addaudithook(watch)
+    fields = {"image": ("x.png", stream.getvalue(), "image/png")}
+    url = f"http://{service.http}/v2/models/shape/render?mesh=false"
+    try:
+        assert urllib3.request("POST", url, fields=fields).status == 200
+    finally:
+        watched.clear()
+    assert opened == []
 
 
 def test_a_jpeg_and_a_model_without_stages(service: Running) -> None:

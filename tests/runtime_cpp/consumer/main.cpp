@@ -15,7 +15,13 @@ int main(int argc, char** argv) try {
   if (argc > 1) {
     dibr::check_bundle(argv[1]);
     const dibr::Session session(argv[1], {"cpu"});
-    for (const auto& output : session.outputs()) std::printf("%s\n", output.name.c_str());
+    const std::vector<float> offset(3), camera = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1};
+    const auto outputs = session.run({dibr::tensor(offset, {1, 1, 3}), dibr::tensor(camera, {1, 4, 4})});
+    for (const auto& output : outputs.tensors()) {
+      std::printf("%s", output.name().c_str());
+      for (const auto size : output.shape()) std::printf(" %lld", static_cast<long long>(size));
+      std::printf("\n");
+    }
   }
   return covered == 16 ? 0 : 1;
 } catch (const dibr::Error& error) {
