@@ -120,7 +120,7 @@ sanitize: $(VENV)/.requirements
 	for sanitizers in "address;undefined" thread; do \
 		folder="build/sanitize-$${sanitizers%%;*}"; \
 		$(BIN)/cmake -S . -B "$$folder" -G Ninja --log-level=WARNING \
-			-DCMAKE_BUILD_TYPE=RelWithDebInfo -DDIBR_SANITIZE="$$sanitizers" -DDIBR_TESTS=ON -DDIBR_TORCH=OFF \
+			-DCMAKE_BUILD_TYPE=Debug -DDIBR_SANITIZE="$$sanitizers" -DDIBR_TESTS=ON -DDIBR_TORCH=OFF \
 			-DDIBR_ORT=ON -DDIBR_RUNTIME=ON -DDIBR_WERROR=$(WERROR); \
 		$(BIN)/cmake --build "$$folder" -- --quiet; \
 		$(BIN)/ctest --test-dir "$$folder" --output-on-failure --no-tests=error; \

@@ -20,15 +20,22 @@ def tool(name: str) -> str:
     return found
 
 
+def sanitizing(sanitizers: str) -> dict[str, str]:
+    """Options of every build with sanitizers, as in the Makefile: what two builds share is then compiled alike."""
+    return {"CMAKE_BUILD_TYPE": "Debug", "DIBR_SANITIZE": sanitizers}
+
+
 def build(name: str = "cuda_on_host", target: str = "dibr", **options: str) -> Path:
     """The build folder of a host build with these CMake options; rebuilds what has changed. "all" is installed
     into its subfolder "installed" too."""
     folder = ROOT / "build" / name
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"DIBR_CUDA_ON_HOST": "ON", "DIBR_TORCH": "OFF", "DIBR_ORT": "OFF", "DIBR_RUNTIME": "OFF", **options}
+    settings["DIBR_WERROR"] = "ON" if os.environ.get("CI") else "OFF"  # as in the Makefile
     configure = [tool("cmake"), "-S", str(ROOT), "-B", str(folder), "-G", "Ninja"]
     configure += [f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", *(f"-D{key}={value}" for key, value in settings.items())]
-    with open(folder / "lock", "w") as lock:
+    # One build of all at a time: each takes all cores, and finds in a compiler's cache what the one before it compiled.
+    with open(ROOT / "build" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         commands = [configure, [tool("cmake"), "--build", str(folder), "--target", target]]
         if target == "all":

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cuda_backend.host_build import build
+from cuda_backend.host_build import build, sanitizing
 
 TESTS = Path(__file__).resolve().parents[1]
 OPTIONS = {
-    "address": {"DIBR_SANITIZE": "address;undefined"},
-    "thread": {"DIBR_SANITIZE": "thread", "DIBR_CUDA_ON_HOST_THREADS": "ON"},
+    "address": sanitizing("address;undefined"),
+    "thread": {**sanitizing("thread"), "DIBR_CUDA_ON_HOST_THREADS": "ON"},
 }
 ENVIRONMENT = {
     "address": {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"},
@@ -33,8 +33,7 @@ pytestmark = pytest.mark.skipif(
 def sanitized(request: pytest.FixtureRequest) -> tuple[str, Path]:
     """(sanitizer, libdibr built with it)."""
     sanitizer = request.param
-    options = {"CMAKE_BUILD_TYPE": "Debug", "CMAKE_CXX_FLAGS_DEBUG": "-g1 -O1", **OPTIONS[sanitizer]}
-    return sanitizer, build(f"cuda_on_host-{sanitizer}", **options) / "plugins" / "libdibr.so"
+    return sanitizer, build(f"cuda_on_host-{sanitizer}", **OPTIONS[sanitizer]) / "plugins" / "libdibr.so"
 
 
 def run(sanitized: tuple[str, Path], cases: str, order: str = "forward") -> subprocess.CompletedProcess[str]:

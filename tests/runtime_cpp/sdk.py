@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from cuda_backend.host_build import ROOT, build, tool
+from cuda_backend.host_build import ROOT, build, sanitizing, tool
 
 HERE = Path(__file__).parent
 EXAMPLES = ROOT / "runtime" / "cpp" / "examples"
@@ -38,9 +38,8 @@ def installed(name: str = "sdk", **options: str) -> Path:
 def sanitized(sanitizers: str) -> Path:
     """The program drive_runtime with these sanitizers. `make sanitize` has the same build."""
     name = f"sanitize-{sanitizers.split(';')[0]}"
-    options = {"CMAKE_BUILD_TYPE": "RelWithDebInfo", "DIBR_SANITIZE": sanitizers, "DIBR_TESTS": "ON"}
-    options["DIBR_WERROR"] = "ON" if os.environ.get("CI") else "OFF"  # as in the Makefile
-    return build(name, "all", **OPTIONS, **options) / "tests" / "runtime_cpp" / "drive_runtime"
+    folder = build(name, "all", **OPTIONS, **sanitizing(sanitizers), DIBR_TESTS="ON")
+    return folder / "tests" / "runtime_cpp" / "drive_runtime"
 
 
 def project(source: Path, folder: Path, prefix: Path, *options: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cuda_backend.host_build import build
+from cuda_backend.host_build import build, sanitizing
 
 from tensorrt_door import environment
 
@@ -19,12 +19,6 @@ Ask = Callable[..., Any]
 
 
 TENSORRT = {"DIBR_TENSORRT": "ON", "DIBR_TESTS": "ON"}
-# As tests/cuda_backend/test_sanitizers.py builds libdibr, in the same folder.
-SANITIZED = {
-    "CMAKE_BUILD_TYPE": "Debug",
-    "CMAKE_CXX_FLAGS_DEBUG": "-g1 -O1",
-    "DIBR_SANITIZE": "address;undefined",
-}
 
 
 def driver_in(folder: Path) -> list[str]:
@@ -39,7 +33,8 @@ def driver() -> list[str]:
 
 @pytest.fixture(scope="session")
 def sanitized_driver() -> list[str]:
-    return driver_in(build("cuda_on_host-address", target="drive_plugins", **SANITIZED, **TENSORRT))
+    """In the folder where tests/cuda_backend/test_sanitizers.py builds libdibr with the same options."""
+    return driver_in(build("cuda_on_host-address", "drive_plugins", **sanitizing("address;undefined"), **TENSORRT))
 
 
 @pytest.fixture(scope="session")
