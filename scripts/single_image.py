@@ -278,7 +278,8 @@ wrong in the next view. The baseline *fixed light* is the one direction with the
 training images. Directions are predicted and compared in the axes of the camera that took the image (x to the right, y
 up, z towards the viewer): of a bottle, which looks the same from all sides, no image tells where in the world its light
 stands. The best fixed direction in world space has a line of its own; it does without the image, but not without its
-camera."""  # noqa: E501
+camera. How bright a surface is under how much light no picture tells: textures that are too bright in lights that are
+too weak look right, and their difference counts in the texture L1."""  # noqa: E501
 
 
 def gains(scores: Sequence[Scores], base: dict[str, float]) -> list[float]:

@@ -163,7 +163,9 @@ class Trainer(TrainingRun[TrainingConfig]):
         return {
             "mask": mask_iou_loss(rendered.mask, wanted.mask),
             "color": share * masked_l1_loss(rendered.image, image, whole),
-            "shading": shading_loss(rendered.image, image, whole * (rendered.face_index >= 0)),
+            "shading": _of_light_alone(
+                shading_loss(rendered.image, image, whole * (rendered.face_index >= 0)), rendered.light
+            ),
             "laplacian": laplacian_loss(vertices, self._edges),
             "flattening": flattening_loss(vertices, self.model.network.faces, self._edge_faces),
         }
@@ -191,3 +193,9 @@ class Trainer(TrainingRun[TrainingConfig]):
 
     def _state(self) -> dict[str, Any]:
         return {"optimizer": self._optimizer.state_dict()}
+
+
+def _of_light_alone(loss: Tensor, light: Tensor) -> Tensor:
+    """A loss with a gradient in the light and in nothing else: textures that follow it too lose their colours."""
+    (slope,) = torch.autograd.grad(loss, light, retain_graph=True)
+    return loss.detach() + (slope * (light - light.detach())).sum()

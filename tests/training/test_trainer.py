@@ -68,6 +68,21 @@ def test_each_rendering_has_the_light_of_its_own_image(
         torch.testing.assert_close(getattr(seen, name), torch.cat([first, first]))
 
 
+def test_shading_moves_the_light_and_neither_shape_nor_texture(
+    dataset: Path, config: TrainingConfig, tmp_path: Path
+) -> None:
+    alone = {f"{name}_weight": 0.0 for name in ("mask", "color", "laplacian", "flattening")}
+    trainer = Trainer(dataset, tmp_path / "run", config.model_copy(update={**alone, "shading_weight": 0.3}))
+    row = trainer._train_step()
+    assert float(row["loss"]) == pytest.approx(0.3 * float(row["shading"]), rel=1e-4)
+    network = trainer.model.network
+    moved = {
+        name: bool((value.grad != 0).any()) for name, value in network.named_parameters() if value.grad is not None
+    }
+    assert moved["light_head.weight"] and moved["light_code.0.weight"]
+    assert not any(moved[name] for name in moved if name.startswith(("texture_head", "vertex_head", "colours.texture")))
+
+
 @pytest.mark.parametrize("layout", ["choy", "cub"])
 def test_the_layouts_of_others_are_trained_from(layout: str, config: TrainingConfig, tmp_path: Path) -> None:
     if layout == "choy":
