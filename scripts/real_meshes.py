@@ -52,8 +52,9 @@ SIDES = (math.radians(30.0), math.radians(150.0), math.radians(270.0))
 LOOKS = """Good: from one image each thing is known and stands as it should, with ears, beak, arms and rim in their
 places, in nearly the right proportions, and lit from the right side. Bad: its paint is blurred (spokes, tread and the
 seams of the ball are lost) and paler than it was tinted, the cone has folds, and the light on the nearly black wheel is
-not found."""
-"""What one sees in the pictures of the run that the page is of."""
+not found. It was trained while the loss `shading` still moved textures too, which makes them greyer
+([training.md](training.md)); the same command now trains without that."""
+"""What one sees in the pictures of the run that the page is of, at commit 437a7c8: to be written anew with another."""
 
 
 class Counts(NamedTuple):
