@@ -2,7 +2,6 @@
 
     python scripts/single_image.py                   # data, training, evaluation and the page, in build/single_image
     python scripts/single_image.py --update-docs     # and the page of the repository, with its picture
-    python scripts/single_image.py --ship            # and the network that the package brings
     python scripts/single_image.py --smoke           # the same in a minute, with next to no training
 
 Two seeds, each with texture and light and from silhouettes alone. A run that was stopped goes on, and what is finished
@@ -17,7 +16,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -32,7 +30,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dibr_deploy import cli, evaluation
+from dibr_deploy import evaluation
 from dibr_deploy.cameras import view_axes
 from dibr_deploy.data import PosedImages, make_dataset
 from dibr_deploy.data.shapes import write_shapes
@@ -50,9 +48,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "scripts" / "single_image.toml"
 PAGE = ROOT / "docs" / "single_image.md"
 PICTURE = ROOT / "docs" / "images" / "single_image.png"
-DEMO = ROOT / "dibr_deploy" / "demo"
-SHIPPED = "textured_0"
-"""The run whose network the package brings: chosen by its name, not by its score."""
+SHOWN = "textured_0"
+"""The run in the picture: chosen by its name, not by its score."""
 SHOWN_VIEWS = (0, 2, 5)
 """Views of a held-out object in the picture: the input, and two from which the prediction is shown beside the truth."""
 
@@ -243,7 +240,7 @@ def page(folder: Path, settings: Settings, results: list[Result], base: Baseline
                 verdict(results, base),
                 "![Input; the truth and the prediction from two other sides](images/single_image.png)",
                 "Held-out objects, three of each class: the one image that the network sees, and from two other sides "
-                f"the\ntruth and the prediction of `{SHIPPED}`, with the texture and the light that it predicts.",
+                f"the\ntruth and the prediction of `{SHOWN}`, with the texture and the light that it predicts.",
                 "## By class",
                 class_table(results, base),
                 "## Every held-out object",
@@ -269,7 +266,7 @@ There are four classes of random objects (`dibr data shapes`, [data.md](data.md)
 Each held-out object is predicted from {settings.judged_views} single images; its scores are means over them, as `dibr evaluate`
 takes them ([training.md](training.md)).
 
-`dibr demo` runs a network of this kind: how it was trained and how good it is stands in `dibr_deploy/demo/scores.json`.
+`dibr demo` runs a network of this kind that was trained on real meshes: [real_meshes.md](real_meshes.md).
 
 The baseline *fixed shape* is the one solid that suits all training objects best; *of its class* is the best solid for
 each class, which only somebody who already knows the class could give. The gain is that of the mean 3D IoU, with its
@@ -459,40 +456,6 @@ def current_commit() -> str:
     return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-# --- The model that the package brings.
-
-
-def write_demo(folder: Path, demo: Path, settings: Settings) -> None:
-    """The exported network, an image of a held-out object of each class, and the scores of what is exported."""
-    demo.mkdir(exist_ok=True)
-    dibr("export", "--checkpoint", folder / SHIPPED, "--output", demo / "model.zip", "--fp16")
-    for object_id in shown(folder, per_class=1):
-        name = read_truth(folder / "test")[object_id].class_name
-        shutil.copyfile(folder / "test" / "images" / f"{object_id}_{SHOWN_VIEWS[0]:03d}.png", demo / f"{name}.png")
-    views, judged = f"--views={settings.judged_views}", folder / "demo_scores.json"
-    dibr("evaluate", "--model", demo / "model.zip", "--data", folder / "test", views, "--output", judged)
-    scores = [Scores(**row) for row in json.loads(judged.read_text())]
-    card = {
-        "data": f"dibr data shapes, {settings.held_out} objects of each class from number {settings.objects} on; "
-        f"dibr data make --views {HELD_OUT_VIEWS} --size {settings.size} --lights view --ambient {settings.ambient}; "
-        f"predicted from {settings.judged_views} views",
-        "training": read_checkpoint(folder / SHIPPED)["training"]["config"],
-        "commits": joined(json.loads((folder / f"{SHIPPED}.json").read_text()))["commits"],
-        "means": [rounded(row) for row in class_means(scores)],
-        "objects": [rounded(row) for row in scores],
-    }
-    write_atomically(demo / "scores.json", json.dumps(card, indent=1) + "\n")
-
-
-def dibr(*arguments: str | Path) -> None:
-    if cli.main([*map(str, arguments)]) != 0:
-        raise SystemExit(f"dibr {arguments[0]} failed")
-
-
-def rounded(row: Scores) -> dict[str, Any]:
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in row._asdict().items()}
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train and judge networks that turn one image into a mesh.")
     parser.add_argument("--output", type=Path, help="folder (default build/single_image, or single_image_smoke)")
@@ -501,10 +464,9 @@ def main() -> int:
         "--train", nargs="+", metavar="RUN", choices=[run.name for run in RUNS], help="no more than this"
     )
     parser.add_argument("--update-docs", action="store_true", help="also write docs/single_image.md and its picture")
-    parser.add_argument("--ship", action="store_true", help="also put the network into the package, for dibr demo")
     arguments = parser.parse_args()
-    if arguments.smoke and (arguments.update_docs or arguments.ship):
-        parser.error("--update-docs and --ship need the whole training")
+    if arguments.smoke and arguments.update_docs:
+        parser.error("--update-docs needs the whole training")
     settings = SMOKE if arguments.smoke else FULL
     folder = arguments.output or ROOT / "build" / ("single_image_smoke" if arguments.smoke else "single_image")
     folder.mkdir(parents=True, exist_ok=True)
@@ -518,14 +480,10 @@ def main() -> int:
     results = [judge(folder, run, settings) for run in RUNS]
     text = page(folder, settings, results, baselines(folder, settings))
     write_atomically(folder / "single_image.md", text)
-    picture(folder, SHIPPED, shown(folder, 3)).save(folder / "single_image.png", optimize=True)
-    write_demo(folder, folder / "demo", settings)
+    picture(folder, SHOWN, shown(folder, 3)).save(folder / "single_image.png", optimize=True)
     if arguments.update_docs:
         write_atomically(PAGE, text)
         write_atomically(PICTURE, (folder / "single_image.png").read_bytes())
-    if arguments.ship:
-        for path in sorted((folder / "demo").iterdir()):
-            write_atomically(DEMO / path.name, path.read_bytes())
     print(f"written to {folder}")
     return 0
 

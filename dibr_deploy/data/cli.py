@@ -45,6 +45,9 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     variants.add_argument("--count", type=int, default=30, help="variants of each mesh (default %(default)s)")
     variants.add_argument("--first", type=int, default=0, help="their first number (default %(default)s)")
     variants.add_argument("--seed", type=int, default=0, help="another one draws other variants (default %(default)s)")
+    variants.add_argument(
+        "--tilt", type=float, default=15.0, metavar="DEGREES", help="largest turn about each axis (default %(default)s)"
+    )
     variants.set_defaults(run=_variants)
 
 
@@ -82,7 +85,12 @@ def _variants(arguments: argparse.Namespace) -> None:
     from .variants import write_variants
 
     write_variants(
-        arguments.meshes, arguments.output, count=arguments.count, first=arguments.first, seed=arguments.seed
+        arguments.meshes,
+        arguments.output,
+        count=arguments.count,
+        first=arguments.first,
+        seed=arguments.seed,
+        tilt=arguments.tilt,
     )
     print(f"meshes written to {arguments.output}")
 

@@ -16,13 +16,15 @@ from .make import mesh_paths
 
 STRETCH = (0.75, 1.3)
 """Factors along each axis."""
-TILT = math.radians(15.0)
-"""Largest turn about each axis, after stretching."""
+TILT = 15.0
+"""Largest turn about each axis, after stretching, degrees."""
 TINT = (0.55, 1.0)
 """Factors on red, green and blue."""
 
 
-def write_variants(meshes: str | Path, output: str | Path, *, count: int = 30, first: int = 0, seed: int = 0) -> Path:
+def write_variants(
+    meshes: str | Path, output: str | Path, *, count: int = 30, first: int = 0, seed: int = 0, tilt: float = TILT
+) -> Path:
     """Writes ``output/NAME/NAME_NNN.glb`` for every mesh and number.
 
     Args:
@@ -31,13 +33,17 @@ def write_variants(meshes: str | Path, output: str | Path, *, count: int = 30, f
         count: variants of each mesh, >= 1.
         first: their first number, >= 0: numbers that training did not have are held-out objects.
         seed: another one draws other variants.
+        tilt: largest turn about each axis, degrees, in 0..180. With 0 all variants of a mesh stand as it does, as a
+            network wants it that is to tell a shape from one image: a turned object looks like a turned camera.
 
     Returns:
         ``output`` as a Path.
 
     Raises:
-        DibrError: a count below 1, a first number below 0, no meshes, or one that cannot be read.
+        DibrError: a count below 1, a first number below 0, a tilt out of range, no meshes, or one that cannot be read.
     """
+    if not 0 <= tilt <= 180:
+        raise DibrError(f"tilt must lie between 0 and 180 degrees, got {tilt}")
     if count < 1 or first < 0:
         raise DibrError(f"count must be at least 1 and first at least 0, got {count} and {first}")
     for name, path in mesh_paths(Path(meshes)).items():
@@ -45,15 +51,18 @@ def write_variants(meshes: str | Path, output: str | Path, *, count: int = 30, f
         folder = Path(output) / name
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(first, first + count):
-            write_mesh(make_variant(mesh, name, number, seed), folder / f"{name}_{number:03d}.glb")
+            write_mesh(make_variant(mesh, name, number, seed, tilt), folder / f"{name}_{number:03d}.glb")
     return Path(output)
 
 
-def make_variant(mesh: Mesh, name: str, number: int, seed: int = 0) -> Mesh:
-    """Variant ``number`` of a mesh; the same arguments give the same one. A closed mesh stays closed."""
+def make_variant(mesh: Mesh, name: str, number: int, seed: int = 0, tilt: float = TILT) -> Mesh:
+    """Variant ``number`` of a mesh, turned by at most ``tilt`` degrees about each axis.
+
+    The same arguments give the same one, and another tilt changes its turns alone. A closed mesh stays closed.
+    """
     random = np.random.default_rng([seed, number, zlib.crc32(name.encode())])
     stretch = torch.from_numpy(np.exp(random.uniform(math.log(STRETCH[0]), math.log(STRETCH[1]), 3))).float()
-    turn = _rotation(random.uniform(-TILT, TILT, 3))
+    turn = _rotation(math.radians(tilt) * random.uniform(-1, 1, 3))
     tint = torch.from_numpy(random.uniform(*TINT, 3)).float()
     return dataclasses.replace(
         mesh,

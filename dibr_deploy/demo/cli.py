@@ -10,9 +10,12 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     """Adds `demo`."""
     demo = subparsers.add_parser("demo", help="turn a picture into a mesh with the network that comes with the package")
     picture = demo.add_mutually_exclusive_group()
-    picture.add_argument("--image", type=Path, metavar="FILE", help="a picture of one object on white")
+    picture.add_argument("--image", type=Path, metavar="FILE", help="a picture of one of these objects on white")
     picture.add_argument(
-        "--sample", default="chair", metavar="NAME", help="airplane, bottle, chair or table (default %(default)s)"
+        "--sample",
+        default="duck",
+        metavar="NAME",
+        help="bunny, cone, duck, soccerball, teddy or wheel (default %(default)s)",
     )
     demo.add_argument("--output", type=Path, default=Path("dibr_demo"), metavar="FOLDER", help="(default %(default)s)")
     demo.add_argument("--frames", type=int, default=36, help="views of the turntable (default %(default)s)")

@@ -32,6 +32,17 @@ def test_a_variant_is_stretched_turned_and_tinted_within_its_limits() -> None:
         assert volume == pytest.approx(float(torch.linalg.det(linear)), rel=0.05)
 
 
+def test_without_a_tilt_a_variant_stands_as_its_mesh_does() -> None:
+    mesh = egg()
+    tilted, upright = (make_variant(mesh, "egg", 0, tilt=tilt) for tilt in (15.0, 0.0))
+    stretch = torch.linalg.lstsq(mesh.vertices, upright.vertices).solution
+    torch.testing.assert_close(stretch, torch.diag(stretch.diagonal()), rtol=0, atol=1e-5)
+    linear = torch.linalg.lstsq(mesh.vertices, tilted.vertices).solution
+    assert float((linear - torch.diag(linear.diagonal())).abs().max()) > 0.01
+    torch.testing.assert_close(torch.linalg.svdvals(linear), torch.linalg.svdvals(stretch))
+    assert torch.equal(tilted.vertex_colors, upright.vertex_colors)
+
+
 def test_numbers_and_seeds_tell_variants_apart(tmp_path: Path) -> None:
     meshes = write_small_meshes(tmp_path / "meshes")
     write_variants(meshes, tmp_path / "some", count=2, first=3)
@@ -48,3 +59,5 @@ def test_numbers_and_seeds_tell_variants_apart(tmp_path: Path) -> None:
         )
     with pytest.raises(DibrError, match="count must be at least 1 and first at least 0, got 0 and 0"):
         write_variants(meshes, tmp_path / "none", count=0)
+    with pytest.raises(DibrError, match="tilt must lie between 0 and 180 degrees, got -1"):
+        write_variants(meshes, tmp_path / "none", tilt=-1.0)

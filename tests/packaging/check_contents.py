@@ -52,7 +52,7 @@ def main() -> None:
         page = [path for path in (REPOSITORY / "runtime" / "server" / "static").iterdir() if path.is_file()]
         assert {"index.html", "page.js", "service.js", "icon.svg"} <= {path.name for path in page}
         expected += ["runtime/server/open_inference.binpb", *(f"runtime/server/static/{path.name}" for path in page)]
-        expected += [f"demo/{name}" for name in ("model.zip", "scores.json", "chair.png")]
+        expected += [f"demo/{name}" for name in ("model.zip", "scores.json", "duck.png")]
         if shutil.which("npm"):  # or there is no 3D view, as docs/serving.md says
             expected += ["runtime/server/static/three/three.module.js", "runtime/server/static/three/LICENSE"]
         missing = [name for name in expected if not (package / name).is_file()]

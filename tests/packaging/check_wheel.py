@@ -102,7 +102,7 @@ def check_service() -> None:
             line = process.stderr.readline()
             assert line.startswith("{"), line + process.stderr.read()
             http, grpc = (f"127.0.0.1:{json.loads(line)[name]}" for name in ("http", "grpc"))
-            visit(http, grpc, "model", (demo / "chair.png").read_bytes())
+            visit(http, grpc, "model", (demo / "duck.png").read_bytes())
         finally:
             process.terminate()
             process.communicate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -19,13 +20,20 @@ def test_all_of_it_runs_at_its_smallest(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "argv", ["real_meshes.py", "--smoke", "--output", str(out)])
     assert script.main() == 0
     trained, judged = (read_truth(out / part) for part in ("train", "test"))
-    classes = {*script.NAMES, script.RANDOM}
-    assert {entry.class_name for entry in trained.values()} == classes == {e.class_name for e in judged.values()}
+    assert {entry.class_name for entry in trained.values()} == set(script.NAMES)
+    assert {entry.class_name for entry in judged.values()} == set(script.NAMES)
     assert not set(trained) & set(judged)
-    assert (len(trained), len(judged)) == (2 * len(classes), len(classes))
+    assert (len(trained), len(judged)) == (2 * len(script.NAMES), len(script.NAMES))
     page = (out / "real_meshes.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| ")][2:]
-    assert [row.split("|")[1].strip() for row in rows] == [*sorted(classes), "all"]
-    assert "random_002" in " ".join(judged)
+    assert [row.split("|")[1].strip() for row in rows] == [*script.NAMES, "all"]
+    assert "The light\nis not learned" in page
     with Image.open(out / "real_meshes.png") as picture:
-        assert picture.size == (len(classes) * 64, 5 * 64)
+        assert picture.size == (len(script.NAMES) * 64, 5 * 64)
+    card = json.loads((out / "demo/scores.json").read_text())
+    assert {row["object_id"] for row in card["objects"]} == set(judged)
+    assert sorted(path.stem for path in (out / "demo").glob("*.png")) == script.NAMES
+    assert (out / "demo/model.zip").stat().st_size > 1e6
+    with Image.open(out / "dibr_demo.png") as picture:
+        side = script.DEMO_SIZE
+        assert picture.size == (len(script.NAMES) * side, (1 + len(script.SIDES)) * side)

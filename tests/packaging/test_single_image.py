@@ -106,16 +106,13 @@ def test_scores_are_kept_for_as_long_as_the_weights(
 
 
 def test_all_of_it_runs_at_its_smallest(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data, four trainings, evaluation, page, picture and the exported network."""
+    """Data, four trainings, evaluation, page and picture."""
     monkeypatch.setattr(sys, "argv", ["single_image.py", "--smoke", "--output", str(tmp_path / "out")])
     assert script.main() == 0
     page = (tmp_path / "out/single_image.md").read_text()
     for run in script.RUNS:
         assert page.count(f"| `{run.name}` |") >= 2 + 4
     assert len(cells(page.split("## Every held-out object")[1].split("## ")[0].split("\n\n")[2])) == 2 + 4
-    card = json.loads((tmp_path / "out/demo/scores.json").read_text())
-    assert [row["class_name"] for row in card["objects"]] == ["airplane", "bottle", "chair", "table"]
-    assert (tmp_path / "out/demo/model.zip").stat().st_size > 1e6
     with Image.open(tmp_path / "out/single_image.png") as picture:
         assert picture.size == (4 * 64, 5 * 64)
 

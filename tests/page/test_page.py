@@ -48,11 +48,12 @@ def prediction(session: Session, photo: Path) -> dict[str, np.ndarray]:
 
 
 def of_the_service(session: Session, photo: Path, azimuth: float, elevation: float, fov: float) -> np.ndarray:
-    """What the model draws from there, uint8 [H, W, 3]."""
-    predictor = Predictor(session)
-    vertices = prediction(session, photo)["vertices"][0]
-    [view] = turntable(vertices, predictor.image_size, 1, *np.radians([azimuth, elevation, fov]))
-    picture = session.run(**predictor.feed(predictor.photo(read_pixels(photo)), view))["image"][0]
+    """What the bundle's renderer draws from there, in the light of a photo from the front, uint8 [H, W, 3]."""
+    predicted = prediction(session, photo)
+    given = {name: predicted[name] for name in ("vertices", "texture", "light")}
+    view = turntable(predicted["vertices"][0], Predictor(session).image_size, 1, *np.radians([azimuth, elevation, fov]))
+    with session.open_renderer() as renderer:
+        picture = renderer.run(**given, world_to_clip=view.astype(np.float32))["image"][0]
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
