@@ -171,7 +171,7 @@ def compare_held_out(folder: Path) -> Comparison:
     seen, wanted = (dataset.views(list(views)) for views in zip(*pairs, strict=True))
     model = load_checkpoint(folder / "run")
     prediction = model.network(seen.image)
-    expected = as_arrays(model.render(prediction, wanted.world_to_clip)._asdict())
+    expected = as_arrays(model(seen.image, wanted.world_to_clip)._asdict())
     actual = Session(folder / "model.onnx").run(seen.image.numpy(), wanted.world_to_clip.numpy())
     sphere = prediction._replace(vertices=model.network.template.expand_as(prediction.vertices))
     untouched = model.render(sphere, wanted.world_to_clip).face_index
