@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -67,8 +67,7 @@ class Clients:
             self._pool.submit(_ask_from_here, protocol, address, feed, each, self._threads)
             for _ in range(self._processes)
         ]
-        parts = [task.result() for task in tasks]
-        return Asked([*itertools.chain(*(part.spans for part in parts))], sum(part.refused for part in parts))
+        return _together([task.result() for task in tasks])
 
 
 def client_of(protocol: str, address: str) -> tuple[Any, Any]:
@@ -91,7 +90,10 @@ def _set_gate(gate: Any) -> None:
 
 def _ask_from_here(protocol: str, address: str, feed: Mapping[str, np.ndarray], each: int, threads: int) -> Asked:
     with ThreadPoolExecutor(threads) as pool:
-        parts = [*pool.map(lambda _: _ask_in_turn(protocol, address, feed, each), range(threads))]
+        return _together([*pool.map(lambda _: _ask_in_turn(protocol, address, feed, each), range(threads))])
+
+
+def _together(parts: Sequence[Asked]) -> Asked:
     return Asked([*itertools.chain(*(part.spans for part in parts))], sum(part.refused for part in parts))
 
 

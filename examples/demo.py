@@ -170,8 +170,8 @@ def compare_held_out(folder: Path) -> Comparison:
     pairs = held_out_pairs(split_views(dataset.views_of)[1])
     seen, wanted = (dataset.views(list(views)) for views in zip(*pairs, strict=True))
     model = load_checkpoint(folder / "run")
-    prediction = model.network(seen.image)
-    expected = as_arrays(model(seen.image, wanted.world_to_clip)._asdict())
+    prediction = model.network.in_world(model.network(seen.image), wanted.world_to_clip)
+    expected = as_arrays(model.render(prediction, wanted.world_to_clip)._asdict())
     actual = Session(folder / "model.onnx").run(seen.image.numpy(), wanted.world_to_clip.numpy())
     sphere = prediction._replace(vertices=model.network.template.expand_as(prediction.vertices))
     untouched = model.render(sphere, wanted.world_to_clip).face_index

@@ -17,6 +17,7 @@ from .app import model_metadata
 from .auth import Keys
 from .errors import Reason, RequestError
 from .http_body import IN_THREAD
+from .http_protocol import MOST_REFUSED
 from .messages import MESSAGES, SERVICE
 from .service import EXTENSIONS, NAME, InferRequest, Service, timeout_of
 from .tensors import check_count, check_shape, datatype_of, dtype_of, from_bytes, from_numbers, invalid, quoted, view_of
@@ -54,8 +55,6 @@ _FRAME = 1 << 20
 """Bytes that a message may have around its tensors."""
 _MOST_FIELDS = 256
 """Of a message: protobuf makes an object of each, and an empty one has two bytes."""
-_MOST_REFUSED = 64
-"""Calls beyond those that are served, which are refused in words; what comes beyond these, grpc refuses unseen."""
 
 Call = Callable[[Any, Any], Awaitable[Any]]
 
@@ -86,7 +85,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
             ],
-            maximum_concurrent_rpcs=settings.max_connections + _MOST_REFUSED,
+            maximum_concurrent_rpcs=settings.max_connections + MOST_REFUSED,
         )
         self._server.add_generic_rpc_handlers((_handlers(service),))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -13,7 +13,8 @@ MOST_HEAD = 1 << 16
 
 MOST_REFUSED = 64
 """Connections beyond those that are served, whose requests are refused in words. Each is an open file of the process,
-which may not have many: what comes beyond these is closed at once."""
+which may not have many: what comes beyond these is closed at once. As many calls of gRPC; what comes beyond these, grpc
+refuses unseen."""
 CROWDED = "crowded"
 """In a request's state: whether it must be refused, as its connection is one too many."""
 

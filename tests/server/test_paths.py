@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,32 +17,9 @@ from dibr_deploy.runtime.server.messages import MESSAGES, SERVICE
 from server.clients import binary
 from server.photos import photo
 from server.service import Running, running
+from server.watch import Watch
 
 INFER, RENDER = "/v2/models/shape/infer", "/v2/models/shape/render"
-FILES = (
-    "open", "os.", "glob.", "pathlib.", "shutil.", "tempfile.", "import", "exec", "compile", "ctypes.dlopen",
-    "subprocess.", "urllib.", "pickle.", "marshal.",
-)  # fmt: skip
-
-
-class Watch:
-    """Names of files and folders that this process touches while somebody watches."""
-
-    def __init__(self) -> None:
-        self._seen: list[str] | None = None
-        sys.addaudithook(self._event)  # for good: Python does not take it back
-
-    def _event(self, name: str, arguments: tuple[Any, ...]) -> None:
-        if self._seen is not None and name.startswith(FILES):
-            self._seen.append(f"{name}{arguments}")
-
-    @contextmanager
-    def watching(self) -> Iterator[list[str]]:
-        self._seen = seen = []
-        try:
-            yield seen
-        finally:
-            self._seen = None
 
 
 @pytest.fixture(scope="module")

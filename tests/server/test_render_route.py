@@ -7,7 +7,6 @@ import base64
 import io
 import os
 import random
-import sys
 import tempfile
 import threading
 import time
@@ -33,6 +32,7 @@ from dibr_deploy.runtime.server.service import Service
 from dibr_deploy.runtime.server.settings import settings_of
 from server.photos import EXAMPLE, network, photo
 from server.service import Running, running
+from server.watch import Watch
 
 
 @pytest.fixture(scope="module")
@@ -131,22 +131,11 @@ def test_a_long_form_is_written_to_no_disk(service: Running) -> None:
     stream = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (1000, 1000, 3), np.uint8)).save(stream, "PNG")
     assert len(stream.getvalue()) > 2 << 20
-    opened: list[str] = []
-    watched = threading.Event()
-    watched.set()
-
-    def watch(event: str, values: tuple) -> None:
-        if event == "open" and watched.is_set() and str(values[0]).startswith(tempfile.gettempdir()):
-            opened.append(str(values[0]))
-
-    sys.addaudithook(watch)
     fields = {"image": ("x.png", stream.getvalue(), "image/png")}
     url = f"http://{service.http}/v2/models/shape/render?mesh=false"
-    try:
+    with Watch().watching() as seen:
         assert urllib3.request("POST", url, fields=fields).status == 200
-    finally:
-        watched.clear()
-    assert opened == []
+    assert [event for event in seen if tempfile.gettempdir() in event] == []
 
 
 def test_a_jpeg_and_a_model_without_stages(service: Running) -> None:
