@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import multiprocessing
 import time
@@ -32,6 +33,12 @@ class Asked(NamedTuple):
     @property
     def seconds(self) -> list[float]:
         return [ended - began for began, ended in self.spans]
+
+    @property
+    def answers(self) -> list[int]:
+        """For each request, how many had their answers after it left and until it had its own."""
+        ends = sorted(ended for _, ended in self.spans)
+        return [bisect.bisect_right(ends, ended) - bisect.bisect_right(ends, began) for began, ended in self.spans]
 
     @property
     def wall(self) -> float:

@@ -263,20 +263,20 @@ def percentiles(values: Sequence[float]) -> tuple[float, float]:
 
 
 def overload(bundle: Path, clients: Clients, requests: int) -> Section:
-    """Latency of those that are let in while the queue is full. Ends the program where the counts do not agree."""
-    bound = (QUEUE + 1) * (1 + MOST_OVERHEAD / 100)
+    """What those wait for that are let in while the queue is full. Ends the program where the counts do not agree."""
+    bound = QUEUE + 2
     lines = [
         "### When the queue is full",
         "",
         f"{clients.count} clients in {PROCESSES} processes, each with one image at a time, a queue of {QUEUE}, no "
-        f"batching. A client that is refused tries again after {1000 * PATIENCE:.0f} ms. Latencies of those that were "
-        "let in, in mean runs of one image (`dibr_compute_seconds`): one may "
-        f"be under way, {QUEUE - 1} wait before, and its own comes: {QUEUE + 1} runs bound them, and the protocol, "
-        f"which makes {bound:.1f} with what it may cost. "
-        "Where other programs share the cores, single runs take longer than the mean.",
+        f"batching. A client that is refused tries again after {1000 * PATIENCE:.0f} ms. Of those that were let in: "
+        "latencies in mean runs of one image (`dibr_compute_seconds`), and how many answers the service gave meanwhile, "
+        f"its own included. One run may end while the request is on its way, one be under way when it comes, {QUEUE - 1} "
+        f"wait before, and then there is its own: {bound} bound the wait, however long each takes. Single runs take "
+        "longer than the mean, as clients and service share this machine's cores.",
         "",
-        "| | answered | refused | p50 | p99 | |",
-        "|---|---:|---:|---:|---:|---|",
+        "| | answered | refused | p50 | p99 | p50 in answers | p99 in answers | |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     unmet = []
     for index, protocol in enumerate(PROTOCOLS):
@@ -284,10 +284,14 @@ def overload(bundle: Path, clients: Clients, requests: int) -> Section:
             asked = clients.ask(protocol, addresses[index], photos(1), max(requests // clients.count, 1))
             mean = mean_run(addresses[0], asked)
         p50, p99 = percentiles([seconds / mean for seconds in asked.seconds])
-        holds = p99 <= bound
-        lines.append(f"| {protocol} | {len(asked.spans)} | {asked.refused} | {p50:.1f} | {p99:.1f} | {met(holds)} |")
+        middle, most = percentiles(asked.answers)
+        holds = most <= bound
+        lines.append(
+            f"| {protocol} | {len(asked.spans)} | {asked.refused} | {p50:.1f} | {p99:.1f} | {middle} | {most} | "
+            f"{met(holds)} |"
+        )
         if not holds:
-            unmet.append(f"p99 over {protocol} with a full queue is {p99:.1f} runs, not within {bound:.1f}")
+            unmet.append(f"p99 over {protocol} with a full queue is {most} answers, not within {bound}")
     lines += [
         "",
         "Every refusal was 429 or RESOURCE_EXHAUSTED. The service's own counters say the same of those that were "
