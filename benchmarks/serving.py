@@ -270,10 +270,10 @@ def overload(bundle: Path, clients: Clients, requests: int) -> Section:
         "",
         f"{clients.count} clients in {PROCESSES} processes, each with one image at a time, a queue of {QUEUE}, no "
         f"batching. A client that is refused tries again after {1000 * PATIENCE:.0f} ms. Of those that were let in: "
-        "latencies in mean runs of one image (`dibr_compute_seconds`), and how many answers the service gave meanwhile, "
-        f"its own included. One run may end while the request is on its way, one be under way when it comes, {QUEUE - 1} "
-        f"wait before, and then there is its own: {bound} bound the wait, however long each takes. Single runs take "
-        "longer than the mean, as clients and service share this machine's cores.",
+        "latencies in mean runs of one image (`dibr_compute_seconds`), and how many answers the service gave "
+        "meanwhile, its own included. One run may end while the request is on its way, one be under way when it comes, "
+        f"{QUEUE - 1} wait before, and then there is its own: {bound} bound the wait, however long each takes. Single "
+        "runs take longer than the mean, as clients and service share this machine's cores.",
         "",
         "| | answered | refused | p50 | p99 | p50 in answers | p99 in answers | |",
         "|---|---:|---:|---:|---:|---:|---:|---|",
