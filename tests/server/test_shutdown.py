@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -34,12 +35,14 @@ from server.service import Running, running, until
 
 ROWS = 1 << 21
 """A tensor of 16 MiB, more than what sockets and gRPC keep of an answer that nobody reads."""
+FEWER_ROWS = 1 << 17
+"""A tensor of 1 MiB, which the service's socket keeps."""
 
 CLIENT = """
 import hashlib, sys
 import numpy as np
 import tritonclient.{protocol} as triton
-client = triton.InferenceServerClient(sys.argv[1])
+client = triton.InferenceServerClient(sys.argv[1], **{options})
 x = np.arange(2 * int(sys.argv[2]), dtype=np.float32).reshape(-1, 2)
 tensor = triton.InferInput("x", x.shape, "FP32")
 tensor.set_data_from_numpy(x)
@@ -53,18 +56,23 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return gated_model(monkeypatch, tmp_path)
 
 
+def asking(protocol: str, address: str, rows: int = ROWS, **options: Any) -> subprocess.Popen:
+    program = CLIENT.format(protocol=protocol, options=options)
+    command = [sys.executable, "-c", program, address, str(rows)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 @contextmanager
-def stopped_client(service: Running, protocol: str) -> Iterator[subprocess.Popen]:
+def stopped_client(service: Running, protocol: str, rows: int = ROWS, **options: Any) -> Iterator[subprocess.Popen]:
     """A client that does not run, while its answer is on its way."""
     session = GatedSession.latest
     session.gate.clear()
-    command = [sys.executable, "-c", CLIENT.format(protocol=protocol), getattr(service, protocol), str(ROWS)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+    with asking(protocol, getattr(service, protocol), rows, **options) as client:
         try:
             assert session.begun.acquire(timeout=60)
             client.send_signal(signal.SIGSTOP)
             session.gate.set()
-            until(lambda: session.batches == [ROWS])
+            until(lambda: session.batches == [rows])
             yield client
         finally:
             client.kill()
@@ -80,8 +88,58 @@ def test_the_end_waits_for_answers_that_are_being_sent(model: str, protocol: str
             client.send_signal(signal.SIGCONT)
             told, _ = client.communicate(timeout=60)
         assert result.result(60) is True
-    expected = 2 * np.arange(2 * ROWS, dtype=np.float32)
-    assert told.strip() == hashlib.sha256(expected.tobytes()).hexdigest()
+    assert told.strip() == digest()
+
+
+def test_the_end_of_grpc_waits_for_what_the_system_has_to_send(model: str) -> None:
+    """Over a slow line: when the call has ended, megabytes are still in the socket, and the client writes while it
+    reads. Closed then, the connection would be reset, and the answer lost."""
+    with running([model], max_batch=ROWS) as service, slow_line(service.ports.grpc) as address:
+        session = GatedSession.latest
+        session.gate.clear()
+        with asking("grpc", address) as client:
+            assert session.begun.acquire(timeout=60)
+            session.gate.set()
+            until(lambda: session.batches == [ROWS])
+            assert service.stop() is True
+            told, _ = client.communicate(timeout=60)
+    assert told.strip() == digest()
+
+
+def digest() -> str:
+    """What a client prints."""
+    return hashlib.sha256((2 * np.arange(2 * ROWS, dtype=np.float32)).tobytes()).hexdigest()
+
+
+@contextmanager
+def slow_line(port: int) -> Iterator[str]:
+    """An address from where one client reaches the port, and is answered with less than 8 MiB a second."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(2) as pool, socket.socket() as up:
+        # What waits has to wait in the service's socket.
+        up.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        up.connect(("127.0.0.1", port))
+
+        def carry() -> None:
+            down, _ = listener.accept()
+            back = pool.submit(pump, up, down, 0.002)
+            pump(down, up)
+            back.result()
+            down.close()
+
+        carrying = pool.submit(carry)
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        carrying.result(60)
+
+
+def pump(source: socket.socket, target: socket.socket, seconds: float = 0.0) -> None:
+    """Until one of them ends; then both do."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 14):
+            target.sendall(data)
+            time.sleep(seconds)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def refuses(service: Running) -> bool:
@@ -94,6 +152,15 @@ def test_an_answer_that_its_client_does_not_take(model: str, protocol: str, monk
     """It is not waited for longer than the shutdown may take, and the result says so."""
     monkeypatch.setattr(lifecycle, "_TO_SEND", 0.0)
     with running([model], max_batch=ROWS, shutdown_timeout=0.2) as service, stopped_client(service, protocol):
+        assert service.stop() is False
+
+
+def test_an_answer_that_stays_in_the_socket(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call has ended for gRPC, whose client lets it send as much as it likes; the result says that it is lost."""
+    monkeypatch.setattr(lifecycle, "_TO_SEND", 0.2)
+    unread = {"channel_args": [("grpc.http2.lookahead_bytes", 1 << 24)]}
+    with running([model], max_batch=ROWS) as service, stopped_client(service, "grpc", FEWER_ROWS, **unread):
+        until(lambda: lifecycle._unacknowledged(service.ports.grpc))
         assert service.stop() is False
 
 
