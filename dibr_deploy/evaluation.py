@@ -27,10 +27,13 @@ from .points import sample_surface
 from .renderer import MeshRenderer
 from .runtime.render import Predictor
 from .runtime.session import Session
-from .true_objects import TrueShape, open_truth
+from .true_objects import PaintedMesh, TrueShape, open_truth, without_light
 from .voxels import voxelize
 
 MEASURES = ("iou", "f_score", "texture_l1", "light_angle")
+
+F_SCORE_THRESHOLD = 0.05
+"""World units; rendered objects lie within the unit sphere."""
 
 _POINTS = 4096
 
@@ -58,7 +61,7 @@ def evaluate(
     *,
     views: int = 4,
     resolution: int = 32,
-    threshold: float = 0.05,
+    threshold: float = F_SCORE_THRESHOLD,
     seed: int = 0,
     appearance: bool = True,
 ) -> list[Scores]:
@@ -276,10 +279,8 @@ class _Judge:
     def _painted(self, dataset: PosedViews, indices: list[int], true: TrueShape) -> _Painted | None:
         if true.mesh is None or true.paint is None:
             return None
-        unlit = MeshRenderer(dataset.height, dataset.width)
-        cameras = dataset.world_to_clip[indices]
-        seen = unlit(true.mesh.vertices[None], true.mesh.faces, cameras, **true.paint)
-        return _Painted(unlit, cameras, seen.image, seen.face_index >= 0)
+        image, covered = without_light(dataset, indices, PaintedMesh(true.mesh, true.paint))
+        return _Painted(MeshRenderer(dataset.height, dataset.width), dataset.world_to_clip[indices], image, covered)
 
     def _texture_l1(self, prediction: MeshPrediction, true: _Painted) -> float:
         subject = self._subject

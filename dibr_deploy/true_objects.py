@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .data.make import surface_color
@@ -15,10 +17,18 @@ from .data.truth import TRUTH_NAME, TrueObject, lights_of, read_true_mesh, read_
 from .data.views import PosedViews
 from .errors import DibrError
 from .mesh import Mesh, read_mesh
+from .renderer import MeshRenderer
 from .voxels import voxelize
 
 SIDE = 2.0
 """Of the cube around the origin in which meshes are compared as solids, world units."""
+
+
+class PaintedMesh(NamedTuple):
+    """A surface and what MeshRenderer needs to colour it."""
+
+    mesh: Mesh
+    paint: dict[str, Tensor | None]
 
 
 class TrueShape(NamedTuple):
@@ -56,11 +66,32 @@ def open_truth(data: str | Path, dataset: PosedViews | None = None) -> dict[str,
     return {name: _rendered(data, name, objects[name], len(views)) for name, views in dataset.views_of.items()}
 
 
+def painted_meshes(data: str | Path) -> dict[str, Callable[[], PaintedMesh]]:
+    """How to read objects whose surface and paint are known, by id: none of ShapeNet's. Raises as ``open_truth``."""
+    if not (Path(data) / TRUTH_NAME).is_file():
+        open_truth(data)
+        return {}
+    return {name: partial(_painted, data, name, entry) for name, entry in read_truth(data).items()}
+
+
+@torch.no_grad()
+def without_light(dataset: PosedViews, indices: list[int], true: PaintedMesh) -> tuple[Tensor, Tensor]:
+    """What N views of a dataset show of an object without light: the image [N, H, W, 3], and where it is, [N, H, W]."""
+    render = MeshRenderer(dataset.height, dataset.width)
+    seen = render(true.mesh.vertices[None], true.mesh.faces, dataset.world_to_clip[indices], **true.paint)
+    return seen.image, seen.face_index >= 0
+
+
+def _painted(data: str | Path, name: str, entry: TrueObject) -> PaintedMesh:
+    mesh = read_true_mesh(data, entry)
+    return PaintedMesh(mesh, surface_color(mesh, name))
+
+
 def _rendered(data: str | Path, name: str, entry: TrueObject, views: int) -> Callable[[int], TrueShape]:
     def read(resolution: int) -> TrueShape:
-        mesh = read_true_mesh(data, entry)
+        mesh, paint = _painted(data, name, entry)
         voxels = Voxels(voxelize(mesh, resolution, side=SIDE), (0.0, 0.0, 0.0), SIDE)
-        return TrueShape(entry.class_name, voxels, mesh, surface_color(mesh, name), lights_of(entry, views))
+        return TrueShape(entry.class_name, voxels, mesh, paint, lights_of(entry, views))
 
     return read
 

@@ -32,6 +32,7 @@ from .sphere import (
     check_texture_size,
     enlarged,
     start_near_zero,
+    with_light_of_one,
 )
 
 Encoder = Literal["convolution", "resnet18"]
@@ -100,6 +101,8 @@ class ImageToMesh(SphereNetwork):
     def forward(self, image: Tensor) -> MeshPrediction:
         """Shape and texture in the dataset's world frame, the light in the axes of ``config.light_axes``.
 
+        Ambient light and source are 1 together; see ``dibr_deploy.models.sphere.with_light_of_one``.
+
         image: [B, 3, S, S] in 0..1, S = config.image_size. Raises DibrError for any other shape.
         """
         size = self.config.image_size
@@ -113,8 +116,8 @@ class ImageToMesh(SphereNetwork):
             coarse, colour_code = self.colours(image * 2 - 1)
             texture = texture + enlarged(coarse, self.config.texture_size)
             code = torch.cat([code, colour_code], dim=1)
-        light = self.light_head(self.light_code(code))
-        return MeshPrediction(vertices, torch.sigmoid(texture), bounded_light(light))
+        light = bounded_light(self.light_head(self.light_code(code)))
+        return MeshPrediction(vertices, *with_light_of_one(torch.sigmoid(texture), light))
 
     def in_world(self, prediction: MeshPrediction, world_to_clip: Tensor) -> MeshPrediction:
         """A prediction of this network with its light in world space. Differentiable in light and camera.

@@ -26,8 +26,8 @@ class MeshPrediction(NamedTuple):
     texture: Tensor
     """[B, 3, Ht, Wt] in 0..1, row 0 at v = 0."""
     light: Tensor
-    """[B, 4] as in ``dibr_deploy.lighting``; ambient plus directional intensity is at most 1. In world space, but in
-    what ``ImageToMesh`` returns in the axes of the camera that took the image."""
+    """[B, 4] as in ``dibr_deploy.lighting``; ambient plus directional intensity is at most 1, of ``ImageToMesh`` 1.
+    In world space, but in what that returns in the axes of the camera that took the image."""
 
 
 class RenderedPrediction(NamedTuple):
@@ -149,6 +149,21 @@ def bounded_light(raw: Tensor) -> Tensor:
     ambient = torch.sigmoid(raw[:, :1])
     source = raw[:, 1:]
     return torch.cat([ambient, (1 - ambient) * source / (1 + source.square().sum(dim=1, keepdim=True)).sqrt()], dim=1)
+
+
+def with_light_of_one(texture: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
+    """The same picture in a light whose ambient part and source are 1 together: the texture is as much darker.
+
+    No picture tells a pale surface in weak light from a dark one in strong light. Settled like this, a surface that
+    faces the light shows its own colour.
+
+    Args:
+        texture: [B, 3, Ht, Wt] in 0..1, light: [B, 4], together at most 1, as ``bounded_light`` gives it.
+    """
+    ambient, source = light[:, :1], light[:, 1:]
+    # The small number keeps the slope of the length finite where there is no source.
+    strength = ambient + (source.square().sum(dim=1, keepdim=True) + 1e-12).sqrt()
+    return texture * strength[..., None, None], light / strength
 
 
 def check_texture_size(size: int) -> None:

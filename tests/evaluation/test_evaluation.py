@@ -55,13 +55,12 @@ def predicting(radius: float, color: tuple[float, ...], light: list[float]) -> I
     """A model that predicts this ball for every image, and this light in the axes of its camera."""
     network = ImageToMesh(ModelConfig(image_size=32, texture_size=32))
     offset = network.template * (radius / 0.5 - 1) / network.config.max_offset
-    ambient = light[0]
-    strength = 0.9 * torch.tensor(light[1:]) / (1 - ambient)  # below the strongest that can be predicted
-    strength = strength / (1 - strength.square().sum()).sqrt()
+    # As strong as what ambient leaves: the textures of weaker lights are darkened.
+    source = 1e3 * torch.nn.functional.normalize(torch.tensor(light[1:]), dim=0)
     constants = {
         network.vertex_head[-1]: torch.atanh(offset).flatten(),
         network.texture_head.colour: torch.logit(torch.tensor(color)),
-        network.light_head: torch.cat([torch.logit(torch.tensor([ambient])), strength]),
+        network.light_head: torch.cat([torch.logit(torch.tensor([light[0]])), source]),
     }
     with torch.no_grad():
         for layer, bias in constants.items():

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from dibr_deploy.cameras import orbit, orthographic, perspective
 from dibr_deploy.errors import DibrError
+from dibr_deploy.lighting import lambert
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
-from dibr_deploy.models.sphere import TextureHead, enlarged
+from dibr_deploy.models.sphere import TextureHead, enlarged, with_light_of_one
 
 SMALL = ModelConfig(image_size=32, subdivisions=1, texture_size=32, channels=8, features=32)
 COLOURED = dataclasses.replace(SMALL, colour_features=8)
@@ -61,7 +62,8 @@ def test_training_starts_at_the_template(config: ModelConfig) -> None:
     network = ImageToMesh(config)
     prediction = network(torch.rand(2, 3, 32, 32))
     assert (prediction.vertices - network.template).abs().max() < 0.05
-    assert (prediction.texture - 0.5).abs().max() < 0.1
+    assert (prediction.texture - 0.25).abs().max() < 0.05
+    torch.testing.assert_close(prediction.light[:, 0], torch.ones(2), rtol=0, atol=0.05)
     torch.testing.assert_close(torch.linalg.vector_norm(network.template, dim=-1), torch.full((42,), 0.5))
 
 
@@ -69,12 +71,29 @@ def test_whatever_the_weights_predictions_stay_in_bounds() -> None:
     network = excited(ImageToMesh(COLOURED))
     prediction = network(torch.rand(8, 3, 32, 32))
     assert (prediction.vertices - network.template).abs().max() <= SMALL.max_offset * (1 + 1e-6)
-    assert 0 <= prediction.texture.min() <= prediction.texture.max() <= 1
+    assert 0 <= prediction.texture.min() <= prediction.texture.max() <= 1 + 1e-6
     ambient, directional = prediction.light[:, 0], torch.linalg.vector_norm(prediction.light[:, 1:], dim=1)
     assert ambient.min() >= 0
-    assert (ambient + directional).max() <= 1 + 1e-6
+    torch.testing.assert_close(ambient + directional, torch.ones(8))
     image = ImageToMeshRenderer(network)(torch.rand(2, 3, 32, 32), cameras(2)).image
     assert 0 <= image.min() <= image.max() <= 1 + 1e-5
+
+
+def test_light_of_one_keeps_the_picture() -> None:
+    """Whatever the light: with and without a source, and from all sides of it."""
+    texture, light = torch.rand(3, 3, 8, 8), torch.tensor([[0.2, 0.1, 0.3, 0.2], [0.4, 0, 0, 0], [0.1, 0, -0.9, 0]])
+    settled_texture, settled_light = with_light_of_one(texture, light)
+    normals = torch.nn.functional.normalize(torch.randn(3, 50, 3), dim=-1)
+    for texel in range(8):
+        seen, again = (
+            lambert(normals, from_sides) * colours[:, :, texel, texel, None].mT
+            for colours, from_sides in ((texture, light), (settled_texture, settled_light))
+        )
+        torch.testing.assert_close(again, seen)
+    torch.testing.assert_close(settled_light[:, 0] + settled_light[:, 1:].norm(dim=1), torch.ones(3))
+    raw = torch.zeros(1, 4, requires_grad=True)
+    (slope,) = torch.autograd.grad(with_light_of_one(texture[:1], raw + torch.eye(4)[:1])[1].sum(), raw)
+    assert bool(slope.isfinite().all())
 
 
 def test_a_light_keeps_its_side_of_the_viewer() -> None:
@@ -176,7 +195,7 @@ def test_colours_are_learned_from_few_images_with_their_code_and_not_without() -
         torch.manual_seed(0)
         network = ImageToMesh(config)
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
-        for _ in range(100):
+        for _ in range(160):
             colours = torch.rand(8, 3, 1, 1)
             error = (network(colours.expand(-1, -1, 32, 32)).texture.mean(dim=(2, 3)) - colours[..., 0, 0]).abs().mean()
             optimizer.zero_grad()

@@ -42,7 +42,15 @@ def results(script: ModuleType) -> list:
 
 
 def test_gains_are_over_the_same_objects(script: ModuleType, results: list) -> None:
-    base = script.Baselines({"a": 0.2, "b": 0.1}, {"a": 0.4, "b": 0.5}, {"a": 50.0, "b": 60.0}, {"a": 45.0, "b": 56.0})
+    base = script.Baselines(
+        {"a": 0.2, "b": 0.1},
+        {"a": 0.4, "b": 0.5},
+        {"a": 0.3, "b": 0.4},
+        {"a": 0.2, "b": 0.25},
+        {"a": 50.0, "b": 60.0},
+        {"a": 45.0, "b": 56.0},
+    )
+    assert "F-score at 0.05" in cells(script.results_table(results, base))[0]
     rows = cells(script.results_table(results, base))[2:]
     assert rows[0] == [
         "`textured_0`",
@@ -55,8 +63,11 @@ def test_gains_are_over_the_same_objects(script: ModuleType, results: list) -> N
     ]
     assert rows[1][:3] == ["`silhouette_0`", "0.220", "+0.070 [-0.080, +0.220]"]
     assert rows[1][5:] == ["-", "-"]
-    assert [row[1] for row in rows[2:]] == ["0.150", "0.450", "-", "-"]
-    assert [row[-1] for row in rows[4:]] == ["55.0°", "50.5°"]
+    assert [row[1] for row in rows[2:]] == ["0.150", "0.450", "-", "-", "-", "-"]
+    assert [row[-2] for row in rows[4:6]] == ["0.350", "0.225"]
+    assert [row[-1] for row in rows[6:]] == ["55.0°", "50.5°"]
+    chair = cells(script.class_table(results, base))[2]
+    assert chair[4:] == ["0.400", "0.800", "0.100", "0.200", "20.0°", "50.0°"]
     assert cells(script.object_table(results, base))[2:] == [
         ["a", "0.500", "0.120", "0.200", "0.400"],
         ["b", "0.700", "0.320", "0.100", "0.500"],
@@ -65,12 +76,27 @@ def test_gains_are_over_the_same_objects(script: ModuleType, results: list) -> N
 
 def test_the_verdict_follows_the_numbers(script: ModuleType, results: list) -> None:
     """The second run gains 0.07, but its interval reaches below zero."""
-    base = script.Baselines({"a": 0.2, "b": 0.1}, {}, {"a": 50.0, "b": 60.0}, {"a": 35.0, "b": 75.0})
+    base = script.Baselines(
+        {"a": 0.2, "b": 0.1},
+        {"a": 0.4, "b": 0.75},
+        {"a": 0.3, "b": 0.4},
+        {"a": 0.2, "b": 0.35},
+        {"a": 50.0, "b": 60.0},
+        {"a": 35.0, "b": 75.0},
+    )
     learned = script.verdict(results[:1], base)
-    assert "all runs have it.\nThe light is learned" in learned
-    assert "than the fixed one by\n+25.0 [+20.0, +30.0]° (`textured_0`)" in learned
-    assert "than the fixed one of the world by +25.0 [+15.0, +35.0]° (`textured_0`)" in learned
-    assert "The light is not learned" in script.verdict(results[:1], base._replace(light_angle={"a": 50.0, "b": 35.0}))
+    assert "all runs have it.\nTextures are learned: those of `textured_0` are nearer" in learned
+    assert "\nLights are learned: those of `textured_0` are nearer" in learned
+    bullets = [line for line in learned.splitlines() if line.startswith("- ")]
+    of_class = "+0.025 [-0.050, +0.100] (not in table -0.050 [-0.050, -0.050])"
+    assert bullets[0] == f"- 3D IoU, over the fixed shape of its class: `textured_0` {of_class}"
+    assert bullets[1].endswith("under that of one colour: `textured_0` +0.150 [+0.100, +0.200]")
+    assert bullets[3].endswith("nearer to the light than the fixed one: `textured_0` +25.0 [+20.0, +30.0]")
+    assert bullets[4].endswith("the fixed one of the world: `textured_0` +25.0 [+15.0, +35.0]")
+    worse = base._replace(light_angle={"a": 50.0, "b": 35.0}, colour_of_class={"a": 0.2, "b": 0.25})
+    assert "Lights are not learned: those of `textured_0` are not" in script.verdict(results[:1], worse)
+    assert "Textures are not learned: those of `textured_0` are not" in script.verdict(results[:1], worse)
+    assert "(not in table -0.050" in script.verdict(results[:1], worse)
     assert "`silhouette_0` did not reach it" in script.verdict(results, base)
 
 
@@ -112,6 +138,7 @@ def test_all_of_it_runs_at_its_smallest(script: ModuleType, tmp_path: Path, monk
     page = (tmp_path / "out/single_image.md").read_text()
     for run in script.RUNS:
         assert page.count(f"| `{run.name}` |") >= 2 + 4
+        assert f"| {script.current_commit()} |" in page.split("trained at commit |")[1]
     assert len(cells(page.split("## Every held-out object")[1].split("## ")[0].split("\n\n")[2])) == 2 + 4
     with Image.open(tmp_path / "out/single_image.png") as picture:
         assert picture.size == (4 * 64, 5 * 64)
