@@ -116,4 +116,6 @@ def test_a_saved_scene_is_the_same(tmp_path) -> None:
 def test_answers_while_a_request_waits() -> None:
     """Its own counts, one of the moment it left does not."""
     clients = pytest.importorskip("benchmarks.clients", reason="tritonclient is not here")
-    assert clients.Asked([(0.0, 1.0), (0.5, 2.0), (1.0, 3.0), (2.5, 4.0)], refused=0).answers == [1, 2, 2, 2]
+    asked = clients.Asked([(0.0, 1.0), (1.0, 3.0), (0.5, 2.5), (2.5, 4.0)], refused=0)
+    assert asked.answers == [1, 2, 2, 2]
+    assert asked.gaps == [1.5, 0.5, 1.0]
