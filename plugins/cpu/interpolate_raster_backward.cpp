@@ -290,7 +290,7 @@ dibr_status interpolate_raster_backward_workspace(const Params& p, Arena& arena)
   return DIBR_OK;
 }
 dibr_status interpolate_raster_backward(const Params& p, const dibr_launch& launch) {
-  return dispatch(p.dtype, [&](auto t) { return backward<decltype(t)>(p, launch); });
+  return dispatch(p.dtype, [&](auto t) { return backward<decltype(t)>(p, alone_if_small(p, launch)); });
 }
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL
