@@ -146,10 +146,12 @@ class _Desk:
 
     def time(self, task: str, seconds: float) -> list[tuple[float, float]]:
         run = self._task(task)
-        taken: list[tuple[float, float]] = []
         if self.last.get(task, 0.0) <= LONG_CALL:
             first = _warm_up(run, WARM_UP if seconds else 0.0)
-            taken += [first] if first[1] > COUNTED_CALL else []
+            if first[1] > COUNTED_CALL:
+                self.last[task] = first[1]
+                return [first]
+        taken: list[tuple[float, float]] = []
         end = time.perf_counter() + seconds
         while not taken or (time.perf_counter() < end and len(taken) < MOST_CALLS):
             taken.append(_timed(run))
