@@ -1,9 +1,9 @@
-# make setup | test | test-long | sdk-check | demo | bench | bench-serving | lint | sanitize | wheel-check | test-gpu | cuda-report | clean; CUDA=ON builds the CUDA kernels
+# make setup | test | test-long | sdk-check | demo | bench | bench-serving | lint | sanitize | arm-check | wheel-check | test-gpu | cuda-report | clean; CUDA=ON builds the CUDA kernels
 # Everything happens in .venv and build/; `make setup` needs Python 3.11+, a C++17 compiler and make.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup setup-trt setup-triton test test-long sdk-check demo bench bench-serving test-gpu cuda-report lint format sanitize wheel-check clean
+.PHONY: setup setup-trt setup-triton test test-long sdk-check demo bench bench-serving test-gpu cuda-report lint format sanitize arm-check wheel-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -125,6 +125,18 @@ sanitize: $(VENV)/.requirements
 		$(BIN)/cmake --build "$$folder" -- --quiet; \
 		$(BIN)/ctest --test-dir "$$folder" --output-on-failure --no-tests=error; \
 	done
+
+# libdibr for 64-bit ARM, run under QEMU: its native tests, and that its outputs have the bits of this machine's. Needs
+# Debian's g++-aarch64-linux-gnu and qemu-user.
+arm-check: $(VENV)/.requirements
+	for machine in native aarch64; do \
+		toolchain=$$([ $$machine = native ] || echo --toolchain cmake/aarch64-linux-gnu.cmake); \
+		$(BIN)/cmake -S . -B build/$$machine $$toolchain -G Ninja --log-level=WARNING -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+			-DDIBR_TESTS=ON -DDIBR_TORCH=OFF -DDIBR_ORT=OFF -DDIBR_RUNTIME=OFF -DDIBR_WERROR=$(WERROR); \
+		$(BIN)/cmake --build build/$$machine -- --quiet; \
+	done
+	$(BIN)/ctest --test-dir build/aarch64 --output-on-failure --no-tests=error -j $(JOBS)
+	bash tests/native/compare_digests.sh build/native build/aarch64
 
 # The wheel as a user gets it: built in isolation, installed into a clean environment, used from outside of this folder.
 wheel-check: $(VENV)/.requirements

@@ -41,6 +41,12 @@ class Asked(NamedTuple):
         return [bisect.bisect_right(ends, ended) - bisect.bisect_right(ends, began) for began, ended in self.spans]
 
     @property
+    def gaps(self) -> list[float]:
+        """Seconds between an answer and the next one, whoever had it."""
+        ends = sorted(ended for _, ended in self.spans)
+        return [after - before for before, after in itertools.pairwise(ends)]
+
+    @property
     def wall(self) -> float:
         """Seconds from the first request to the last answer."""
         return max(ended for _, ended in self.spans) - min(began for began, _ in self.spans)

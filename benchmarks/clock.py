@@ -7,6 +7,24 @@ import os
 import time
 from pathlib import Path
 
+LONG = 0.5
+"""Seconds beyond which a tick of the process clock is no more than 2 %."""
+
+
+class Stopwatch:
+    """Measures from its creation on."""
+
+    def __init__(self) -> None:
+        self.threads, self.process = cpu_seconds(), time.process_time()
+        self.start = time.perf_counter()
+
+    def stop(self) -> tuple[float, float]:
+        """CPU and wall seconds. Threads that have begun and ended meanwhile are counted where there were more than
+        LONG seconds: only the process clock knows them."""
+        wall = time.perf_counter() - self.start
+        cpu = cpu_seconds() - self.threads
+        return (max(cpu, time.process_time() - self.process) if wall > LONG else cpu), wall
+
 
 def cpu_seconds() -> float:
     """CPU time of all living threads of this process, to the nanosecond.

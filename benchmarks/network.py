@@ -29,25 +29,26 @@ def whole_model() -> ImageToMeshRenderer:
 
 
 class Chain(nn.Module):
-    """Rasterize, Interpolate, Texture and SoftMask alone, with nothing returned but the colours and the mask."""
+    """Rasterize, Interpolate, Texture and SoftMask of an icosphere alone, with nothing returned but the colours and the
+    mask, [B, size, size]."""
 
     faces: Tensor
     uvs: Tensor
     uv_faces: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, subdivisions: int = 3, size: int = IMAGE_SIZE) -> None:
         super().__init__()
-        ball = mesh.icosphere(3, radius=0.5)
+        ball = mesh.icosphere(subdivisions, radius=0.5)
         assert ball.uvs is not None
         assert ball.uv_faces is not None
+        self.size = size
         self.register_buffer("faces", ball.faces.int())
         self.register_buffer("uvs", ball.uvs)
         self.register_buffer("uv_faces", ball.uv_faces.int())
 
     def forward(self, positions: Tensor, texture: Tensor) -> dict[str, Tensor]:
         """positions: [B, V, 4] clip space; texture: [B, 3, Ht, Wt]."""
-        size = IMAGE_SIZE
-        face_index, barycentrics, _ = ops.rasterize(positions, self.faces, size, size)
+        face_index, barycentrics, _ = ops.rasterize(positions, self.faces, self.size, self.size)
         uv = ops.interpolate(self.uvs[None], self.uv_faces, face_index, barycentrics)
         mask = ops.soft_mask(positions, self.faces, face_index)
         return {"image": ops.texture(texture, uv, wrap="repeat"), "mask": mask}

@@ -32,17 +32,19 @@ INTRODUCTION = """# Benchmarks
 `make bench` writes this page, its plots and `benchmarks.json`. All peers are measured in one run, in turns, each in a
 process of its own, after their pictures were compared with ours; a peer that draws something else is not timed. CPU
 time is that of all threads together, those that spin while they wait included, and decides; wall time stands beside
-it. Read ratios: milliseconds are of one machine. On a machine that is busy with other things (its load average is
-below) wall times and several threads mean little. Each cell is the median, with the quartiles in brackets. Every
+it. Read ratios: milliseconds are of one machine. Where other work disturbed the run (the rows below say so) wall times
+and several threads mean little. Each cell is the median, with the quartiles in brackets. Every
 process keeps the memory that it frees, and every turn begins with 50 ms of calls that do not count, as in the middle of
 a long run: after a pause the system lets all threads of a process begin on one core. OpenMP's threads wait passively
 (`OMP_WAIT_POLICY`), as `dibr` has them wait. Back faces are culled.
 
 What each peer is asked for: ours through `dibr_deploy.ops`, outputs allocated by torch. llvmpipe uploads the vertices,
 draws, and reads back barycentrics and face index; its one thread is the caller's. DEODR draws three colours into
-buffers that are kept, in float64, linear in the image. Embree builds its tree and traces a ray for each pixel, on one
-thread. torch is `benchmarks/torch_reference.py`, vectorised torch without native code, whose texture is torch's
-`grid_sample`. Under the aims, ours with several threads stands against the single thread of a peer that has no more.
+buffers that are kept, in float64, linear in the image. Embree builds its tree and traces a ray for each pixel, both on
+one thread. torch is `benchmarks/torch_reference.py`, vectorised torch without native code, whose texture is torch's
+`grid_sample`; it leaves its output channel by channel, ours pixel by pixel. PyTorch3D takes vertices in NDC; what takes
+it more than 5 s is called once on a scene. Under the aims, ours with several threads stands against the single thread
+of a peer that has no more.
 """
 
 
@@ -54,6 +56,7 @@ def write(results: Results, plots: Iterable[Path], path: Path) -> None:
         _machine(results),
         "## Aims\n\nA value meets its aim if it is at most the bound.\n\n" + verdicts(targets.judge(results)),
         _beside_published(results),
+        "## Where ours takes longer\n\n" + _losses(results),
         "## Same pictures\n\n" + _agreements(results),
         "## Times\n\n" + "\n\n".join(images) if images else "## Times",
         *(_timings(results, task, title) for task, title in TASKS.items() if results.find(task=task)),
@@ -77,11 +80,25 @@ def _beside_published(results: Results) -> str:
     if not rows:
         return ""
     return (
-        "## Beside published figures\n\nPyTorch3D was **not** part of this run: it has no wheel for this Python and "
-        "torch. Beside our wall time with two threads stand figures of its own with two threads that were measured "
+        "## Beside published figures\n\nPyTorch3D was **not** part of this run, for the reason above. "
+        "Beside our wall time with two threads stand figures of its own with two threads that were measured "
         "earlier on another machine of this kind; the ratios compare machines too, and decide no aim.\n\n"
         + _table(["task", "scene", "ours, ms", "PyTorch3D, quoted, ms", "ratio"], "llrrr", rows)
     )
+
+
+def _losses(results: Results) -> str:
+    """Every task and scene for which a peer takes less CPU time than ours with as many threads."""
+    text = (
+        "CPU time of ours over that of the peer, with as many threads, where it is above 1; the reasons are in "
+        "[performance.md](performance.md)."
+    )
+    rows = []
+    for row in results.timings:
+        ratio = _ratio(results, row)
+        if ratio is not None and ratio > 1:
+            rows.append([TASKS[row.task], row.scene, _configuration(row.peer, row.threads), f"{ratio:.2f}"])
+    return text + "\n\n" + (_table(["task", "scene", "who", "ours / theirs"], "lllr", rows) if rows else "Nowhere.")
 
 
 def verdicts(judged: list[Verdict]) -> str:
@@ -130,9 +147,14 @@ def _timings(results: Results, task: str, title: str) -> str:
 
 
 def _ours_over(results: Results, row: Timing) -> str:
-    """Our CPU time over this row's, with as many threads."""
+    ratio = _ratio(results, row)
+    return "" if ratio is None else f"{ratio:.2g}" if ratio < 0.01 else f"{ratio:.2f}"
+
+
+def _ratio(results: Results, row: Timing) -> float | None:
+    """Our CPU time over this row's, with as many threads; None for our own rows, and where ours has none."""
     ours = results.one(scene=row.scene, task=row.task, peer="ours", threads=row.threads)
-    return "" if ours is None or row.peer == "ours" else f"{ours.cpu.median / row.cpu.median:.2f}"
+    return None if ours is None or row.peer == "ours" else ours.cpu.median / row.cpu.median
 
 
 def _growth(results: Results) -> str:

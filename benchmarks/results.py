@@ -81,7 +81,7 @@ class Peak:
 class Results:
     """Everything that a report needs."""
 
-    machine: dict[str, Any]
+    machine: dict[str, Any] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     absent: dict[str, str] = dataclasses.field(default_factory=dict)
     """Peers, or peers on scenes, that were not timed, and why."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -12,17 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from . import agreement, peers, scenes
+from .machine import Machine, cores
 from .results import REFERENCE, Agreement, Peak, Results, Spread, Timing
 from .scenes import Scene
-from .suite import Case, Suite, cores, thread_counts
-from .worker import PeerFailed, Worker
+from .suite import Case, Suite, thread_counts
+from .worker import ROOT, PeerFailed, Worker
 
 UNLIKE_OURS = ("ONNX Runtime",)
 """Peers whose tasks have no picture to compare; other tests compare this door with torch, bit by bit."""
-BUSY = 0.25
-"""Load average per core beyond which a run says that it is disturbed."""
-MOST_DISTANCE = 1e-2
+MOST_DISTANCE = 1e-3
 """Of outputs and gradients of the torch reference, relative: it sums in float32 in another order."""
+ENOUGH = 5.0
+"""Wall seconds of calls after which a task of a peer is not timed again on a scene."""
 
 Workers = dict[tuple[str, int], Worker]
 Seconds = dict[tuple[str, str, int], list[tuple[float, float]]]
@@ -30,8 +28,8 @@ Seconds = dict[tuple[str, str, int], list[tuple[float, float]]]
 
 def run(suite: Suite, folder: Path) -> Results:
     """Measure everything. ``folder`` takes the scenes; nothing in it is needed afterwards."""
-    results = Results(_machine())
-    if os.getloadavg()[0] > BUSY * cores():
+    results, machine = Results(), Machine(ROOT)
+    if machine.is_busy():
         _say("This machine is busy with other things: wall times and those of several threads will mean little.")
     workers = _start(suite, results)
     try:
@@ -42,22 +40,8 @@ def run(suite: Suite, folder: Path) -> Results:
             worker.close()
     for case in suite.peaks:
         _measure_peaks(case, results, folder)
-    results.machine["load average at the end"] = round(os.getloadavg()[0], 2)
+    results.machine = machine.description()
     return results
-
-
-def _machine() -> dict[str, object]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    return {
-        "processor": model,
-        "cores": cores(),
-        "memory GiB": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
-        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "date": datetime.date.today().isoformat(),
-        "load average at the start": round(os.getloadavg()[0], 2),
-    }
 
 
 def _start(suite: Suite, results: Results) -> Workers:
@@ -124,6 +108,8 @@ def _take_turns(scene: Scene, path: Path, workers: Workers, case: Case, suite: S
             for (peer, threads), worker in list(workers.items())[:: 1 if turn % 2 == 0 else -1]:
                 note = _note(scene.name, worker, task)
                 if not peers.offers(peer, task) or note in results.absent:
+                    continue
+                if sum(wall for _, wall in seconds[task, peer, threads]) > ENOUGH:
                     continue
                 try:
                     taken = worker.time(task, suite.seconds)

@@ -264,19 +264,22 @@ def percentiles(values: Sequence[float]) -> tuple[float, float]:
 
 def overload(bundle: Path, clients: Clients, requests: int) -> Section:
     """What those wait for that are let in while the queue is full. Ends the program where the counts do not agree."""
-    bound = QUEUE + 2
+    most = QUEUE + 2
     lines = [
         "### When the queue is full",
         "",
         f"{clients.count} clients in {PROCESSES} processes, each with one image at a time, a queue of {QUEUE}, no "
         f"batching. A client that is refused tries again after {1000 * PATIENCE:.0f} ms. Of those that were let in: "
-        "latencies in mean runs of one image (`dibr_compute_seconds`), and how many answers the service gave "
-        "meanwhile, its own included. One run may end while the request is on its way, one be under way when it comes, "
-        f"{QUEUE - 1} wait before, and then there is its own: {bound} bound the wait, however long each takes. Single "
-        "runs take longer than the mean, as clients and service share this machine's cores.",
+        "how many answers the service gave while they waited, their own included, and latencies, in mean runs of one "
+        "image "
+        "(`dibr_compute_seconds`). One run may end while the request is on its way, one be under way when it comes, "
+        f"{QUEUE - 1} wait before, and then there is its own: {most} bound the wait. In time, p99 is to be within "
+        f"{most} runs that are slow, as the 99th percentile of the times between two answers is, and "
+        f"{MOST_OVERHEAD:.0f} % for the protocol. (Within nine mean runs and {MOST_OVERHEAD:.0f} %, 10.3, it "
+        "is not always: clients that are refused and ask again take their share of this machine's cores.)",
         "",
-        "| | answered | refused | p50 | p99 | p50 in answers | p99 in answers | |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
+        "| | answered | refused | p99 in answers | p50 | p99 | slow run | bound of p99 | |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     unmet = []
     for index, protocol in enumerate(PROTOCOLS):
@@ -284,14 +287,19 @@ def overload(bundle: Path, clients: Clients, requests: int) -> Section:
             asked = clients.ask(protocol, addresses[index], photos(1), max(requests // clients.count, 1))
             mean = mean_run(addresses[0], asked)
         p50, p99 = percentiles([seconds / mean for seconds in asked.seconds])
-        middle, most = percentiles(asked.answers)
-        holds = most <= bound
+        _, answers = percentiles(asked.answers)
+        _, slow = percentiles([seconds / mean for seconds in asked.gaps])
+        bound = most * slow * (1 + MOST_OVERHEAD / 100)
+        holds = answers <= most and p99 <= bound
         lines.append(
-            f"| {protocol} | {len(asked.spans)} | {asked.refused} | {p50:.1f} | {p99:.1f} | {middle} | {most} | "
-            f"{met(holds)} |"
+            f"| {protocol} | {len(asked.spans)} | {asked.refused} | {answers} | {p50:.1f} | {p99:.1f} | {slow:.2f} | "
+            f"{bound:.1f} | {met(holds)} |"
         )
         if not holds:
-            unmet.append(f"p99 over {protocol} with a full queue is {most} answers, not within {bound}")
+            unmet.append(
+                f"p99 over {protocol} with a full queue is {answers} answers and {p99:.1f} runs, not within {most} and "
+                f"{bound:.1f}"
+            )
     lines += [
         "",
         "Every refusal was 429 or RESOURCE_EXHAUSTED. The service's own counters say the same of those that were "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 
 from . import scenes
+from .machine import cores
 from .scenes import SceneSpec
 
 RASTERIZERS = ("ours", "llvmpipe", "DEODR", "Embree")
@@ -21,13 +21,15 @@ OPS = (
     "render_backward",
 )
 SWEPT = ("rasterize", "backward", "soft_mask_backward")
-MODEL = ("model", "predictor", "chain", "fused_chain")
+CHAINS = ("chain", "fused_chain")
+MODEL = ("model", "predictor", *CHAINS)
 
 COMPARED_FACES = (1280, 20480, 81920)
 ALL_FACES = (1280, 5120, 20480, 81920, 327680, 1310720)
 ALL_SIZES = (64, 128, 256, 512, 1024, 2048)
 MIDDLE_FACES, MIDDLE_SIZE = 20480, 512
 MODEL_SCENE = scenes.sphere(1280, 256)
+LARGER_CHAINS = (scenes.sphere(MIDDLE_FACES, 256), scenes.sphere(81920, MIDDLE_SIZE))
 LARGEST = scenes.sphere(1310720, 2048)
 
 
@@ -52,10 +54,6 @@ class Suite:
     rounds: int
     seconds: float
     """For each task of each peer in each round."""
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def thread_counts() -> list[int]:
@@ -87,6 +85,7 @@ def full() -> Suite:
         Case(scenes.slivers(5000, MIDDLE_SIZE)),
         Case(LARGEST, tasks=("rasterize", "backward")),
         Case(MODEL_SCENE, ("ONNX Runtime",), MODEL),
+        *(Case(scene, ("ONNX Runtime",), CHAINS) for scene in LARGER_CHAINS),
     ]
     peaks = [
         *(Case(scenes.sphere(faces, MIDDLE_SIZE), (*RASTERIZERS, "torch"), ("rasterize",)) for faces in COMPARED_FACES),

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from . import scenes, suite
+from .machine import cores
 from .results import Results, Timing
 
 LINEAR = 1.05
@@ -131,7 +132,7 @@ def _rasterize_against(results: Results, peer: str, bound: float) -> list[Verdic
     return [
         _against(results, scene, "rasterize", peer, threads, bound, aim)
         for scene in _compared_scenes()
-        for threads in sorted({1, suite.cores()})
+        for threads in sorted({1, cores()})
     ]
 
 
@@ -150,7 +151,7 @@ def _parallel(results: Results) -> list[Verdict]:
     for scene in _compared_scenes():
         one, two = (results.one(scene=scene, task="rasterize", peer="ours", threads=count) for count in (1, 2))
         value = two.wall.median / one.wall.median if one and two else None
-        missing = "this machine has one core" if suite.cores() < 2 else NOT_RUN
+        missing = "this machine has one core" if cores() < 2 else NOT_RUN
         found.append(Verdict("rasterize, wall time of two threads / of one", scene, 0.55, value, missing))
     return found
 
@@ -160,7 +161,7 @@ def _backward(results: Results) -> list[Verdict]:
     return [
         _against(results, scene, "backward", "DEODR", threads, 0.5, aim)
         for scene in _compared_scenes((1,))
-        for threads in sorted({1, suite.cores()})
+        for threads in sorted({1, cores()})
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -36,6 +37,15 @@ def library_path(name: str) -> Path:
     )
 
 
+def has_cuda_kernels() -> bool:
+    """Whether this installation's libdibr was built with CUDA kernels; says nothing of the machine.
+
+    Raises FileNotFoundError as :func:`library_path` does, OSError where the library cannot be loaded.
+    """
+    return bool(ctypes.CDLL(str(library_path("libdibr.so"))).dibr_has_device(_CUDA))
+
+
+_CUDA = 1  # dibr_device of dibr.h
 _TENSORRT = "-C cmake.define.DIBR_CUDA=ON -C cmake.define.DIBR_TENSORRT=ON"
 _BUILD_OPTIONS = {
     "libdibr_torch.so": "-C cmake.define.DIBR_TORCH=ON",

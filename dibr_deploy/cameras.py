@@ -173,6 +173,27 @@ def view_axes(world_to_clip: Tensor) -> Tensor:
     return torch.stack([right, up, torch.linalg.cross(right, up, dim=-1)], dim=-2)
 
 
+def split_projection(world_to_clip: Tensor) -> tuple[Tensor, Tensor]:
+    """``world_to_view`` and ``view_to_clip`` of a perspective camera, [..., 4, 4] each, whose product is the matrix.
+
+    The first is a rigid motion, with the axes of :func:`view_axes` at the place of :func:`viewer`; the second has what
+    the lens does: where the matrix comes from :func:`from_opencv`, its K in units of the image. Differentiable.
+
+    Args:
+        world_to_clip: [..., 4, 4], a perspective projection times a rigid motion; not mirrored.
+
+    Raises:
+        DibrError: a parallel projection, which is seen from no place. In a trace values are not asked for.
+    """
+    if _has_values(world_to_clip) and bool((world_to_clip[..., 3, :3] == 0).all(dim=-1).any()):
+        raise DibrError("split_projection: world_to_clip must be a perspective projection, but is a parallel one")
+    place = viewer(world_to_clip)
+    eye = place[..., :3] / place[..., 3:]
+    rotation = view_axes(world_to_clip)
+    world_to_view = _rigid(rotation, -(rotation @ eye.unsqueeze(-1)))
+    return world_to_view, world_to_clip @ invert_rigid(world_to_view)
+
+
 def from_opencv(
     intrinsics: Tensor,
     rotation: Tensor,
@@ -254,11 +275,16 @@ def to_pytorch3d(world_to_view: Tensor, view_to_clip: Tensor, height: int, width
 
     Args:
         world_to_view: rigid, [..., 4, 4], for example of :func:`look_at`.
-        view_to_clip: [..., 4, 4] with w = -z, for example of :func:`perspective`. PyTorch3D has no near and far plane
-            here: they are dropped.
+        view_to_clip: [..., 4, 4] with w = -z and no skew, for example of :func:`perspective`. PyTorch3D has no near and
+            far plane here: they are dropped. :func:`split_projection` makes both of a whole ``world_to_clip``.
         height, width: of the image in pixels.
+
+    Raises:
+        DibrError: sizes below 1, a projection with another w (a parallel one has w = 1), with skew, or with a shift
+            that does not grow with the distance. In a trace, values are not asked for.
     """
     _check_image_size("to_pytorch3d", height, width)
+    _check_pinhole(world_to_view, view_to_clip)
     across, up = width / min(height, width), height / min(height, width)
     flip = world_to_view.new_tensor([-1.0, 1.0, -1.0])
     return PyTorch3DCamera(
@@ -349,6 +375,41 @@ def _check_interval(name: str, value: Scalar, upper: float) -> None:
 def _check_image_size(function: str, height: int, width: int) -> None:
     if height < 1 or width < 1:
         raise DibrError(f"{function}: height and width must be at least 1, but are {height} and {width}")
+
+
+_ROUNDING = 1e-5
+
+
+def _check_pinhole(world_to_view: Tensor, view_to_clip: Tensor) -> None:
+    """Raises where a projection, [..., 4, 4], is more than focal lengths and a principal point, but for rounding.
+
+    Entries of its last column are compared with those of the others times the camera's distance.
+    """
+    if not _has_values(view_to_clip):
+        return
+    distance = torch.linalg.vector_norm(world_to_view[..., :3, 3], dim=-1).clamp(min=1)
+    view_to_clip, distance = torch.broadcast_tensors(view_to_clip, distance[..., None, None])
+    lens = torch.cat([view_to_clip[..., :3], view_to_clip[..., 3:] / distance[..., 3:]], dim=-1)
+    x, y, w = (lens[..., row, :] for row in (0, 1, 3))
+    off = (w - w.new_tensor([0.0, 0.0, -1.0, 0.0])).abs().amax(dim=-1)
+    if bool((off > _ROUNDING).any()):
+        last = view_to_clip[..., 3, :].reshape(-1, 4)[off.argmax()].tolist()
+        raise DibrError(
+            "to_pytorch3d: view_to_clip must be a perspective projection with w = -z, its last row [0, 0, -1, 0], "
+            f"but its last row is {last}"
+        )
+    for name, part, focal in (
+        ("skew", x[..., 1], x[..., 0]),
+        ("skew", y[..., 0], y[..., 1]),
+        ("shift in x", x[..., 3], x[..., 0]),
+        ("shift in y", y[..., 3], y[..., 1]),
+    ):
+        if bool((part.abs() > _ROUNDING * focal.abs()).any()):
+            raise DibrError(f"to_pytorch3d: view_to_clip must have no {name}, but has one of {float(part.abs().max())}")
+
+
+def _has_values(tensor: Tensor) -> bool:
+    return tensor.device.type != "meta" and not torch.compiler.is_compiling()
 
 
 def _check_finite(sentence: str, vector: Tensor) -> None:

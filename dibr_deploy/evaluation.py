@@ -104,7 +104,7 @@ def fixed_shape_iou(solids: Tensor, training_solids: Tensor) -> Tensor:
         solids, training_solids: bool [N, R, R, R] and [M, R, R, R], of one grid.
     """
     filled = training_solids.float().mean(dim=0)
-    shapes = torch.stack([filled > share for share in torch.linspace(0, 0.95, 20)])
+    shapes = torch.stack([filled > share for share in torch.linspace(0, 0.95, 20, device=filled.device)])
     means = torch.stack([voxel_iou(shape.expand_as(training_solids), training_solids).mean() for shape in shapes])
     return voxel_iou(shapes[means.argmax()].expand_as(solids), solids)
 
@@ -137,7 +137,7 @@ def fixed_shape_of_class_iou(
 
 def best_fixed_direction(directions: Tensor) -> Tensor:
     """The direction [3] with the smallest mean angle to [N, 3], of 2,048 spread evenly over the sphere."""
-    places = torch.arange(2048) + 0.5
+    places = torch.arange(2048, dtype=directions.dtype, device=directions.device) + 0.5
     height, around = 1 - places / 1024, places * math.pi * (3 - math.sqrt(5))
     level = (1 - height.square()).sqrt()
     tried = torch.stack([level * around.cos(), height, level * around.sin()], dim=1)

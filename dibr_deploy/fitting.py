@@ -83,7 +83,8 @@ class Fit:
     ) -> None:
         """
         Args:
-            views: N images [N, 3, H, W], masks [N, H, W] and cameras [N, 4, 4] of the object.
+            views: N images [N, 3, H, W], masks [N, H, W] and cameras [N, 4, 4] of the object. Where they lie, all is
+                computed.
             mesh: to start from; None is a sphere of radius 0.5 around the origin. With texture coordinates its texture
                 is fitted, else its vertex colours.
             settings: how to fit.
@@ -94,21 +95,23 @@ class Fit:
             DibrError: views without images, or a light of another shape or without numbers.
         """
         self.settings = settings = settings or FitSettings()
-        self.template = mesh = mesh or icosphere(3, radius=0.5)
+        mesh = mesh or icosphere(3, radius=0.5)
         if views.image.dim() != 4 or len(views.image) == 0:
             raise DibrError(f"views must have images [N, 3, H, W], got {list(views.image.shape)}")
         if light is not None and (tuple(light.shape) != (1, 4) or not bool(torch.isfinite(light).all())):
             raise DibrError(f"light must be [1, 4] and finite, got {light.tolist()}")
         self.views = views
+        device = views.image.device
         if light is None and "light" in settings.parts:
             light = torch.tensor([_START_LIGHT])
+        self._edges, self._edge_faces = unique_edges(mesh.faces).to(device), edge_faces(mesh.faces).to(device)
+        self._vertex_faces = vertex_face_table(mesh.faces, len(mesh.vertices)).to(device)
+        self.template = mesh = mesh.to(device)
         self.vertices = mesh.vertices.detach().clone()
-        self.light = None if light is None else light.detach().clone()
-        self.motion = torch.zeros(len(views.image), 6)
+        self.light = None if light is None else light.detach().clone().to(device)
+        self.motion = torch.zeros(len(views.image), 6, device=device)
         self._color_logits = _first_colors(mesh, settings.texture_size).clamp(_INSIDE, 1 - _INSIDE).logit()
-        self.renderer = MeshRenderer(*views.image.shape[-2:], background=background)
-        self._edges, self._edge_faces = unique_edges(mesh.faces), edge_faces(mesh.faces)
-        self._vertex_faces = vertex_face_table(mesh.faces, len(self.vertices))
+        self.renderer = MeshRenderer(*views.image.shape[-2:], background=background).to(device)
 
     def colors(self) -> Tensor:
         """The texture [1, 3, Ht, Wt], or vertex colours [1, V, 3], in 0..1."""
@@ -222,4 +225,4 @@ def _first_colors(mesh: Mesh, texture_size: int) -> Tensor:
         return torch.full_like(mesh.vertices, 0.5)[None] if colors is None else colors.detach().clone()[None]
     if mesh.texture is not None:
         return mesh.texture.detach().clone()[None]
-    return torch.full((1, 3, texture_size, texture_size), 0.5)
+    return torch.full((1, 3, texture_size, texture_size), 0.5, device=mesh.vertices.device)

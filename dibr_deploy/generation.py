@@ -1,16 +1,12 @@
-"""What a trained generator makes: objects of random codes, ways between codes, and whether it only repeats."""
+"""What a trained generator makes: objects of random codes, and ways between codes."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .cameras import orbit, perspective
 from .data.make import DISTANCE, FIELD_OF_VIEW
-from .data.views import PosedViews
 from .errors import DibrError
 from .mesh import Mesh
 from .models import MeshGeneratorRenderer
@@ -90,101 +86,6 @@ def meshes(model: MeshGeneratorRenderer, codes: Tensor) -> list[Mesh]:
         Mesh(one, faces, uvs=network.uvs, uv_faces=uv_faces, texture=texture)
         for one, texture in zip(vertices, textures, strict=True)
     ]
-
-
-class Nearest(NamedTuple):
-    """For each of N pictures the nearest of others."""
-
-    distance: Tensor
-    """[N], root mean square difference of image and mask, in units of their range."""
-    place: Tensor
-    """[N], which of the others."""
-
-
-def nearest(found: Tensor, others: Tensor) -> Nearest:
-    """The nearest of ``others`` [M, 4, H, W] to each of ``found`` [N, 4, H, W].
-
-    Raises:
-        DibrError: their sizes differ, or there are no others.
-    """
-    if found.shape[1:] != others.shape[1:] or len(others) == 0:
-        raise DibrError(f"nearest: pictures must have one size, got {list(found.shape)} and {list(others.shape)}")
-    wanted = others.flatten(1)
-    parts = [torch.cdist(part.flatten(1), wanted).min(dim=1) for part in found.split(_CHUNK)]
-    distance = torch.cat([part.values for part in parts]) / wanted.shape[1] ** 0.5
-    return Nearest(distance, torch.cat([part.indices for part in parts]))
-
-
-class Comparison(NamedTuple):
-    """Whether a generator repeats its training pictures, and whether it makes all kinds of them."""
-
-    samples: Tensor
-    """[N], distance of each generated picture to the nearest training picture."""
-    held_out: Tensor
-    """[M], the same of pictures of real objects that training never saw."""
-    covered: Tensor
-    """[M], distance of each of these to the nearest generated picture."""
-    codes: Tensor
-    """[N, latent], of the generated pictures."""
-    shown: Tensor
-    """[N, 4, H, W], the generated pictures."""
-    nearest_view: Tensor
-    """[N], the training view that is nearest to each."""
-
-    def table(self) -> list[tuple[str, ...]]:
-        """Head and rows: the distances at several quantiles."""
-        rows = [
-            ("generated to nearest training picture", self.samples),
-            ("held-out to nearest training picture", self.held_out),
-            ("held-out to nearest generated picture", self.covered),
-        ]
-        quantiles = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
-        head = ("RMS difference", *(f"{100 * part:.0f} %" for part in quantiles.tolist()))
-        return [head, *((name, *(f"{part:.4f}" for part in row.quantile(quantiles).tolist())) for name, row in rows)]
-
-
-def compare(
-    model: MeshGeneratorRenderer, training: PosedViews, held_out: PosedViews, *, count: int = 256, seed: int = 0
-) -> Comparison:
-    """Compares generated pictures with those of training, and both with pictures of objects kept from training.
-
-    A generator that repeats its training objects is nearer to them than new objects are. One that leaves some kinds of
-    objects out is farther from the new ones than the training pictures are.
-
-    Args:
-        training: what the model was trained on. held_out: other objects, seen by cameras like those.
-        count: of generated pictures, each of an object of its own, from training cameras drawn at random.
-        seed: of codes and cameras.
-
-    Raises:
-        DibrError: the pictures' sizes differ.
-    """
-    codes = random_codes(model, count, seed)
-    drawn = torch.randint(len(training), (count,), generator=torch.Generator().manual_seed(seed))
-    shown = pictures(model, codes, training.world_to_clip[drawn])
-    new = torch.cat(list(_pictures_of(held_out)))
-    samples, held_out_nearest = (_nearest_view(found, training) for found in (shown, new))
-    covered = nearest(new, shown).distance
-    return Comparison(samples.distance, held_out_nearest.distance, covered, codes, shown, samples.place)
-
-
-def _nearest_view(found: Tensor, data: PosedViews) -> Nearest:
-    """Among all pictures of a dataset, of which a part at a time is in memory."""
-    best, start = Nearest(torch.full((len(found),), torch.inf), torch.zeros(len(found), dtype=torch.long)), 0
-    for part in _pictures_of(data):
-        here = nearest(found, part)
-        nearer = here.distance < best.distance
-        best = Nearest(
-            torch.where(nearer, here.distance, best.distance), torch.where(nearer, here.place + start, best.place)
-        )
-        start += len(part)
-    return best
-
-
-def _pictures_of(data: PosedViews) -> Iterator[Tensor]:
-    """Image and mask of all views, in parts of [N, 4, H, W]."""
-    for indices in torch.arange(len(data)).split(_CHUNK):
-        yield data.pixels(indices.tolist()).permute(0, 3, 1, 2).float() / 255
 
 
 def rows_of(pictures: Tensor, columns: int) -> Tensor:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 12
 """Samples in the picture of `generate compare`."""
+_SHOWN_SIZE = 96
+"""Of each, pixels."""
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,12 +39,14 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     interpolate.add_argument("--frames", type=int, default=16, help="from each to the next (default %(default)s)")
     interpolate.set_defaults(run=_interpolate)
 
-    compare = commands.add_parser("compare", help="hold samples against the training pictures and against new ones")
+    compare = commands.add_parser("compare", help="ask whether samples repeat training objects")
     _add_source(compare)
-    compare.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="what it was trained on")
-    compare.add_argument("--held-out", type=Path, required=True, metavar="FOLDER", help="dataset of other objects")
+    compare.add_argument(
+        "--data", type=Path, required=True, metavar="FOLDER", help="what it was trained on, with its truth"
+    )
+    compare.add_argument("--held-out", type=Path, required=True, metavar="FOLDER", help="other objects, with truth")
     compare.add_argument("--count", type=int, default=256, help="of samples (default %(default)s)")
-    compare.add_argument("--picture", type=Path, metavar="FILE", help="samples over their nearest pictures, as PNG")
+    compare.add_argument("--picture", type=Path, metavar="FILE", help="samples over their nearest objects, as PNG")
     compare.set_defaults(run=_compare)
 
 
@@ -112,19 +116,19 @@ def _interpolate(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    import torch
-
-    from .data.opening import open_dataset
-    from .generation import compare, rows_of
+    from .generation import random_codes, rows_of
+    from .memorising import beside, compare, solids_of, true_solids_of
     from .runtime.images import write_png
     from .runtime.tables import aligned
     from .training.checkpoint import load_generator
 
-    training, held_out = (open_dataset(folder) for folder in (arguments.data, arguments.held_out))
+    training, new = (true_solids_of(folder) for folder in (arguments.data, arguments.held_out))
     model = load_generator(arguments.checkpoint)
-    found = compare(model, training, held_out, count=arguments.count, seed=arguments.seed)
-    print("\n".join(aligned(found.table(), left=1)))
+    made = solids_of(model, random_codes(model, arguments.count, arguments.seed))
+    report = compare(made, training, new, seed=arguments.seed)
+    print("\n".join([*aligned(report.table(), left=1), "", *aligned(report.coverage_table(), left=1), ""]))
+    print(report.verdict())
     if arguments.picture is not None:
-        shown = found.shown[:_SHOWN]
-        known = training.views(found.nearest_view[:_SHOWN].tolist()).image
-        write_png(arguments.picture, rows_of(torch.cat([shown[:, :3], known]), len(shown)).numpy())
+        shown = made[:_SHOWN]
+        pictures = beside(shown, training, new, report, _SHOWN_SIZE)
+        write_png(arguments.picture, rows_of(pictures, len(shown)).numpy())

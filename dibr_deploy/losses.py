@@ -156,7 +156,7 @@ def laplacian(vertices: Tensor, edges: Tensor) -> Tensor:
     _check_vertices("laplacian", vertices, "edges", edges)
     start, end = torch.cat([edges, edges.flip(1)]).unbind(dim=1)
     total = torch.zeros_like(vertices).index_add(1, start, vertices.index_select(1, end))
-    degree = torch.bincount(start, minlength=vertices.shape[1]).to(vertices.dtype).unsqueeze(-1)
+    degree = vertices.new_zeros(vertices.shape[1]).index_add(0, start, vertices.new_ones(len(start))).unsqueeze(-1)
     return torch.where(degree > 0, vertices - total / degree.clamp(min=1), torch.zeros_like(vertices))
 
 

@@ -172,8 +172,9 @@ def vertex_face_table(faces: Tensor, vertex_count: int) -> Tensor:
     corners = faces.reshape(-1).long()
     counts = torch.bincount(corners, minlength=vertex_count)
     order = torch.argsort(corners, stable=True)
-    slot = torch.arange(len(corners)) - (counts.cumsum(0) - counts)[corners[order]]
-    table = torch.full((vertex_count, int(counts.max()) if len(corners) else 0), len(faces), dtype=torch.int64)
+    slot = torch.arange(len(corners), device=faces.device) - (counts.cumsum(0) - counts)[corners[order]]
+    most = int(counts.max()) if len(corners) else 0
+    table = torch.full((vertex_count, most), len(faces), dtype=torch.int64, device=faces.device)
     table[corners[order], slot] = order // 3
     return table
 
@@ -186,7 +187,8 @@ def unique_edges(faces: Tensor) -> Tensor:
 def edge_faces(faces: Tensor) -> Tensor:
     """The two faces at every edge that has exactly two, [E, 2] int64."""
     _, inverse, counts = torch.unique(_sorted_edges(faces), dim=0, return_inverse=True, return_counts=True)
-    face_of_edge = torch.arange(len(faces)).repeat_interleave(3)[torch.argsort(inverse, stable=True)]
+    face_of_corner = torch.arange(len(faces), device=faces.device).repeat_interleave(3)
+    face_of_edge = face_of_corner[torch.argsort(inverse, stable=True)]
     inside = counts == 2
     first = (counts.cumsum(0) - counts)[inside]
     return torch.stack([face_of_edge[first], face_of_edge[first + 1]], dim=-1)

@@ -148,7 +148,9 @@ class MeshRenderer(nn.Module):
         _check_outputs(names, uvs, normal_map)
         if "image" in names:
             self._check_surface(vertex_colors, texture, uvs)
-            _check_lights(light, harmonics, material, positions.shape[0])
+            _check_lights(light, harmonics, positions.shape[0])
+            if material is not None:
+                _check_material(material, light, positions.shape[0], len(self.background))
         uvs = uvs.unsqueeze(0) if uvs is not None and uvs.dim() == 2 else uvs
         size = self.height if height is None else height, self.width if width is None else width
         scene = _Scene(vertices, faces, positions, world_to_clip, face_ranges)
@@ -339,11 +341,7 @@ def _check_outputs(names: tuple[str, ...], uvs: Tensor | None, normal_map: Tenso
         raise DibrError("MeshRenderer expects uvs together with normal_map and for the output uv, but uvs is None")
 
 
-def _check_lights(
-    light: Tensor | DirectionalLight | None, harmonics: Tensor | None, material: Phong | None, images: int
-) -> None:
-    if material is not None and light is None:
-        raise DibrError("MeshRenderer expects light together with material, but light is None")
+def _check_lights(light: Tensor | DirectionalLight | None, harmonics: Tensor | None, images: int) -> None:
     if isinstance(light, DirectionalLight):
         for name, part in light._asdict().items():
             columns = part.shape[1:] if part.dim() == 2 else None
@@ -356,6 +354,21 @@ def _check_lights(
         raise DibrError(f"MeshRenderer: light must be [{images} or 1, 4], but is {list(light.shape)}")
     if harmonics is not None and not _is_per_image(harmonics, images):
         raise DibrError(f"MeshRenderer: harmonics must be [{images} or 1, 9, ...], but is {list(harmonics.shape)}")
+
+
+def _check_material(material: Phong, light: Tensor | DirectionalLight | None, images: int, channels: int) -> None:
+    if light is None:
+        raise DibrError("MeshRenderer expects light together with material, but light is None")
+    for name, value in material._asdict().items():
+        part = torch.as_tensor(value)
+        columns = (1,) if name == "shininess" else (1, channels)
+        if part.dim() == 0 or (_is_per_image(part, images) and part.dim() == 1):
+            continue
+        if part.dim() != 2 or not _is_per_image(part, images) or part.shape[1] not in columns:
+            raise DibrError(
+                f"MeshRenderer: material.{name} must be a number, [], [{images} or 1] or "
+                f"[{images} or 1, {' or '.join(map(str, columns))}], but is {list(part.shape)}"
+            )
 
 
 def _is_per_image(tensor: Tensor, images: int) -> bool:

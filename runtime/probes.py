@@ -415,7 +415,7 @@ def _gpus(said: str) -> str:
 
 def _cuda_kernels(said: str) -> None:
     with _native_library(said):
-        has_kernels = ctypes.CDLL(str(_native.library_path("libdibr.so"))).dibr_has_device(1)
+        has_kernels = _native.has_cuda_kernels()
     if not has_kernels:
         raise Absent(f"{said}, but this libdibr was built without CUDA kernels", WITH_CUDA)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Condition
+from threading import Condition, Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,7 @@ class Session:
         self._running = 0
         self._bundle = _open_bundle(path) if isinstance(path, (str, Path)) else path
         self._pictures: Backend | None = None
+        self._opening = Lock()
         self._pictures_model = _preprocess_model(self._bundle)
         self._pool: ThreadPoolExecutor | None = None
         self._model: OnnxModel | None = None
@@ -251,10 +252,12 @@ class Session:
             backend, self._backend = self._backend, None
             self._idle.wait_for(lambda: self._running == 0)
             pool, self._pool = self._pool, None
+            pictures, self._pictures = self._pictures, None
         if pool is not None:
             pool.shutdown()
-        if backend is not None:
-            backend.close()
+        for opened in (backend, pictures):
+            if opened is not None:
+                opened.close()
 
     def __enter__(self) -> Session:
         return self
@@ -291,7 +294,7 @@ class Session:
         session = cls.__new__(cls)
         session.path, session.provider = whole.path / name, "cpu"
         session._idle, session._running, session._bundle, session._pictures = Condition(), 0, None, None
-        session._pictures_model = None
+        session._pictures_model, session._opening = None, Lock()
         session._pool, session._instances = None, 1
         model = _part(whole._bundle, name)
         session._backend = OnnxRuntimeBackend(model, "cpu", threads=whole._threads)
@@ -305,7 +308,7 @@ class Session:
                 f"model {self.path} does not say how a picture becomes its input: a bundle that `dibr export` writes "
                 f"of a checkpoint does"
             )
-        with self._idle:
+        with self._opening:
             if self._pictures is None:
                 self._pictures = OnnxRuntimeBackend(self._pictures_model, "cpu", threads=self._threads)
             return self._pictures

@@ -2,7 +2,9 @@
 
 The project's environment supplies torch, ONNX Runtime and dibr_deploy itself: its packages are linked, not installed
 again, and what is installed here goes before them. A peer that cannot be installed is named, and left out of the
-benchmark; the rest goes on. llvmpipe needs Debian's libegl1 and libgl1-mesa-dri besides.
+benchmark; the rest goes on. llvmpipe needs Debian's libegl1 and libgl1-mesa-dri besides. PyTorch3D's wheel is compiled
+against one release of torch, with CUDA, without whose libraries it does not load on a CPU either: the two have an
+environment of their own in this one, of some 5 GB.
 
     python scripts/setup_bench.py .venv-bench
 """
@@ -10,6 +12,7 @@ benchmark; the rest goes on. llvmpipe needs Debian's libegl1 and libgl1-mesa-dri
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import sys
 import venv
 from pathlib import Path
@@ -24,6 +27,8 @@ PEERS = {
 PLOTS = [
     "matplotlib==3.11.2",
 ]
+PYTORCH3D = ["easypytorch3d==0.7.9.post1", "torch==2.12.0", f"numpy=={importlib.metadata.version('numpy')}"]
+"""PyTorch3D's own sources, packed by somebody else: its project publishes no wheel for this Python."""
 STAMP = "PEERS"
 
 
@@ -40,13 +45,18 @@ def install(folder: Path) -> list[str]:
     venv.create(folder, clear=True, with_pip=True)
     link_packages(folder)
     failed = [name for name, packages in {**PEERS, "plots": PLOTS}.items() if not pip_install(folder, packages)]
+    venv.create(folder / "pytorch3d", with_pip=True)
+    # iopath, which it needs, has no wheel.
+    if not pip_install(folder / "pytorch3d", PYTORCH3D, "--no-cache-dir", "--no-binary=iopath"):
+        failed.append("PyTorch3D")
     if not failed:
         stamp.write_text(wanted)
     return failed
 
 
 def _wanted() -> str:
-    return "\n".join([sys.prefix, sys.version, *PLOTS, *(line for lines in PEERS.values() for line in lines)]) + "\n"
+    packages = [*PLOTS, *(line for lines in PEERS.values() for line in lines), *PYTORCH3D]
+    return "\n".join([sys.prefix, sys.version, *packages]) + "\n"
 
 
 def main() -> int:

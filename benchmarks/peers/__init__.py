@@ -12,6 +12,7 @@ Tasks, named alike everywhere; what is not named "backward" is without gradients
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -40,6 +41,11 @@ class Peer:
 
     def __init__(self, threads: int) -> None:
         """Raises ImportError, or whatever says that the peer cannot run here."""
+
+    @staticmethod
+    def python() -> str:
+        """The interpreter of the peer's process."""
+        return sys.executable
 
     @staticmethod
     def environment(threads: int) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from . import Peer, Task
 
 
 class Embree(Peer):
-    """Vertices in NDC and parallel rays through the pixel centres. Rays are traced on one thread; no face is culled.
+    """Vertices in NDC and parallel rays through the pixel centres, on one thread; no face is culled.
 
     The division by w and the rays are made beforehand.
     """
@@ -20,6 +21,7 @@ class Embree(Peer):
         from embreex import mesh_construction, rtcore_scene
 
         self.mesh, self.core = mesh_construction, rtcore_scene
+        self._build_on_one_thread()
 
     def version(self) -> str:
         return f"embreex {importlib.metadata.version('embreex')}"
@@ -44,6 +46,16 @@ class Embree(Peer):
                 self._trace(vertices)
 
         return run
+
+    def _build_on_one_thread(self) -> None:
+        """embreex traces rays on the calling thread, but lets Embree build trees on as many as TBB, which asks once,
+        finds cores for this process."""
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cores)})
+        try:
+            self.core.EmbreeScene()
+        finally:
+            os.sched_setaffinity(0, cores)
 
     def _trace(self, vertices: np.ndarray) -> dict[str, np.ndarray]:
         scene = self.core.EmbreeScene()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -36,7 +37,8 @@ class OnnxRuntime(Peer):
         return f"onnxruntime {onnxruntime.__version__}"
 
     def load(self, scene: Scene) -> None:
-        self.scene = scene
+        """The chains draw the scene, which is a sphere; the model has one of its own."""
+        self.scene, self.drew_model = scene, False
         size = self.network.INPUT_SIZE
         self.photo = np.random.default_rng(0).random((1, 3, size, size), np.float32)
         self.camera = self.network.camera().numpy()
@@ -45,7 +47,10 @@ class OnnxRuntime(Peer):
         return self._chain().run(*self._chain_inputs())["face_index"]
 
     def facts(self) -> dict[str, float]:
-        """``node_share``: our nodes' part of the model's time, as ONNX Runtime's profiler sees it."""
+        """``node_share``: our nodes' part of the model's time, as ONNX Runtime's profiler sees it, where the model was
+        asked for."""
+        if not self.drew_model:
+            return {}
         import onnxruntime
 
         from dibr_deploy import _native
@@ -67,6 +72,7 @@ class OnnxRuntime(Peer):
         return {"node_share": spent[True] / (spent[True] + spent[False])}
 
     def prepare_model(self) -> Task:
+        self.drew_model = True
         session = self.runtime.Session(self._model_file(), "cpu", threads=self.threads)
         return lambda: session.run(self.photo, self.camera)
 
@@ -90,7 +96,10 @@ class OnnxRuntime(Peer):
         return self.scene.positions, self.scene.texels
 
     def _chain(self, fused: bool = False):
-        path = self._exported(f"chain_{fused}.onnx", self.network.Chain(), *self._chain_inputs(), fused=fused)
+        scene = self.scene
+        chain = self.network.Chain(round(math.log(len(scene.faces) / 20, 4)), scene.size)
+        name = f"chain_{len(scene.faces)}_{scene.size}_{fused}.onnx"
+        path = self._exported(name, chain, *self._chain_inputs(), fused=fused)
         return self.runtime.Session(path, "cpu", threads=self.threads)
 
     def _exported(self, name: str, module, *inputs: np.ndarray, fused: bool = True) -> Path:

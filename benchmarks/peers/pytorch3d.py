@@ -1,11 +1,10 @@
-"""PyTorch3D's CPU rasteriser. It has no current wheel: it takes part where the user has installed it.
-
-Written by its documentation and not tried: a wrong picture would be refused like any other.
-"""
+"""PyTorch3D's CPU rasteriser, with a torch of its own (scripts/setup_bench.py)."""
 
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,12 @@ class PyTorch3D(Peer):
     """rasterize_meshes on vertices in NDC, whose x and y point the other way there, with depths above 0."""
 
     threaded = True
+
+    @staticmethod
+    def python() -> str:
+        """That of the environment beside the other peers', where there is one."""
+        own = Path(sys.prefix) / "pytorch3d" / "bin" / "python"
+        return str(own) if own.exists() else sys.executable
 
     def __init__(self, threads: int) -> None:
         import pytorch3d
@@ -36,7 +41,7 @@ class PyTorch3D(Peer):
         self.fragments, self.blend, self.blend_parameters = Fragments, sigmoid_alpha_blend, BlendParams(sigma=SIGMA)
 
     def version(self) -> str:
-        return f"PyTorch3D {self.release}"
+        return f"PyTorch3D {self.release}, torch {self.torch.__version__}"
 
     def load(self, scene: Scene) -> None:
         self.scene = scene

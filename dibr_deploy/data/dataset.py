@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..cameras import invert_rigid, perspective
+from ..cameras import from_opencv, invert_rigid
 from ..errors import DibrError
 from .transforms import Frame, Transforms, read_transforms
 from .views import PosedViews
@@ -75,7 +74,7 @@ def open_image(path: Path) -> Image.Image:
 def _common_size(decoded: list[np.ndarray], transforms: Transforms, folder: Path) -> tuple[int, int]:
     height, width = decoded[0].shape[:2]
     for frame, pixels in zip(transforms.frames, decoded, strict=True):
-        wanted = (transforms.h or height, transforms.w or width)
+        wanted = (frame.h or transforms.h or height, frame.w or transforms.w or width)
         if pixels.shape[:2] != wanted:
             raise DibrError(
                 f"image {folder / frame.file_path} is {pixels.shape[1]} x {pixels.shape[0]} pixels, "
@@ -94,6 +93,9 @@ def _cameras(transforms: Transforms, height: int, width: int, near: float, far: 
     if not bool(rigid.all()):
         wrong = transforms.frames[int((~rigid).nonzero()[0])]
         raise DibrError(f"transform_matrix of {wrong.file_path} must be a rotation and a translation, but is not")
-    fov_y = 2 * math.atan(math.tan(transforms.camera_angle_x / 2) * height / width)
-    projection = perspective(torch.tensor(fov_y, dtype=torch.float64), width / height, near, far)
-    return (projection @ invert_rigid(camera_to_world)).float()
+    intrinsics = [transforms.intrinsics(frame, height, width) for frame in transforms.frames]
+    lenses = torch.tensor(intrinsics, dtype=torch.float64)
+    # OpenCV's camera has y downwards and looks along +z.
+    to_camera = invert_rigid(camera_to_world)[:, :3] * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64).view(3, 1)
+    rotation, translation = to_camera.split([3, 1], dim=-1)
+    return from_opencv(lenses, rotation, translation, height, width, near, far, first_center=0.5).float()

@@ -33,7 +33,7 @@ class RunConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     """Of the first weights and of all that is drawn."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes a GPU where torch sees one."""
+    """Where to train; auto takes a GPU where torch sees one and this package was built with CUDA kernels."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the networks' layers under autocast; weights, optimisers and everything behind the networks stay float32."""
     tensorboard: bool = False

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .. import _native
 from ..errors import DibrError
 
 Batch = TypeVar("Batch", list[int], Tensor)
@@ -80,10 +81,10 @@ def join_processes(device: str) -> Iterator[Processes]:
     They talk through NCCL where they train on GPUs, each on its own, and through gloo on the CPU.
 
     Args:
-        device: "cpu", "cuda", or "auto": a GPU where torch sees one.
+        device: "cpu", "cuda", or "auto": a GPU where torch sees one and this package was built with CUDA kernels.
 
     Raises:
-        DibrError: "cuda" where torch sees no GPU, or fewer than this machine's processes.
+        DibrError: "cuda" without CUDA kernels, or where torch sees no GPU, or fewer than this machine's processes.
     """
     count, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     place = _device(device, local)
@@ -98,10 +99,12 @@ def join_processes(device: str) -> Iterator[Processes]:
 
 
 def _device(name: str, local_rank: int) -> torch.device:
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+    if name == "cpu" or (name == "auto" and not (torch.cuda.is_available() and _native.has_cuda_kernels())):
         return torch.device("cpu")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if local_rank >= gpus:
         raise DibrError(f"device is cuda, but process {local_rank} of this machine has no GPU: torch sees {gpus}")
+    if not _native.has_cuda_kernels():
+        raise DibrError("device is cuda, but this dibr_deploy was built without CUDA kernels; build with DIBR_CUDA=ON")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

@@ -94,18 +94,25 @@ class Trainer(TrainingRun[TrainingConfig]):
         """Mean IoU of the covered pixels with the masks of held-out views: the prediction's, and the bare template's.
 
         The mesh is predicted from one held-out view and judged from the object's next. Where an object has too few
-        views to hold one out, its training views take their place.
+        views to hold one out, its training views take their place. No more of them are in memory than of a step.
         """
         inputs, targets = self._evaluation_views()
-        template = self.model.network.template.expand(len(inputs), -1, -1)
+        part = self.config.batch // self.processes.count
+        parts = [slice(start, start + part) for start in range(0, len(inputs), part)]
+        scores = torch.cat([self._mask_ious(inputs[one], targets[one]) for one in parts], dim=1)
+        predicted, template = scores.mean(dim=1).tolist()
+        return predicted, template
+
+    @torch.no_grad()
+    def _mask_ious(self, inputs: list[int], targets: list[int]) -> Tensor:
+        """[2, B], of what is predicted from some views, and of the template, with the masks of others."""
         seen, wanted = self._views(inputs), self._views(targets)
-        with torch.no_grad():
-            prediction = self.model.network(seen.resized(self.config.image_size))
-            scores = []
-            for vertices in (prediction.vertices, template):
-                rendered = self.model.render(prediction._replace(vertices=vertices), wanted.world_to_clip)
-                scores.append(float(mask_iou((rendered.face_index >= 0).float(), wanted.mask).mean()))
-        return scores[0], scores[1]
+        prediction = self.model.network(seen.resized(self.config.image_size))
+        scores = []
+        for vertices in (prediction.vertices, self.model.network.template.expand(len(inputs), -1, -1)):
+            rendered = self.model.render(prediction._replace(vertices=vertices), wanted.world_to_clip)
+            scores.append(mask_iou((rendered.face_index >= 0).float(), wanted.mask))
+        return torch.stack(scores)
 
     def _new_model(self) -> ImageToMeshRenderer:
         config = self.config

@@ -30,12 +30,24 @@ struct Target {
   const T* attributes;
   T* attribute_sum;
   RasterGradient<T> raster;
+  BlocksInUse<T> attributes_in_use, positions_in_use;
 
-  Target(const Params& p, int64_t image, T* attribute_sum, T* position_sum)
+  Target(const Params& p, int64_t image, T* attribute_sum, T* position_sum, BlocksInUse<T> attributes_in_use,
+         BlocksInUse<T> positions_in_use)
       : attributes(attributes_of<T>(p, image)),
         attribute_sum(attribute_sum),
         raster(static_cast<const T*>(p.positions) + image * p.raster_vertices * 4, p.raster_face_indices, p.height,
-               p.width, p.perspective_correct != 0, position_sum) {}
+               p.width, p.perspective_correct != 0, position_sum),
+        attributes_in_use(attributes_in_use),
+        positions_in_use(positions_in_use) {}
+
+  // Before anything is added to a face's vertices.
+  void touch(const Params& p, int32_t face) const {
+    for (int k = 0; k < 3; ++k) {
+      if (attribute_sum != nullptr) attributes_in_use.touch(p.face_indices[3 * int64_t(face) + k]);
+      positions_in_use.touch(p.raster_face_indices[3 * int64_t(face) + k]);
+    }
+  }
 };
 
 // With up to four channels: sums over a face's pixels alone.
@@ -53,6 +65,7 @@ class FewChannels {
   FewChannels(const Params& p, const Target<T>& target) : p_(p), target_(target) {}
 
   void start(int32_t face, int64_t pixel, Sums& sums) const {
+    target_.touch(p_, face);
     for (int c = 0; c < kChannels; ++c) Quads<T>::of(T(0)).store(sums.products[c]);
     Quads<T>::of(T(0)).store(sums.along);
     const Corners<Params> corners(p_, face);
@@ -142,6 +155,7 @@ class ManyChannels {
   ManyChannels(const Params& p, const Target<T>& target) : p_(p), target_(target) {}
 
   void start(int32_t face, int64_t pixel, Sums& sums) const {
+    target_.touch(p_, face);
     sums.weights.clear();
     sums.triangle = target_.raster.triangle(face);
     std::copy_n(Corners<Params>(p_, face).offset, 3, sums.offset);
@@ -242,16 +256,16 @@ struct Scatters {
   Scatter<T> positions, attributes;
 
   Scatters(const Params& p, Arena& arena)
-      : positions(runs(p), p.batch, p.raster_vertices * 4, p.height, arena),
+      : positions(runs(p), p.batch, p.raster_vertices * 4, p.height, arena, 4),
         attributes(attribute_runs(p, positions), p.attribute_batch == p.batch ? p.batch : 1, p.vertices * p.channels,
-                   p.height, arena) {}
+                   p.height, arena, p.channels) {}
 
  private:
   using Runs = typename Scatter<T>::Runs;
 
   static Runs runs(const Params& p) {
     const int64_t elements = p.raster_vertices * 4 + p.vertices * p.channels;
-    return {Scatter<T>::runs_within(p.batch, elements, p.height, pixels(p))};
+    return {Scatter<T>::runs_within(p.batch, elements, p.height, std::max(pixels(p), p.batch * elements))};
   }
   static Runs attribute_runs(const Params& p, const Scatter<T>& positions) {
     return {p.attribute_batch == p.batch ? positions.parts() / std::max<int64_t>(p.batch, 1) : positions.parts()};
@@ -272,7 +286,8 @@ dibr_status backward(const Params& p, const dibr_launch& launch) {
     const int64_t image = part * p.batch / scatters.positions.parts();
     const Range rows = scatters.positions.units_of(part);
     const Target<T> target(p, image, grad_attributes ? scatters.attributes.cleared(part, grad_attributes) : nullptr,
-                           scatters.positions.cleared(part, grad_positions));
+                           scatters.positions.cleared(part, grad_positions), scatters.attributes.in_use(part),
+                           scatters.positions.in_use(part));
     run_rows<T>(p, target, image * p.height + rows.begin, image * p.height + rows.end, fault);
   };
   run_phases(
@@ -290,7 +305,7 @@ dibr_status interpolate_raster_backward_workspace(const Params& p, Arena& arena)
   return DIBR_OK;
 }
 dibr_status interpolate_raster_backward(const Params& p, const dibr_launch& launch) {
-  return dispatch(p.dtype, [&](auto t) { return backward<decltype(t)>(p, launch); });
+  return dispatch(p.dtype, [&](auto t) { return backward<decltype(t)>(p, alone_if_small(p, launch)); });
 }
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

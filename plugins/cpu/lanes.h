@@ -352,19 +352,37 @@ DIBR_HD Lanes<T, n> spread_within_four(Lanes<T, n> a) {
   return permuted_in_fours<kPlace * 0x55>(a);
 }
 
-// Bit i is bit `bit` of number i.
-DIBR_HD unsigned bit_of_eight(const uint64_t* numbers, int bit) {
+// Bit i is bit `bit` of number i, of sixteen.
+DIBR_HD unsigned bit_of_sixteen(const uint32_t* numbers, int bit) {
 #if defined(__AVX512F__)
-  return _mm512_test_epi64_mask(_mm512_loadu_si512(numbers), _mm512_set1_epi64(int64_t(uint64_t(1) << bit)));
+  return _mm512_test_epi32_mask(_mm512_loadu_si512(numbers), _mm512_set1_epi32(int32_t(1u << bit)));
 #else
-  using P = PartOf<double, kEight>;
-  LaneFlags<double, kEight> signs;
+  using P = PartOf<float, 16>;
+  LaneFlags<float, 16> signs;
   for (int i = 0; i < P::kCount; ++i) {
     P::Bits part;
     std::memcpy(&part, numbers + i * P::kLanes, sizeof part);
-    signs.v[i] = P::Flags(part << (63 - bit));
+    signs.v[i] = P::Flags(part << (31 - bit));
   }
   return signs.bits();
+#endif
+}
+
+// Bit i is set where number i of a has one of the bits of `of_a`, and that of b one of `of_b`. Sixteen of them.
+DIBR_HD unsigned both_have(const uint32_t* a, uint32_t of_a, const uint32_t* b, uint32_t of_b) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask(_mm512_loadu_si512(a), _mm512_set1_epi32(int32_t(of_a))) &
+         _mm512_test_epi32_mask(_mm512_loadu_si512(b), _mm512_set1_epi32(int32_t(of_b)));
+#else
+  using P = PartOf<float, 16>;
+  LaneFlags<float, 16> flags;
+  for (int i = 0; i < P::kCount; ++i) {
+    P::Bits parts[2];
+    std::memcpy(&parts[0], a + i * P::kLanes, sizeof parts[0]);
+    std::memcpy(&parts[1], b + i * P::kLanes, sizeof parts[1]);
+    flags.v[i] = P::Flags((parts[0] & of_a) != 0) & P::Flags((parts[1] & of_b) != 0);
+  }
+  return flags.bits();
 #endif
 }
 
@@ -386,20 +404,67 @@ DIBR_HD int count_bits(unsigned bits) {
 #endif
 }
 
-// Writes those of eight numbers whose bits are set to out, and eight numbers in all. Returns how many they are.
-DIBR_HD int append_set(const int32_t* numbers, unsigned bits, int32_t* out) {
-#if defined(__AVX512VL__)
-  const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(numbers));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_maskz_compress_epi32(__mmask8(bits), all));
+// Writes those of sixteen numbers whose bits are set to out, and sixteen numbers in all.
+template <class I>
+DIBR_HD void append_set(const I* numbers, unsigned bits, I* out) {
+  static_assert(sizeof(I) == 4);
+#if defined(__AVX512F__)
+  _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(__mmask16(bits), _mm512_loadu_si512(numbers)));
 #else
   int count = 0;
-  for (int i = 0; i < kEight; ++i) {
+  for (int i = 0; i < 16; ++i) {
     out[count] = numbers[i];
     count += bits >> i & 1;
   }
 #endif
-  return count_bits(bits);
 }
+
+// Number i of sixteen is number x[i] of a, as far as number y[i] of b and only[i] have the same bits. a and b are four
+// numbers each, x and y below 4.
+DIBR_HD void store_both(uint64_t a, const uint16_t* x, uint64_t b, const uint16_t* y, const uint16_t* only,
+                        uint16_t* out) {
+#if defined(__AVX512BW__)
+  const auto load = [](const uint16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
+  const __m256i of_a = _mm256_permutexvar_epi16(load(x), _mm256_set1_epi64x(int64_t(a)));
+  const __m256i of_b = _mm256_permutexvar_epi16(load(y), _mm256_set1_epi64x(int64_t(b)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_and_si256(_mm256_and_si256(of_a, of_b), load(only)));
+#else
+  for (int i = 0; i < 16; ++i) out[i] = uint16_t((a >> (16 * x[i])) & (b >> (16 * y[i])) & only[i]);
+#endif
+}
+
+// Four times sixteen numbers, number i of each of the four from out[place_of_four(i)] on.
+constexpr int place_of_four(int i) { return i % 4 * 16 + i / 4 * 4; }
+template <class T>
+DIBR_HD void store_by_fours(const T* a, const T* b, const T* c, const T* d, T* out) {
+  for (int i = 0; i < 16; ++i) {
+    T* own = out + place_of_four(i);
+    own[0] = a[i];
+    own[1] = b[i];
+    own[2] = c[i];
+    own[3] = d[i];
+  }
+}
+#if defined(__SSE2__)
+DIBR_HD void store_by_fours(const float* a, const float* b, const float* c, const float* d, float* out) {
+#if defined(__AVX512F__)
+  const __m512 va = _mm512_loadu_ps(a), vb = _mm512_loadu_ps(b), vc = _mm512_loadu_ps(c), vd = _mm512_loadu_ps(d);
+  const auto low = [](__m512 x, __m512 y) { return __m512d(_mm512_maskz_unpacklo_ps(0xffff, x, y)); };
+  const auto high = [](__m512 x, __m512 y) { return __m512d(_mm512_maskz_unpackhi_ps(0xffff, x, y)); };
+  const __m512d ab = low(va, vb), cd = low(vc, vd), ab2 = high(va, vb), cd2 = high(vc, vd);
+  _mm512_storeu_pd(out, _mm512_maskz_unpacklo_pd(0xff, ab, cd));
+  _mm512_storeu_pd(out + 16, _mm512_maskz_unpackhi_pd(0xff, ab, cd));
+  _mm512_storeu_pd(out + 32, _mm512_maskz_unpacklo_pd(0xff, ab2, cd2));
+  _mm512_storeu_pd(out + 48, _mm512_maskz_unpackhi_pd(0xff, ab2, cd2));
+#else
+  for (int i = 0; i < 4; ++i) {
+    __m128 r[4] = {_mm_loadu_ps(a + 4 * i), _mm_loadu_ps(b + 4 * i), _mm_loadu_ps(c + 4 * i), _mm_loadu_ps(d + 4 * i)};
+    _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
+    for (int k = 0; k < 4; ++k) _mm_storeu_ps(out + place_of_four(4 * i + k), r[k]);
+  }
+#endif
+}
+#endif
 
 // The pairs (x, y) at the eight pointers at(0) to at(7).
 template <class T, class At>
@@ -448,12 +513,25 @@ DIBR_HD void load_fours(const T* p, Eight<T>* a, Eight<T>* b, Eight<T>* c, Eight
   *c = Eight<T>::load(lanes[2]);
   *d = Eight<T>::load(lanes[3]);
 }
-// Of sixteen numbers each, the sums of every fourth one, as pairs: a[0] + a[4] + a[8] + a[12], b[0] + ..., a[1] + ...
+// The other way round: number i of each to p + stride * i.
 template <class T>
-DIBR_HD void store_sums(const T* a, const T* b, T* out) {
+DIBR_HD void store_fours(Eight<T> a, Eight<T> b, Eight<T> c, Eight<T> d, T* p, int stride) {
+  T lanes[4][kEight];
+  a.store(lanes[0]);
+  b.store(lanes[1]);
+  c.store(lanes[2]);
+  d.store(lanes[3]);
+  for (int i = 0; i < 4 * kEight; ++i) p[i / 4 * stride + i % 4] = lanes[i % 4][i / 4];
+}
+// Of sixteen numbers each, the sums of every fourth one; those of place i are added to targets[i][0] to targets[i][3].
+template <class T>
+DIBR_HD void add_sums(const T* a, const T* b, const T* c, const T* d, T* const* targets) {
+  const T* all[4] = {a, b, c, d};
   for (int i = 0; i < 4; ++i) {
-    out[2 * i] = (a[i] + a[i + 8]) + (a[i + 4] + a[i + 12]);
-    out[2 * i + 1] = (b[i] + b[i + 8]) + (b[i + 4] + b[i + 12]);
+    for (int k = 0; k < 4; ++k) {
+      const T* p = all[k] + i;
+      targets[i][k] += (p[0] + p[8]) + (p[4] + p[12]);
+    }
   }
 }
 // a[0], b[0], a[1], b[1], ...
@@ -498,14 +576,28 @@ DIBR_HD void load_fours(const float* p, Eight<float>* a, Eight<float>* b, Eight<
   }
 #endif
 }
-DIBR_HD void store_sums(const float* a, const float* b, float* out) {
+DIBR_HD void store_fours(Eight<float> a, Eight<float> b, Eight<float> c, Eight<float> d, float* p, int stride) {
+  for (int half = 0; half < 2; ++half) {
+#if defined(__AVX2__)
+    const auto part = [&](Eight<float> v) DIBR_INLINE_LAMBDA {
+      return half == 0 ? _mm256_castps256_ps128(v.v[0]) : _mm256_extractf128_ps(v.v[0], 1);
+    };
+#else
+    const auto part = [&](Eight<float> v) DIBR_INLINE_LAMBDA { return v.v[half]; };
+#endif
+    __m128 r[4] = {part(a), part(b), part(c), part(d)};
+    _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
+    for (int i = 0; i < 4; ++i) _mm_storeu_ps(p + stride * (4 * half + i), r[i]);
+  }
+}
+DIBR_HD void add_sums(const float* a, const float* b, const float* c, const float* d, float* const* targets) {
   const auto sums = [](const float* p) DIBR_INLINE_LAMBDA {
     return _mm_add_ps(_mm_add_ps(_mm_loadu_ps(p), _mm_loadu_ps(p + 8)),
                       _mm_add_ps(_mm_loadu_ps(p + 4), _mm_loadu_ps(p + 12)));
   };
-  const __m128 of_a = sums(a), of_b = sums(b);
-  _mm_storeu_ps(out, _mm_unpacklo_ps(of_a, of_b));
-  _mm_storeu_ps(out + 4, _mm_unpackhi_ps(of_a, of_b));
+  __m128 r[4] = {sums(a), sums(b), sums(c), sums(d)};
+  _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
+  for (int i = 0; i < 4; ++i) _mm_storeu_ps(targets[i], _mm_add_ps(_mm_loadu_ps(targets[i]), r[i]));
 }
 DIBR_HD void store_pairs(Eight<float> a, Eight<float> b, float* out) {
 #if defined(__AVX2__)

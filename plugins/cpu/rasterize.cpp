@@ -150,7 +150,7 @@ dibr_status rasterize_workspace(const dibr_rasterize_params& p, Arena& arena) {
   return DIBR_OK;
 }
 dibr_status rasterize(const dibr_rasterize_params& p, const dibr_launch& launch) {
-  return dispatch(p.dtype, [&](auto t) { return forward<decltype(t)>(p, launch); });
+  return dispatch(p.dtype, [&](auto t) { return forward<decltype(t)>(p, alone_if_small(p, launch)); });
 }
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

@@ -246,7 +246,6 @@ class NearFaces {
       faces.add(face, open & cells_reached(reach, area));
       return true;
     });
-    faces.finish();
     return faces;
   }
 

@@ -10,6 +10,30 @@
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
+// Which blocks of a private array of vectors are in use. NULL: all of them.
+template <class T>
+class BlocksInUse {
+ public:
+  static constexpr int64_t kVectors = 64;
+
+  BlocksInUse() = default;
+  BlocksInUse(T* sums, int64_t elements, int64_t width, uint8_t* in_use)
+      : sums_(sums), elements_(elements), block_(kVectors * width), in_use_(in_use) {}
+
+  // Vector i will be added to.
+  void touch(int64_t i) const {
+    if (in_use_ == nullptr || in_use_[i / kVectors]) return;
+    in_use_[i / kVectors] = 1;
+    const int64_t begin = i / kVectors * block_;
+    std::memset(sums_ + begin, 0, size_t(std::min(block_, elements_ - begin)) * sizeof(T));
+  }
+
+ private:
+  T* sums_ = nullptr;
+  int64_t elements_ = 0, block_ = 0;
+  uint8_t* in_use_ = nullptr;
+};
+
 template <class T>
 class Scatter {
  public:
@@ -22,9 +46,12 @@ class Scatter {
   struct Runs {
     int64_t of_each_group;
   };
-  Scatter(Runs runs, int64_t groups, int64_t elements, int64_t units, Arena& arena)
-      : groups_(groups), elements_(elements), units_(units), runs_(runs.of_each_group) {
-    if (runs_ > 1) private_ = arena.take<T>(groups * runs_ * elements);
+  // With a width the elements are vectors of so many; only those that are touched are cleared and added up.
+  Scatter(Runs runs, int64_t groups, int64_t elements, int64_t units, Arena& arena, int64_t width = 0)
+      : groups_(groups), elements_(elements), units_(units), runs_(runs.of_each_group), width_(width) {
+    if (runs_ <= 1) return;
+    private_ = arena.take<T>(groups * runs_ * elements);
+    if (width_ > 0) in_use_ = arena.take<uint8_t>(groups * runs_ * blocks());
   }
   static int64_t runs_within(int64_t groups, int64_t elements, int64_t units, int64_t budget) {
     const int64_t wanted = (kRuns + groups - 1) / std::max<int64_t>(groups, 1);
@@ -58,30 +85,63 @@ class Scatter {
   Range units_of(int64_t part) const { return part_of(units_, runs_, part % runs_); }
   T* cleared(int64_t part, T* out) const {
     T* sum = (runs_ > 1 ? private_ : out) + part * elements_;
+    if (in_use_ != nullptr) {
+      std::fill_n(in_use_ + part * blocks(), blocks(), uint8_t(0));
+      return sum;
+    }
     if (elements_ > 0) std::memset(sum, 0, size_t(elements_) * sizeof(T));
     return sum;
   }
+  // Of an array that `cleared` has returned.
+  BlocksInUse<T> in_use(int64_t part) const {
+    if (in_use_ == nullptr) return {};
+    return {private_ + part * elements_, elements_, width_, in_use_ + part * blocks()};
+  }
   // Nothing where out is NULL.
   auto add_up(T* out) const {
-    const int64_t blocks = runs_ > 1 && out != nullptr ? (elements_ + kBlock - 1) / kBlock : 0;
-    return Phase{groups_ * blocks, [=](int64_t i) {
-                   const int64_t group = i / blocks, begin = i % blocks * kBlock;
-                   const int64_t end = std::min(begin + kBlock, elements_);
-                   const T* sums = private_ + group * runs_ * elements_;
-                   T* target = out + group * elements_;
-                   std::copy(sums + begin, sums + end, target + begin);
-                   for (int64_t run = 1; run < runs_; ++run) {
-                     for (int64_t e = begin; e < end; ++e) target[e] += sums[run * elements_ + e];
-                   }
+    const int64_t per_task = in_use_ != nullptr ? kBlocks * BlocksInUse<T>::kVectors * width_ : kBlock;
+    const int64_t tasks = runs_ > 1 && out != nullptr ? (elements_ + per_task - 1) / per_task : 0;
+    return Phase{groups_ * tasks, [=](int64_t i) {
+                   const int64_t group = i / tasks, begin = i % tasks * per_task;
+                   const int64_t end = std::min(begin + per_task, elements_);
+                   in_use_ != nullptr ? add_up_in_use(group, begin, end, out) : add_up_all(group, begin, end, out);
                  }};
   }
 
  private:
   static constexpr int64_t kRuns = 16, kFewRuns = 4;
-  static constexpr int64_t kBlock = 4096;
+  static constexpr int64_t kBlock = 4096, kBlocks = 16;
+
+  int64_t block() const { return BlocksInUse<T>::kVectors * width_; }  // elements
+  int64_t blocks() const { return (elements_ + block() - 1) / block(); }
+
+  void add_up_all(int64_t group, int64_t begin, int64_t end, T* out) const {
+    const T* sums = private_ + group * runs_ * elements_;
+    T* target = out + group * elements_;
+    std::copy(sums + begin, sums + end, target + begin);
+    for (int64_t run = 1; run < runs_; ++run) {
+      for (int64_t e = begin; e < end; ++e) target[e] += sums[run * elements_ + e];
+    }
+  }
+
+  // `begin` is where a block begins.
+  void add_up_in_use(int64_t group, int64_t begin, int64_t end, T* out) const {
+    for (; begin < end; begin += block()) add_up_block(group, begin, std::min(begin + block(), end), out);
+  }
+  void add_up_block(int64_t group, int64_t begin, int64_t end, T* out) const {
+    T* target = out + group * elements_;
+    std::fill(target + begin, target + end, T(0));
+    for (int64_t run = group * runs_; run < (group + 1) * runs_; ++run) {
+      if (!in_use_[run * blocks() + begin / block()]) continue;
+      const T* sums = private_ + run * elements_;
+      for (int64_t e = begin; e < end; ++e) target[e] += sums[e];
+    }
+  }
 
   int64_t groups_, elements_, units_, runs_;
+  int64_t width_ = 0;
   T* private_ = nullptr;
+  uint8_t* in_use_ = nullptr;  // [groups, runs, blocks]
 };
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

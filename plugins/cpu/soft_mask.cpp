@@ -229,7 +229,7 @@ dibr_status soft_mask_workspace(const dibr_soft_mask_params& p, Arena& arena) {
   return DIBR_OK;
 }
 dibr_status soft_mask(const dibr_soft_mask_params& p, const dibr_launch& launch) {
-  return dispatch(p.dtype, [&](auto t) { return forward<decltype(t)>(p, launch); });
+  return dispatch(p.dtype, [&](auto t) { return forward<decltype(t)>(p, alone_if_small(p, launch)); });
 }
 
 dibr_status soft_mask_backward_workspace(const dibr_soft_mask_backward_params& p, Arena& arena) {
@@ -240,7 +240,7 @@ dibr_status soft_mask_backward_workspace(const dibr_soft_mask_backward_params& p
   return DIBR_OK;
 }
 dibr_status soft_mask_backward(const dibr_soft_mask_backward_params& p, const dibr_launch& launch) {
-  return dispatch(p.dtype, [&](auto t) { return backward<decltype(t)>(p, launch); });
+  return dispatch(p.dtype, [&](auto t) { return backward<decltype(t)>(p, alone_if_small(p, launch)); });
 }
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

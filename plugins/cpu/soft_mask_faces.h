@@ -19,11 +19,10 @@ namespace dibr::cpu::DIBR_CPU_LEVEL {
 
 constexpr int kMaskCell = 4;
 
-// The faces that a tile needs, and of each, which of the tile's cells it reaches: bit 8 * row + column. A cell is
-// kMaskCell by kMaskCell pixels.
+// The faces that a tile needs, and which of the tile's cells they reach: bit 8 * row + column. A cell is kMaskCell by
+// kMaskCell pixels.
 struct FacesOfTile {
   std::vector<int32_t> faces;  // [count] and more, ascending in face index
-  std::vector<uint64_t> cells;
   int64_t count = 0;
   uint64_t all_cells = 0;
 
@@ -34,22 +33,13 @@ struct FacesOfTile {
   // Makes room for so many more.
   void reserve(int64_t more) {
     const size_t least = size_t(count + more);
-    if (faces.size() >= least) return;
-    faces.resize(2 * least);
-    cells.resize(2 * least);
+    if (faces.size() < least) faces.resize(2 * least);
   }
   // There must be room. What reaches nothing is not added.
   void add(int32_t face, uint64_t reached) {
     faces[size_t(count)] = face;
-    cells[size_t(count)] = reached;
     count += reached != 0;
     all_cells |= reached;
-  }
-  // For those that read eight at a time: what follows reaches nothing.
-  void finish() {
-    reserve(kEight);
-    std::fill_n(faces.begin() + count, kEight, 0);
-    std::fill_n(cells.begin() + count, kEight, 0);
   }
 };
 
@@ -137,7 +127,6 @@ class MaskFaces {
     for (int64_t chunk = image * chunks_; chunk < (image + 1) * chunks_; ++chunk) {
       if (chosen_[chunk].box.meets(box)) add_chunk(chunk, box, open, area, tile);
     }
-    tile->finish();
     return tile->all_cells != 0;
   }
 

@@ -1,38 +1,50 @@
-// What SoftMask has found on its way, for the backward to start from: of every tile, the faces and visits of its cells.
-// All tiles share one pool, whose size depends on shapes alone; a tile that does not fit is not kept, and its backward
-// finds the same things again.
+// What SoftMask has found on its way, for the backward to start from: of every tile, its faces, and the faces and
+// visits of its cells. All tiles share one pool, whose size depends on shapes alone; a tile that does not fit is not
+// kept, and its backward finds the same things again.
 #pragma once
 
 #include <algorithm>
 #include <cstring>
-#include <vector>
+#include <memory>
+#include <utility>
 
 #include "abi/arena.h"
 #include "cpu/lanes.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
-// Four faces, one or more of which take one or more of four pixels: bit 4 * i + k where face k takes pixel i.
-struct Visit {
-  int32_t faces;
-  uint16_t takes;
-  uint8_t pixels;
+// Four faces, one or more of which take one or more of four pixels. One number, which is written at once.
+class Visit {
+ public:
+  Visit() = default;
+  Visit(int64_t faces, unsigned takes, int pixels)
+      : bits_(uint64_t(faces) | uint64_t(takes) << 32 | uint64_t(pixels) << 48) {}
+
+  int32_t faces() const { return int32_t(bits_); }
+  unsigned takes() const { return unsigned(bits_ >> 32) & 0xffff; }  // bit 4 * i + k: face k takes pixel i
+  int pixels() const { return int(bits_ >> 48); }
+
+ private:
+  uint64_t bits_;
 };
 
-// One cell, followed in memory by its visits and by its faces.
-struct KeptCell {
+// One cell, followed in memory by its visits and by its faces, as places among the tile's.
+struct alignas(8) KeptCell {
   int32_t cell, faces, visits;
 
   const Visit* visit() const { return reinterpret_cast<const Visit*>(this + 1); }
   const int32_t* face() const { return reinterpret_cast<const int32_t*>(visit() + visits); }
-  size_t bytes() const { return sizeof(KeptCell) + size_t(visits) * sizeof(Visit) + size_t(faces) * sizeof(int32_t); }
+  size_t bytes() const {
+    return sizeof(KeptCell) + size_t(visits) * sizeof(Visit) + size_t(faces + 1) / 2 * 2 * sizeof(int32_t);
+  }
 };
-static_assert(alignof(KeptCell) == alignof(int32_t) && alignof(Visit) == alignof(int32_t));
+static_assert(sizeof(KeptCell) % alignof(Visit) == 0);
 
-// The cells of one tile, one after another.
+// The cells of one tile, one after another, then its faces.
 class KeptTile {
  public:
-  KeptTile(const char* begin, const char* end) : begin_(begin), end_(end) {}
+  KeptTile(const char* begin, int64_t bytes_of_cells, int64_t faces)
+      : begin_(begin), end_(begin + bytes_of_cells), faces_(faces) {}
 
   class Iterator {
    public:
@@ -50,28 +62,52 @@ class KeptTile {
   bool is_empty() const { return begin_ == end_; }
   Iterator begin() const { return Iterator(begin_); }
   Iterator end() const { return Iterator(end_); }
+  const int32_t* faces() const { return reinterpret_cast<const int32_t*>(end_); }
+  int64_t face_count() const { return faces_; }
 
  private:
   const char *begin_, *end_;
+  int64_t faces_;
 };
 
-// Where a tile's cells are written first. One per thread.
+// Where a tile's cells, and in the end its faces, are written first. One per thread.
 class TileNotes {
  public:
-  void clear() { bytes_.clear(); }
-  // Returns where the cell's faces belong.
-  int32_t* add(const KeptCell& cell, const Visit* visits) {
-    const size_t first = bytes_.size();
-    bytes_.resize(first + cell.bytes());
-    char* own = bytes_.data() + first;
+  void clear() { bytes_ = bytes_of_cells_ = faces_ = 0; }
+  void add(const KeptCell& cell, const Visit* visits, const int32_t* faces) {
+    char* own = take(cell.bytes());
     std::memcpy(own, &cell, sizeof cell);
     if (cell.visits > 0) std::memcpy(own + sizeof cell, visits, size_t(cell.visits) * sizeof(Visit));
-    return reinterpret_cast<int32_t*>(own + cell.bytes()) - cell.faces;
+    own += sizeof cell + size_t(cell.visits) * sizeof(Visit);
+    if (cell.faces > 0) std::memcpy(own, faces, size_t(cell.faces) * sizeof(int32_t));
+    bytes_of_cells_ = bytes_;
   }
-  const std::vector<char>& bytes() const { return bytes_; }
+  void finish(const int32_t* faces, int64_t count) {
+    faces_ = count;
+    char* own = take(size_t(count + 1) / 2 * 2 * sizeof(int32_t));
+    if (count > 0) std::memcpy(own, faces, size_t(count) * sizeof(int32_t));
+  }
+
+  const char* begin() const { return pool_.get(); }
+  int64_t bytes() const { return int64_t(bytes_); }
+  int64_t bytes_of_cells() const { return int64_t(bytes_of_cells_); }
+  int64_t faces() const { return faces_; }
 
  private:
-  std::vector<char> bytes_;
+  // Not a vector, which would fill with zeros what is written next.
+  char* take(size_t bytes) {
+    if (bytes_ + bytes > capacity_) {
+      capacity_ = 2 * (bytes_ + bytes);
+      std::unique_ptr<char[]> larger(new char[capacity_]);
+      if (bytes_ > 0) std::memcpy(larger.get(), pool_.get(), bytes_);
+      pool_ = std::move(larger);
+    }
+    return pool_.get() + std::exchange(bytes_, bytes_ + bytes);
+  }
+
+  std::unique_ptr<char[]> pool_;
+  size_t capacity_ = 0, bytes_ = 0, bytes_of_cells_ = 0;
+  int64_t faces_ = 0;
 };
 
 class KeptTiles {
@@ -85,23 +121,25 @@ class KeptTiles {
 
   void clear() const {
     *used_ = 0;
-    std::fill_n(places_, tiles_, Place{-1, -1});
+    std::fill_n(places_, tiles_, Place{-1, 0, 0});
   }
   // From any thread.
   void keep(int64_t tile, const TileNotes& notes) const {
-    const int64_t count = int64_t(notes.bytes().size());
-    const int64_t begin = __atomic_fetch_add(used_, count, __ATOMIC_RELAXED);
+    const int64_t count = notes.bytes(), begin = __atomic_fetch_add(used_, count, __ATOMIC_RELAXED);
     if (begin + count > capacity_) return;
-    std::copy_n(notes.bytes().data(), count, pool_ + begin);
-    places_[tile] = {begin, begin + count};
+    std::copy_n(notes.begin(), count, pool_ + begin);
+    places_[tile] = {begin, notes.bytes_of_cells(), notes.faces()};
   }
 
   bool has(int64_t tile) const { return places_[tile].begin >= 0; }
-  KeptTile operator[](int64_t tile) const { return {pool_ + places_[tile].begin, pool_ + places_[tile].end}; }
+  KeptTile operator[](int64_t tile) const {
+    const Place& place = places_[tile];
+    return {pool_ + place.begin, place.bytes_of_cells, place.faces};
+  }
 
  private:
   struct Place {
-    int64_t begin, end;
+    int64_t begin, bytes_of_cells, faces;
   };
 
   // Outlines of fine meshes take one or two.
@@ -109,7 +147,7 @@ class KeptTiles {
 
   int64_t tiles_, capacity_;
   int64_t* used_;
-  Place* places_;  // [tiles], negative where one is not kept
+  Place* places_;  // [tiles], from a negative one on where one is not kept
   char* pool_;     // [capacity]
 };
 

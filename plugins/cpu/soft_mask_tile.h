@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "core/soft_mask.h"
@@ -17,17 +18,9 @@
 #include "cpu/lanes.h"
 #include "cpu/soft_mask_faces.h"
 #include "cpu/soft_mask_kept.h"
+#include "cpu/soft_mask_ready.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
-
-// One image of a SoftMask: what all of its tiles share.
-template <class T>
-struct MaskImage {
-  const T* points;              // [V, 2] in NDC
-  const int32_t* face_indices;  // [F, 3], in range
-  int64_t height, width;
-  SoftMaskRules<T> rules;
-};
 
 // Bit x of row y: the mask of that pixel of the tile is asked for.
 struct OpenPixels {
@@ -74,69 +67,13 @@ OpenPixels uncovered_pixels(const TileArea& area, const Index* face_index, int64
   return open;
 }
 
-// Sixteen faces, each ready for its test against pixels.
-template <class T>
-struct alignas(64) SixteenFaces {
-  static constexpr int kFaces = 16;
-
-  T x[3][kFaces], y[3][kFaces];
-  T edge_x[3][kFaces], edge_y[3][kFaces], inverse[3][kFaces];
-  T x0[kFaces], y0[kFaces], x1[kFaces], y1[kFaces];
-  int32_t index[kFaces];
-
-  // The first `count` of them; no pixel lies in the boxes of others.
-  DIBR_HD void load(const MaskImage<T>& image, const int32_t* faces, int count) {
-    for (int i = 0; i < kFaces; ++i) index[i] = faces[std::min(i, count - 1)];
-    for (int first = 0; first < count; first += kEight) load_eight(image, first);
-    for (int i = count; i < kFaces; ++i) x0[i] = std::numeric_limits<T>::infinity();
-  }
-
- private:
-  DIBR_HD void load_eight(const MaskImage<T>& image, int first) {
-    // Nothing here is an array of Eights: those stay in memory, and are copied four at a time with a stall each.
-    const int32_t* faces = index + first;
-    const Corner a(image, faces, 0), b(image, faces, 1), c(image, faces, 2);
-    set_edge(0, first, a, b);
-    set_edge(1, first, b, c);
-    set_edge(2, first, c, a);
-    Eight<T> least, greatest;
-    set_mask_range(a.x, b.x, c.x, image.rules.boxlen, &least, &greatest);
-    least.store(x0 + first);
-    greatest.store(x1 + first);
-    set_mask_range(a.y, b.y, c.y, image.rules.boxlen, &least, &greatest);
-    least.store(y0 + first);
-    greatest.store(y1 + first);
-  }
-
-  struct Corner {
-    Eight<T> x, y;
-
-    DIBR_HD Corner(const MaskImage<T>& image, const int32_t* faces, int k) {
-      const auto point = [&](int lane) DIBR_INLINE_LAMBDA {
-        return image.points + 2 * int64_t(image.face_indices[3 * int64_t(faces[lane]) + k]);
-      };
-      load_pairs(point, &x, &y);
-    }
-  };
-
-  DIBR_HD void set_edge(int k, int first, const Corner& from, const Corner& to) {
-    Eight<T> dx, dy, i;
-    set_mask_edge<T>(from.x, from.y, to.x, to.y, &dx, &dy, &i);
-    from.x.store(x[k] + first);
-    from.y.store(y[k] + first);
-    dx.store(edge_x[k] + first);
-    dy.store(edge_y[k] + first);
-    i.store(inverse[k] + first);
-  }
-};
-
 // The open pixels of a cell, in fours: pixel i of four in the lanes from 4 * i on.
 template <class T>
 struct CellPixels {
   static constexpr int kMost = kMaskCell * kMaskCell, kFours = kMost / 4;
 
   int count = 0;
-  uint8_t column[kMost + 4], row[kMost + 4];  // in the tile
+  uint16_t column[kMost + 1], row[kMost + 1];  // in the cell
   Sixteen<T> px[kFours], py[kFours];
 
   int fours() const { return (count + 3) / 4; }
@@ -147,77 +84,65 @@ struct CellPixels {
 template <class T>
 class CellVisits {
  public:
-  // Where the pixels of the tile are. `faces` is what `find` looks at.
-  void enter(const MaskImage<T>& image, const TileArea& area, const FacesOfTile* faces) {
-    image_ = &image;
-    tile_ = faces;
-    for (int i = 0; i < kTile; ++i) {
-      px_[i] = pixel_x<T>(area.x0 + i, image.width);
-      py_[i] = pixel_y<T>(area.y0 + i, image.height);
-    }
+  void enter(const MaskImage<T>& image, const TileArea& area) { faces_.enter(image, area); }
+  // What `find` looks at.
+  void list(const FacesOfTile& faces) { faces_.list(faces.faces.data(), faces.count); }
+  // What `recall` refers to.
+  void list(const KeptTile& tile) {
+    faces_.list(tile.faces(), tile.face_count());
+    faces_.template make_ready<false>(tile.face_count());
   }
 
   // Of a pixel's faces, only the first knum take part.
   void find(int cell, const OpenPixels& open) {
     cell_ = cell;
-    next_ = ready_ = waiting_ = 0;
+    next_ = listed_ = taken_ = 0;
     count_ = 0;
     list_pixels(open.of_cell(cell));
-    shut_ = 0;
-    while (shut_ < pixels_.count && make_ready()) {
+    open_pixels();
+    make_room();
+    places_ = own_places_.data();
+    while (shut_ < pixels_.count && take_sixteen()) {
       if (found_.size() < count_ + 5 * kFours) found_.resize(2 * count_ + 5 * kFours);
-      visit_pixels(int32_t((ready_ - 1) / kAtOnce));
+      visit_pixels(taken_ - kAtOnce);
     }
+    taken_ = std::min(taken_, listed_);
     visits_ = found_.data();
   }
 
-  // Writes down what `find` has found.
-  void keep(TileNotes* notes) const {
-    const KeptCell cell = {cell_, int32_t(ready_), int32_t(count_)};
-    int32_t* faces = notes->add(cell, visits_);
-    for (int64_t first = 0; first < ready_; first += kAtOnce) {
-      std::copy_n(sixteens_[size_t(first / kAtOnce)].index, std::min<int64_t>(ready_ - first, kAtOnce), faces + first);
-    }
-  }
+  // Writes down what `find` has found; in the end, what it refers to.
+  void keep(TileNotes* notes) const { notes->add({cell_, int32_t(taken_), int32_t(count_)}, visits_, places_); }
+  void finish(TileNotes* notes) const { notes->finish(faces_.faces(), faces_.ready()); }
   // Is again as after `find`, with the same open pixels.
   void recall(const KeptCell& cell, const OpenPixels& open) {
     cell_ = cell.cell;
-    ready_ = cell.faces;
+    taken_ = cell.faces;
     count_ = size_t(cell.visits);
     visits_ = cell.visit();
+    places_ = cell.face();
     list_pixels(open.of_cell(cell_));
-    const size_t sixteens = size_t(ready_ + kAtOnce - 1) / kAtOnce;
-    if (sixteens_.size() < sixteens) sixteens_.resize(sixteens);
-    for (int64_t first = 0; first < ready_; first += kAtOnce) {
-      const int count = int(std::min<int64_t>(ready_ - first, kAtOnce));
-      sixteens_[size_t(first / kAtOnce)].load(*image_, cell.face() + first, count);
-    }
+    if (fours_.size() < size_t(fours())) fours_.resize(2 * size_t(fours()));
+    for (int64_t first = 0; first < taken_; first += 4) load_four(first, taken_);
   }
 
   size_t count() const { return count_; }
   const Visit& operator[](size_t i) const { return visits_[i]; }
   const CellPixels<T>& pixels() const { return pixels_; }
-  int32_t fours() const { return int32_t((ready_ + 3) / 4); }
+  // A pixel's column and row in the tile.
+  int column(int pixel) const { return cell_ % 8 * kMaskCell + pixels_.column[pixel]; }
+  int row(int pixel) const { return cell_ / 8 * kMaskCell + pixels_.row[pixel]; }
+  int32_t fours() const { return int32_t((taken_ + 3) / 4); }
 
   // Four of its faces, again for every pixel.
-  DIBR_HD MaskFace<Sixteen<T>> four(int32_t i) const {
-    const SixteenFaces<T>& faces = sixteens_[size_t(i / 4)];
-    const int first = i % 4 * 4;
-    MaskFace<Sixteen<T>> out;
-    for (int k = 0; k < 3; ++k) {
-      out.x[k] = Sixteen<T>::repeat(faces.x[k] + first);
-      out.y[k] = Sixteen<T>::repeat(faces.y[k] + first);
-      out.edge_x[k] = Sixteen<T>::repeat(faces.edge_x[k] + first);
-      out.edge_y[k] = Sixteen<T>::repeat(faces.edge_y[k] + first);
-      out.inverse[k] = Sixteen<T>::repeat(faces.inverse[k] + first);
-    }
-    return out;
-  }
-  int32_t index(int32_t four, int lane) const { return sixteens_[size_t(four / 4)].index[four % 4 * 4 + lane]; }
+  DIBR_HD MaskFace<Sixteen<T>> four(int32_t i) const { return fours_[size_t(i)].repeated(); }
+  // Which of the tile's faces it has.
+  int64_t faces() const { return taken_; }
+  const int32_t* places() const { return places_; }
+  const ReadyFaces<T>& of_tile() const { return faces_; }
 
  private:
   static constexpr int kFours = CellPixels<T>::kFours;
-  static constexpr int kAtOnce = SixteenFaces<T>::kFaces;
+  static constexpr int kAtOnce = 16;
   static constexpr int32_t kPlenty = std::numeric_limits<int32_t>::max();
 
   // In squares of two by two, so that pixels that come together are close.
@@ -226,45 +151,110 @@ class CellVisits {
     CellPixels<T>& p = pixels_;
     p.count = 0;
     for (const uint8_t place : kOrder) {
-      p.column[p.count] = uint8_t(cell_ % 8 * kMaskCell + place % 4);
-      p.row[p.count] = uint8_t(cell_ / 8 * kMaskCell + place / 4);
+      p.column[p.count] = place % 4;
+      p.row[p.count] = place / 4;
       p.count += open >> place & 1;
     }
-    for (int i = p.count; i < 4 * p.fours(); ++i) p.column[i] = p.row[i] = 0;
-    const int32_t most = int32_t(std::min<int64_t>(image_->rules.knum, kPlenty));
-    for (int i = 0; i < 4 * p.fours(); ++i) {
-      const T px = px_[p.column[i]];
-      own_px_[i] = px;
-      own_py_[i] = py_[p.row[i]];
-      tested_px_[i] = i < p.count ? px : std::numeric_limits<T>::quiet_NaN();
-      missing_[i] = most;
-    }
-    for (int i = 0; i < p.fours(); ++i) {
-      p.px[i] = Sixteen<T>::each(own_px_ + 4 * i);
-      p.py[i] = Sixteen<T>::each(own_py_ + 4 * i);
+    const int fours = p.fours();
+    for (int i = p.count; i < CellPixels<T>::kMost; ++i) p.column[i] = p.row[i] = 0;
+    const T *px = faces_.px() + cell_ % 8 * kMaskCell, *py = faces_.py() + cell_ / 8 * kMaskCell;
+    for (int i = 0; i < fours; ++i) {
+      const uint16_t *x = p.column + 4 * i, *y = p.row + 4 * i;
+      const T own_px[4] = {px[x[0]], px[x[1]], px[x[2]], px[x[3]]};
+      const T own_py[4] = {py[y[0]], py[y[1]], py[y[2]], py[y[3]]};
+      p.px[i] = Sixteen<T>::each(own_px);
+      p.py[i] = Sixteen<T>::each(own_py);
     }
   }
 
-  void visit_pixels(int32_t sixteen) {
-    const SixteenFaces<T>& faces = sixteens_[size_t(sixteen)];
-    const Sixteen<T> x0 = Sixteen<T>::load(faces.x0), x1 = Sixteen<T>::load(faces.x1);
-    const Sixteen<T> y0 = Sixteen<T>::load(faces.y0), y1 = Sixteen<T>::load(faces.y1);
+  // All open pixels may take faces, those that only fill up a four may not.
+  void open_pixels() {
+    const int32_t most = int32_t(std::min<int64_t>(knum(), kPlenty));
+    for (int i = 0; i < CellPixels<T>::kMost; ++i) {
+      may_take_[i] = i < pixels_.count ? 0xffff : 0;
+      missing_[i] = most;
+    }
+    counted_ = 0;
+    shut_ = 0;
+  }
+
+  void make_room() {
+    const size_t least = size_t(faces_.count() + 2 * kAtOnce);
+    if (own_places_.size() >= least) return;
+    own_places_.resize(2 * least);
+    columns_.resize(2 * least);
+    rows_.resize(2 * least);
+  }
+
+  // Goes on through the tile's faces until sixteen more are listed, or there are no more. False where none is left.
+  bool take_sixteen() {
+    if (listed_ < taken_ + kAtOnce) list_more();
+    if (listed_ <= taken_) return false;
+    if (fours_.size() < size_t(taken_ + kAtOnce) / 4) fours_.resize(size_t(taken_ + kAtOnce) / 2);
+    const int64_t end = std::min(listed_, taken_ + kAtOnce);
+    for (int64_t first = taken_; first < end; first += 4) load_four(first, end);
+    taken_ += kAtOnce;
+    return true;
+  }
+  void list_more() {
+    const uint32_t in_columns = 15u << (cell_ % 8 * kMaskCell), in_rows = 15u << (cell_ / 8 * kMaskCell);
+    const int64_t count = faces_.count(), enough = taken_ + kAtOnce;
+    int64_t next = next_, listed = listed_;
+    while (listed < enough && next < count) {
+      faces_.template make_ready<true>(next + kAtOnce);
+      const int64_t ready = std::min(faces_.ready(), count);
+      const uint32_t *columns = faces_.columns(), *rows = faces_.rows();
+      const int32_t* places = faces_.places();
+      int32_t* own_places = own_places_.data();
+      uint32_t *own_columns = columns_.data(), *own_rows = rows_.data();
+      for (; listed < enough && next < ready; next += kAtOnce) {
+        const unsigned reaching = both_have(columns + next, in_columns, rows + next, in_rows);
+        append_set(places + next, reaching, own_places + listed);
+        append_set(columns + next, reaching, own_columns + listed);
+        append_set(rows + next, reaching, own_rows + listed);
+        listed += count_bits(reaching);
+      }
+    }
+    if (listed < enough) std::fill_n(columns_.begin() + listed, kAtOnce, 0u);
+    next_ = next;
+    listed_ = listed;
+  }
+
+  // The last face again and again where there are not four.
+  void load_four(int64_t first, int64_t end) {
+    const int32_t* own = places_ + first;
+    if (first + 4 <= end) return faces_.load_four(own, &fours_[size_t(first) / 4]);
+    int32_t some[4];
+    for (int i = 0; i < 4; ++i) some[i] = own[std::min<int64_t>(i, end - first - 1)];
+    faces_.load_four(some, &fours_[size_t(first) / 4]);
+  }
+
+  // Those of the sixteen faces from `first` on.
+  void visit_pixels(int64_t first) {
+    if (taken_by_.size() < size_t(first + kAtOnce)) taken_by_.resize(2 * size_t(first + kAtOnce));
+    uint16_t* taken = taken_by_.data() + first;
+    const int columns = cell_ % 8 * kMaskCell, rows = cell_ / 8 * kMaskCell;
+    uint64_t in_column = 0, in_row = 0;
+    for (int i = 0; i < kMaskCell; ++i) {
+      in_column |= uint64_t(bit_of_sixteen(columns_.data() + first, columns + i)) << (16 * i);
+      in_row |= uint64_t(bit_of_sixteen(rows_.data() + first, rows + i)) << (16 * i);
+    }
+    store_both(in_column, pixels_.column, in_row, pixels_.row, may_take_, taken);
+    if (std::min(first + kAtOnce, listed_) > knum()) {
+      for (; counted_ < first; counted_ += kAtOnce) count_taken(taken_by_.data() + counted_);
+      count_taken(taken);
+      counted_ = first + kAtOnce;
+      cut(taken);
+    }
     const int fours = pixels_.fours();
     Visit* visit = found_.data() + count_;
     for (int i = 0; i < fours; ++i) {
-      unsigned taken[4];
-      int32_t least = kPlenty;
-      for (int k = 0; k < 4; ++k) {
-        const Sixteen<T> px = tested_px_[4 * i + k], py = own_py_[4 * i + k];
-        taken[k] = ((x0 <= px) & (px < x1) & (y0 <= py) & (py < y1)).bits();
-        least = std::min(least, missing_[4 * i + k] -= count_bits(taken[k]));
-      }
-      if (least <= 0) cut(4 * i, taken);
-      const uint64_t takes =
-          transposed(taken[0] | uint64_t(taken[1]) << 16 | uint64_t(taken[2]) << 32 | uint64_t(taken[3]) << 48);
+      uint64_t takes;
+      std::memcpy(&takes, taken + 4 * i, sizeof takes);
+      takes = transposed(takes);
       for (int j = 0; j < 4; ++j) {
-        const uint16_t own = uint16_t(takes >> (16 * j));
-        *visit = {4 * sixteen + j, own, uint8_t(i)};
+        const unsigned own = unsigned(takes >> (16 * j)) & 0xffff;
+        *visit = Visit(first / 4 + j, own, i);
         visit += own != 0;
       }
     }
@@ -279,63 +269,39 @@ class CellVisits {
     return bits ^ (swap | swap << 24);
   }
 
-  // Gives back what four pixels have taken beyond knum. One that has as many is shut: no box contains it any more.
-  void cut(int first, unsigned* taken) {
-    for (int k = 0; k < 4; ++k) {
-      int32_t& missing = missing_[first + k];
-      if (missing > 0) continue;
-      unsigned beyond = taken[k];
-      for (int left = count_bits(beyond) + missing; left > 0; --left) beyond &= beyond - 1;
-      taken[k] ^= beyond;
-      tested_px_[first + k] = std::numeric_limits<T>::quiet_NaN();
-      missing = kPlenty;
-      shut_ += first + k < pixels_.count;
+  int64_t knum() const { return faces_.image().rules.knum; }
+  void count_taken(const uint16_t* taken) {
+    for (int i = 0; i < CellPixels<T>::kMost; ++i) missing_[i] -= count_bits(taken[i]);
+  }
+  // Gives back what pixels have taken beyond knum. One that has as many is shut: it takes none any more.
+  void cut(uint16_t* taken) {
+    for (int i = 0; i < pixels_.count; ++i) {
+      if (missing_[i] > 0) continue;
+      unsigned beyond = taken[i];
+      for (int left = count_bits(beyond) + missing_[i]; left > 0; --left) beyond &= beyond - 1;
+      taken[i] = uint16_t(taken[i] ^ beyond);
+      may_take_[i] = 0;
+      missing_[i] = kPlenty;
+      ++shut_;
     }
   }
 
-  bool make_ready() {
-    find_waiting();
-    if (waiting_ == 0) return false;
-    const int count = std::min(waiting_, kAtOnce);
-    const size_t sixteen = size_t(ready_ / kAtOnce);
-    if (sixteen == sixteens_.size()) sixteens_.emplace_back();
-    sixteens_[sixteen].load(*image_, waiting_faces_, count);
-    ready_ += count;
-    waiting_ -= count;
-    std::copy_n(waiting_faces_ + count, kEight, waiting_faces_);
-    return true;
-  }
-
-  // Goes on through the tile's faces until sixteen wait, or there are no more.
-  void find_waiting() {
-    const int64_t count = tile_->count;
-    const int32_t* faces = tile_->faces.data();
-    const uint64_t* cells = tile_->cells.data();
-    int waiting = waiting_;
-    int64_t next = next_;
-    for (; waiting < kAtOnce && next < count; next += kEight) {
-      waiting += append_set(faces + next, bit_of_eight(cells + next, cell_), waiting_faces_ + waiting);
-    }
-    waiting_ = waiting;
-    next_ = next;
-  }
-
-  const MaskImage<T>* image_ = nullptr;
-  const FacesOfTile* tile_ = nullptr;
-  T px_[kTile], py_[kTile];
+  ReadyFaces<T> faces_;
 
   int cell_ = 0;
-  int64_t next_ = 0;   // of the tile's faces, the next one to look at
-  int64_t ready_ = 0;  // faces of the cell; a multiple of sixteen until the last one is
-  std::vector<SixteenFaces<T>> sixteens_;
-  int waiting_ = 0;
-  int32_t waiting_faces_[kAtOnce + 2 * kEight];
+  int64_t next_ = 0;                // of the tile's faces, the next one to look at
+  int64_t listed_ = 0, taken_ = 0;  // faces of the cell, and those that its pixels were tested with
+  std::vector<int32_t> own_places_;
+  const int32_t* places_ = nullptr;
+  std::vector<uint32_t> columns_, rows_;  // as those of ReadyFaces
+  std::vector<FourFaces<T>> fours_;
 
   CellPixels<T> pixels_;
-  int shut_ = 0;  // pixels that have knum faces
-  T own_px_[4 * kFours], own_py_[4 * kFours];
-  T tested_px_[4 * kFours];      // NaN where a pixel is shut, or none
-  int32_t missing_[4 * kFours];  // faces that a pixel may still take
+  int shut_ = 0;                    // pixels that have knum faces
+  std::vector<uint16_t> taken_by_;  // of each sixteen faces, those that each pixel takes
+  uint16_t may_take_[CellPixels<T>::kMost];
+  int32_t missing_[CellPixels<T>::kMost];  // faces that a pixel may still take, of which `counted_` are counted
+  int64_t counted_ = 0;
   size_t count_ = 0;
   const Visit* visits_ = nullptr;
   std::vector<Visit> found_;
@@ -351,18 +317,19 @@ void mask_cell(const CellVisits<T>& visits, const SoftMaskRules<T>& rules, T* ma
   for (size_t i = 0; i < visits.count(); ++i) {
     const Visit visit = visits[i];
     const N distance2 =
-        nearest_boundary_point(visits.four(visit.faces), pixels.px[visit.pixels], pixels.py[visit.pixels]).distance2;
-    const N factor = N(T(1)) - keep(N::Flags::of(visit.takes), mask_probability(rules, distance2));
-    N product = products[visit.pixels];
+        nearest_boundary_point(visits.four(visit.faces()), pixels.px[visit.pixels()], pixels.py[visit.pixels()])
+            .distance2;
+    const N factor = N(T(1)) - keep(N::Flags::of(visit.takes()), mask_probability(rules, distance2));
+    N product = products[visit.pixels()];
     product = product * spread_within_four<0>(factor);
     product = product * spread_within_four<1>(factor);
     product = product * spread_within_four<2>(factor);
-    products[visit.pixels] = product * spread_within_four<3>(factor);
+    products[visit.pixels()] = product * spread_within_four<3>(factor);
   }
   T lanes[CellPixels<T>::kFours][16];
   for (int i = 0; i < pixels.fours(); ++i) (N(T(1)) - products[i]).store(lanes[i]);
   for (int i = 0; i < pixels.count; ++i) {
-    mask[pixels.row[i] * stride + pixels.column[i]] = lanes[i / 4][i % 4 * 4];
+    mask[visits.row(i) * stride + visits.column(i)] = lanes[i / 4][i % 4 * 4];
   }
 }
 
@@ -371,12 +338,14 @@ template <class T>
 __attribute__((noinline)) void mask_cells(const MaskImage<T>& image, const TileArea& area, const OpenPixels& open,
                                           const FacesOfTile& faces, T* mask, int64_t stride, TileNotes* notes,
                                           CellVisits<T>& visits) {
-  visits.enter(image, area, &faces);
+  visits.enter(image, area);
+  visits.list(faces);
   for (uint64_t cells = faces.all_cells; cells != 0; cells &= cells - 1) {
     visits.find(__builtin_ctzll(cells), open);
     mask_cell(visits, image.rules, mask, stride);
     if (notes != nullptr) visits.keep(notes);
   }
+  if (notes != nullptr) visits.finish(notes);
 }
 
 // Writes the mask of the open pixels that some face of the tile may reach; `mask` points to the tile's first pixel.
@@ -384,8 +353,8 @@ __attribute__((noinline)) void mask_cells(const MaskImage<T>& image, const TileA
 template <class T>
 void mask_tile(const MaskImage<T>& image, const TileArea& area, const OpenPixels& open, const FacesOfTile& faces,
                T* mask, int64_t stride, TileNotes* notes = nullptr) {
-  static thread_local CellVisits<T> visits_of_thread;
-  if (faces.all_cells != 0) mask_cells(image, area, open, faces, mask, stride, notes, visits_of_thread);
+  static thread_local const std::unique_ptr<CellVisits<T>> visits_of_thread(new CellVisits<T>);
+  if (faces.all_cells != 0) mask_cells(image, area, open, faces, mask, stride, notes, *visits_of_thread);
 }
 
 // The gradient of one tile's mask with respect to the vertices' places in NDC. One per thread, reused from tile to
@@ -409,21 +378,27 @@ class TileGradient {
   // Adds to the vectors sums[i], (x, y), i < V. Not inlined, as mask_cells.
   template <class Sums>
   __attribute__((noinline)) void add(const FacesOfTile& faces, const Sums& sums) {
-    visits_.enter(*image_, area_, &faces);
+    visits_.enter(*image_, area_);
+    visits_.list(faces);
+    clear_faces();
     for (uint64_t cells = faces.all_cells & pulled_cells_; cells != 0; cells &= cells - 1) {
       visits_.find(__builtin_ctzll(cells), open_);
-      add_cell(sums);
+      add_cell();
     }
+    spread(sums);
   }
   // The same from what mask_tile has written down.
   template <class Sums>
   __attribute__((noinline)) void add(const KeptTile& tile, const Sums& sums) {
-    visits_.enter(*image_, area_, nullptr);
+    visits_.enter(*image_, area_);
+    visits_.list(tile);
+    clear_faces();
     for (const KeptCell& cell : tile) {
       if ((pulled_cells_ >> cell.cell & 1) == 0) continue;
       visits_.recall(cell, open_);
-      add_cell(sums);
+      add_cell();
     }
+    spread(sums);
   }
 
  private:
@@ -434,6 +409,10 @@ class TileGradient {
     N probability;     // 0 where a pixel does not take a face
     N product_before;  // of (1 - p) over the faces of the lane before this one
     BoundaryPoint<N> point;
+  };
+  // The gradient with respect to (x, y) of the three vertices of a face, and two zeros.
+  struct alignas(32) FaceSum {
+    T of[8];
   };
   // The gradient with respect to (x, y) of the three vertices of four faces, lane by lane.
   struct alignas(64) Pull {
@@ -455,13 +434,12 @@ class TileGradient {
     return pulled;
   }
 
-  template <class Sums>
-  void add_cell(const Sums& sums) {
+  void add_cell() {
     if (visits_.count() == 0) return;
     take_steps(image_->rules);
     set_after(image_->rules);
     pull();
-    for (int32_t four = 0; four < visits_.fours(); ++four) spread(four, sums);
+    for (int32_t four = 0; four < visits_.fours(); ++four) add_four(four);
   }
 
   void take_steps(const SoftMaskRules<T>& rules) {
@@ -471,10 +449,11 @@ class TileGradient {
     for (size_t i = 0; i < visits_.count(); ++i) {
       const Visit visit = visits_[i];
       Step& step = steps_[i];
-      step.point = nearest_boundary_point(visits_.four(visit.faces), pixels.px[visit.pixels], pixels.py[visit.pixels]);
-      step.probability = keep(N::Flags::of(visit.takes), mask_probability(rules, step.point.distance2));
-      step.product_before = product_[visit.pixels];
-      product_[visit.pixels] = step.product_before * (N(T(1)) - step.probability);
+      step.point =
+          nearest_boundary_point(visits_.four(visit.faces()), pixels.px[visit.pixels()], pixels.py[visit.pixels()]);
+      step.probability = keep(N::Flags::of(visit.takes()), mask_probability(rules, step.point.distance2));
+      step.product_before = product_[visit.pixels()];
+      product_[visit.pixels()] = step.product_before * (N(T(1)) - step.probability);
     }
   }
 
@@ -489,7 +468,7 @@ class TileGradient {
       product_[i] = neighbour * swapped<2>(product_[i] * neighbour);
     }
     T grad[CellPixels<T>::kMost] = {};
-    for (int i = 0; i < pixels.count; ++i) grad[i] = grad_mask_[pixels.row[i] * stride_ + pixels.column[i]];
+    for (int i = 0; i < pixels.count; ++i) grad[i] = grad_mask_[visits_.row(i) * stride_ + visits_.column(i)];
     for (int i = 0; i < pixels.fours(); ++i) scale_[i] = N(T(2) * rules.sigmainv) * N::each(grad + 4 * i);
   }
 
@@ -499,13 +478,13 @@ class TileGradient {
     for (size_t i = visits_.count(); i-- > 0;) {
       const Visit visit = visits_[i];
       const Step& step = steps_[i];
-      const N after = product_[visit.pixels], scale = scale_[visit.pixels];
-      const N pull = keep(N::Flags::of(visit.takes), scale * step.probability * (step.product_before * after));
-      product_[visit.pixels] = after * (N(T(1)) - step.probability);
+      const N after = product_[visit.pixels()], scale = scale_[visit.pixels()];
+      const N pull = keep(N::Flags::of(visit.takes()), scale * step.probability * (step.product_before * after));
+      product_[visit.pixels()] = after * (N(T(1)) - step.probability);
       const N pull_x = pull * step.point.dx, pull_y = pull * step.point.dy;
       N shares[3];
       step.point.shares(shares);
-      Pull& target = pulls_[size_t(visit.faces)];
+      Pull& target = pulls_[size_t(visit.faces())];
       for (int k = 0; k < 3; ++k) {
         (N::load(target.x[k]) + shares[k] * pull_x).store(target.x[k]);
         (N::load(target.y[k]) + shares[k] * pull_y).store(target.y[k]);
@@ -513,17 +492,36 @@ class TileGradient {
     }
   }
 
-  template <class Sums>
-  void spread(int32_t four, const Sums& sums) const {
+  void clear_faces() {
+    const size_t count = size_t(visits_.of_tile().count());
+    if (face_sums_.size() < count) face_sums_.resize(2 * count);
+    if (count > 0) std::memset(face_sums_.data(), 0, count * sizeof(FaceSum));
+  }
+
+  // Where a cell's last four are fewer, what their other lanes were not pulled by is added to the last.
+  void add_four(int32_t four) {
+    static constexpr T kNothing[16] = {};
     const Pull& pull = pulls_[size_t(four)];
-    T points[3][4][2];
-    for (int k = 0; k < 3; ++k) store_sums(pull.x[k], pull.y[k], points[k][0]);
-    for (int lane = 0; lane < 4; ++lane) {
-      const int32_t* vertices = image_->face_indices + 3 * int64_t(visits_.index(four, lane));
+    const int32_t* places = visits_.places() + 4 * four;
+    const int64_t last = visits_.faces() - 1 - 4 * four;
+    T* targets[4];
+    for (int i = 0; i < 4; ++i) targets[i] = face_sums_[size_t(places[std::min<int64_t>(i, last)])].of;
+    add_sums(pull.x[0], pull.y[0], pull.x[1], pull.y[1], targets);
+    for (T*& target : targets) target += 4;
+    add_sums(pull.x[2], pull.y[2], kNothing, kNothing, targets);
+  }
+
+  // From the tile's faces to the vertices.
+  template <class Sums>
+  void spread(const Sums& sums) const {
+    const ReadyFaces<T>& faces = visits_.of_tile();
+    for (int64_t i = 0; i < faces.ready(); ++i) {
+      const int32_t* vertices = image_->face_indices + 3 * int64_t(faces.faces()[i]);
+      const FaceSum& face = face_sums_[size_t(i)];
       for (int k = 0; k < 3; ++k) {
         T* sum = sums[vertices[k]];
-        sum[0] += points[k][lane][0];
-        sum[1] += points[k][lane][1];
+        sum[0] += face.of[2 * k];
+        sum[1] += face.of[2 * k + 1];
       }
     }
   }
@@ -537,9 +535,10 @@ class TileGradient {
 
   CellVisits<T> visits_;
   std::vector<Step> steps_;
-  std::vector<Pull> pulls_;  // of every four faces of the cell
-  N product_[kFours];        // of (1 - p) before a visit, then after it
-  N scale_[kFours];          // what a pixel's gradient is multiplied by
+  std::vector<Pull> pulls_;         // of every four faces of the cell
+  std::vector<FaceSum> face_sums_;  // of the tile's faces
+  N product_[kFours];               // of (1 - p) before a visit, then after it
+  N scale_[kFours];                 // what a pixel's gradient is multiplied by
 };
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

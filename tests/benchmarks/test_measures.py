@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import clock, scenes, targets
+from benchmarks import clock, machine, scenes, targets
 from benchmarks.results import Results, Spread, Timing
 from benchmarks.targets import Verdict
 
@@ -116,4 +120,60 @@ def test_a_saved_scene_is_the_same(tmp_path) -> None:
 def test_answers_while_a_request_waits() -> None:
     """Its own counts, one of the moment it left does not."""
     clients = pytest.importorskip("benchmarks.clients", reason="tritonclient is not here")
-    assert clients.Asked([(0.0, 1.0), (0.5, 2.0), (1.0, 3.0), (2.5, 4.0)], refused=0).answers == [1, 2, 2, 2]
+    asked = clients.Asked([(0.0, 1.0), (1.0, 3.0), (0.5, 2.5), (2.5, 4.0)], refused=0)
+    assert asked.answers == [1, 2, 2, 2]
+    assert asked.gaps == [1.5, 0.5, 1.0]
+
+
+def _burn(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_long_calls_count_threads_that_have_ended() -> None:
+    """Long by the wall clock: two threads, one after the other, that are gone at the end."""
+    watch = clock.Stopwatch()
+    for _ in range(2):
+        thread = threading.Thread(target=_burn, args=(0.3,))
+        thread.start()
+        thread.join()
+    cpu, wall = watch.stop()
+    assert cpu == pytest.approx(0.6, rel=0.1)
+    assert wall > 0.55
+
+
+def test_other_work_is_what_this_process_and_its_children_did_not_do(tmp_path: Path) -> None:
+    """A child counts as other work until it has been waited for."""
+    here = machine.Machine(tmp_path)
+    child = subprocess.Popen([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    before = here.others() * (time.monotonic() - here.start[1])
+    child.wait()
+    after = here.others() * (time.monotonic() - here.start[1])
+    assert (before - after) * os.cpu_count() == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_run_names_its_commit(tmp_path: Path) -> None:
+    assert machine.commit(tmp_path) == machine.UNKNOWN
+    (tmp_path / "file").write_text("one")
+    author = ["-c", "user.name=n", "-c", "user.email=e"]
+    for arguments in (["init", "-q"], ["add", "file"], [*author, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
+    clean = machine.commit(tmp_path)
+    assert len(clean) == 40
+    (tmp_path / "not of it").touch()
+    assert machine.commit(tmp_path) == clean
+    (tmp_path / "file").write_text("two")
+    assert machine.commit(tmp_path) == f"{clean} with uncommitted changes"
+
+
+@pytest.mark.parametrize(("load", "others", "disturbed"), [(0.0, 0.0, False), (99.0, 0.0, True), (0.0, 0.9, True)])
+def test_a_disturbed_run_says_so(
+    load: float, others: float, disturbed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr(machine.Machine, "others", lambda _: others)
+    description = machine.Machine(tmp_path).description()
+    assert (description["disturbed by other work"] != "no") == disturbed
+    assert description["cores' time that other processes took"] == f"{others:.0%}"

@@ -83,6 +83,85 @@ def test_nerf_synthetic_scenes_are_read(tmp_path: Path) -> None:
     assert data[0].mask.mean() == 0.5
 
 
+POINTS = torch.tensor([[0.0, 0.0, 0.0], [0.3, -0.2, 0.1], [-0.4, 0.5, 0.2]], dtype=torch.float64)
+
+
+def pixels_of(camera_to_world: torch.Tensor, f_x: float, f_y: float, c_x: float, c_y: float) -> torch.Tensor:
+    """Columns and rows of POINTS from the image's corner, as nerfstudio's rays say: a camera along -z, rows down."""
+    x, y, z = ((POINTS - camera_to_world[:3, 3]) @ camera_to_world[:3, :3]).unbind(dim=-1)
+    return torch.stack([f_x * x / -z + c_x, f_y * -y / -z + c_y], dim=-1)
+
+
+def seen_pixels(world_to_clip: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    clip = torch.cat([POINTS, torch.ones(3, 1, dtype=torch.float64)], dim=1) @ world_to_clip.double().mT
+    x, y = (clip[:, :2] / clip[:, 3:]).unbind(dim=-1)
+    return torch.stack([width * (x + 1) / 2, height * (1 - y) / 2], dim=-1)
+
+
+LENS = {"fl_x": 7.5, "fl_y": 8.25, "cx": 2.75, "cy": 2.5, "w": 6, "h": 4}
+UNDISTORTED = {"k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0}
+
+
+def test_what_nerfstudio_writes_is_read(tmp_path: Path) -> None:
+    """Of several cameras: each frame has its own, off its centre; what is not used is written there too."""
+    content = write_dataset(tmp_path)
+    lenses = [LENS, {**LENS, "fl_x": 9.0, "fl_y": 6.5, "cx": 3.5, "cy": 1.25}]
+    frames = [
+        {
+            "file_path": f"./images/{number}.png",
+            "transform_matrix": content["frames"][number]["transform_matrix"],
+            "colmap_im_id": number + 1,
+            "mask_path": f"masks/{number}.png",
+            "depth_file_path": f"depth/{number}.png",
+            **lens,
+            **UNDISTORTED,
+            "camera_model": "OPENCV",
+        }
+        for number, lens in enumerate(lenses)
+    ]
+    applied = [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0]]
+    write_transforms(tmp_path, {"frames": frames, "applied_transform": applied, "ply_file_path": "sparse_pc.ply"})
+    data = PosedImages(tmp_path)
+    for number, lens in enumerate(lenses):
+        matrix = torch.tensor(frames[number]["transform_matrix"], dtype=torch.float64)
+        expected = pixels_of(matrix, lens["fl_x"], lens["fl_y"], lens["cx"], lens["cy"])
+        torch.testing.assert_close(seen_pixels(data[number].world_to_clip, 4, 6), expected, rtol=0, atol=1e-4)
+
+
+def test_what_instant_ngp_writes_is_read(tmp_path: Path) -> None:
+    """One camera for all, sizes as floats; focal lengths come before the angles, which say the same but for cx, cy."""
+    content = write_dataset(tmp_path)
+    frames = [
+        {"file_path": f"./images/{number}.png", "sharpness": 51.2, "transform_matrix": frame["transform_matrix"]}
+        for number, frame in enumerate(content["frames"])
+    ]
+    for number in range(2):  # masks in the alpha channel
+        with Image.open(tmp_path / f"images/{number}.png") as image:
+            image.convert("RGBA").save(tmp_path / f"images/{number}.png")
+    angles = {"camera_angle_x": 2 * math.atan(3 / 7.5), "camera_angle_y": 2 * math.atan(2 / 8.25)}
+    camera = {**angles, **LENS, **UNDISTORTED, "w": 6.0, "h": 4.0, "is_fisheye": False, "aabb_scale": 16}
+    write_transforms(tmp_path, {**camera, "frames": frames})
+    matrix = torch.tensor(frames[1]["transform_matrix"], dtype=torch.float64)
+    actual = seen_pixels(PosedImages(tmp_path)[1].world_to_clip, 4, 6)
+    torch.testing.assert_close(actual, pixels_of(matrix, 7.5, 8.25, 2.75, 2.5), rtol=0, atol=1e-4)
+    write_transforms(tmp_path, {**angles, "frames": frames})
+    actual = seen_pixels(PosedImages(tmp_path)[1].world_to_clip, 4, 6)
+    torch.testing.assert_close(actual, pixels_of(matrix, 7.5, 8.25, 3, 2), rtol=0, atol=1e-4)
+
+
+def test_a_frame_may_have_a_lens_of_its_own(tmp_path: Path) -> None:
+    """Its focal length alone means square pixels; what it does not say is that of the file."""
+    content = write_dataset(tmp_path)
+    content["frames"][1].update(fl_x=11.0)
+    write_transforms(tmp_path, {**content, "fl_y": 5.0, "cx": 2.0})
+    data = PosedImages(tmp_path)
+    focal = 3 / math.tan(0.4)
+    for number, lens in enumerate([(focal, 5.0, 2.0, 2.0), (11.0, 11.0, 2.0, 2.0)]):
+        matrix = torch.tensor(content["frames"][number]["transform_matrix"], dtype=torch.float64)
+        actual = seen_pixels(data[number].world_to_clip, 4, 6)
+        torch.testing.assert_close(actual, pixels_of(matrix, *lens), rtol=0, atol=1e-4)
+
+
 def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path, dict[str, Any]], None]:
     def damage(folder: Path, content: dict[str, Any]) -> None:
         change(content)
@@ -110,8 +189,15 @@ DAMAGE = {
     "no frames": (edit(lambda c: c.update(frames=[])), "frames: list should have at least 1 item"),
     "no angle": (edit(lambda c: c.pop("camera_angle_x")), "key camera_angle_x is missing"),
     "angle in degrees": (edit(lambda c: c.update(camera_angle_x=45.8)), "camera_angle_x: .* less than 3.14159.* 45.8"),
-    "unknown key": (edit(lambda c: c.update(k1=0.1)), "unknown key k1; known keys are camera_angle_x, w, h, frames"),
-    "unknown key in a frame": (edit(lambda c: c["frames"][1].update(fl_x=3)), r"unknown key frames\.1\.fl_x; .*mask_"),
+    "unknown key": (edit(lambda c: c.update(k9=0.1)), "unknown key k9; known keys are fl_x, fl_y, .* camera_angle_x"),
+    "distorted": (edit(lambda c: c.update(k1=0.1)), r"k1: input should be 0, but is 0\.1; take lens distortion out"),
+    "fisheye": (edit(lambda c: c["frames"][1].update(camera_model="OPENCV_FISHEYE")), "frames.1.camera_model: .* out"),
+    "no focal length": (edit(lambda c: c.update(fl_x=0)), "fl_x: input should be greater than 0, but is 0"),
+    "another size in a frame": (
+        edit(lambda c: c["frames"][1].update(w=7)),
+        r"1\.png is 6 x 4 pixels, but .* are 7 x 4",
+    ),
+    "unknown key in a frame": (edit(lambda c: c["frames"][1].update(K=3)), r"unknown key frames\.1\.K; .*mask_"),
     "matrix of 3 rows": (edit(lambda c: c["frames"][0]["transform_matrix"].pop()), r"frames\.0\.transform_matrix"),
     "mirrored camera": (edit(lambda c: c["frames"][1].update(transform_matrix=MIRRORED)), "images/1.png must be a rot"),
     "scaled camera": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,22 @@ def test_a_model_that_takes_bytes(tmp_path: Path) -> None:
     feed = session.preprocess(smooth(200, 100))
     assert list(feed) == ["photo"] and feed["photo"].shape == (1, 20, 30, 3)
     session.run(scale=np.ones(1, np.float32), **feed)
+
+
+def test_a_closed_session_holds_no_graph(tmp_path: Path) -> None:
+    """Neither the model's nor the one for pictures."""
+    before = held()
+    example = (torch.rand(1), torch.rand(1, 3, 8, 8))
+    session = Session(to_bundle(Brightness(), example, tmp_path / "b", photo_input="photo"), "cpu")
+    session.preprocess(smooth(8, 8))
+    assert held() == before + 2
+    session.close()
+    assert held() == before
+
+
+def held() -> int:
+    gc.collect()
+    return sum(isinstance(held, onnxruntime.InferenceSession) for held in gc.get_objects())
 
 
 @pytest.mark.parametrize(

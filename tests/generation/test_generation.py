@@ -1,4 +1,4 @@
-"""What a trained generator is used for: samples, ways between codes, the comparison with training, export."""
+"""What a trained generator is used for: samples, ways between codes, export."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
-from dibr_deploy import generation
 from dibr_deploy.cli import main
-from dibr_deploy.data.views import PosedViews
 from dibr_deploy.errors import DibrError
-from dibr_deploy.generation import compare, nearest, pictures, random_codes, turntable, way_through
+from dibr_deploy.generation import random_codes, turntable, way_through
 from dibr_deploy.mesh import read_mesh
 from dibr_deploy.models import (
     GeneratorConfig,
@@ -45,19 +42,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Made(PosedViews):
-    """Pictures of a generator's own objects as a dataset, one view of each from the same side."""
-
-    def __init__(self, model: MeshGeneratorRenderer, codes: Tensor) -> None:
-        self.height = self.width = SIZE
-        self.world_to_clip = turntable(1).expand(len(codes), 4, 4)
-        self.views_of = {str(index): [index] for index in range(len(codes))}
-        self._pixels = (pictures(model, codes, self.world_to_clip) * 255).round().byte().permute(0, 2, 3, 1)
-
-    def pixels(self, indices: list[int]) -> Tensor:
-        return self._pixels[indices]
-
-
 def test_a_way_passes_its_codes_at_an_even_pace_and_comes_back() -> None:
     codes = torch.randn(3, 32, dtype=torch.float64)
     way = way_through(codes, 8)
@@ -78,39 +62,6 @@ def test_a_way_between_equal_and_opposite_codes_is_finite() -> None:
         assert bool(torch.isfinite(way_through(torch.cat([code, other]), 5)).all())
     with pytest.raises(DibrError, match="needs two codes and one step between them, got 1 and 5"):
         way_through(code, 5)
-
-
-def test_the_nearest_is_that_of_brute_force() -> None:
-    found, others = torch.rand(5, 4, 8, 8), torch.rand(7, 4, 8, 8)
-    others[3] = found[1]
-    differences = torch.stack([(others - one).square().flatten(1).mean(dim=1).sqrt() for one in found])
-    result = nearest(found, others)
-    assert torch.equal(result.place, differences.argmin(dim=1))
-    torch.testing.assert_close(result.distance, differences.amin(dim=1), rtol=1e-4, atol=1e-3)
-    assert result.place[1] == 3 and result.distance[1] < 1e-3
-    with pytest.raises(DibrError, match=r"must have one size, got \[5, 4, 8, 8\] and \[7, 4, 8, 7\]"):
-        nearest(found, others[..., :7])
-
-
-def test_a_generator_that_repeats_its_training_pictures_is_found_out(run: Path) -> None:
-    """It was trained, as it were, on the very pictures that it makes. New objects and other codes are farther away."""
-    model = load_generator(run)
-    training, new = Made(model, random_codes(model, 12, seed=0)), Made(model, random_codes(model, 12, seed=1))
-    found = compare(model, training, new, count=12, seed=0)
-    assert found.samples.max() < 0.01 < found.held_out.min()
-    assert torch.equal(found.nearest_view, torch.arange(12))
-    torch.testing.assert_close(found.covered, found.held_out, rtol=0, atol=0.01)
-    honest = compare(model, training, new, count=12, seed=2)
-    assert honest.samples.median() > 0.5 * honest.held_out.median()
-
-
-def test_datasets_are_compared_part_by_part(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_generator(run)
-    training, new = Made(model, random_codes(model, 12, seed=0)), Made(model, random_codes(model, 7, seed=1))
-    whole = compare(model, training, new, count=6)
-    monkeypatch.setattr(generation, "_CHUNK", 5)
-    for part, expected in zip(compare(model, training, new, count=6), whole, strict=True):
-        torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_samples_are_pictures_and_meshes_of_the_codes(run: Path, tmp_path: Path) -> None:
@@ -166,7 +117,10 @@ def test_it_exports_and_runs_with_any_number_of_codes(run: Path, capsys: pytest.
         ("generate interpolate --checkpoint {run} --output {tmp}/way.gif --codes 1", "two codes"),
         ("generate interpolate --checkpoint {run} --output {tmp}/no/way.gif --frames 1", "/no/way.gif: No such file"),
         ("generate sample --checkpoint {run} --output {tmp}/no/new", "output must lie in a folder that exists"),
-        ("generate compare --checkpoint {run} --data {run} --held-out {run}", "dataset folder"),
+        (
+            "generate compare --checkpoint {run} --data {run} --held-out {run}",
+            "truth.json is missing: `dibr data make --truth` writes it",
+        ),
         ("export --checkpoint {run} --output {tmp}/b.zip --float-photos", "--float-photos needs a model of photos"),
         ("verify --checkpoint {run} --model {run}/bundle.zip --images {tmp}", "--images needs a model"),
         ("evaluate --checkpoint {run} --data {tmp}", "is of a mesh generator, which takes no image"),

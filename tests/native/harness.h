@@ -89,5 +89,7 @@ dibr_status run(const Params& params, dibr_status (*workspace_size)(const Params
 void test_ordinary();
 void test_degenerate();
 void test_bad_input();
+// A line for each output of the scenes of the first two: a digest of its bytes, and what it is.
+void print_digests();
 
 }  // namespace dibr::test

@@ -1,4 +1,5 @@
-// drive_c_abi GROUP: runs one group of native tests and exits with 1 where an expectation failed.
+// drive_c_abi GROUP: runs one group of native tests and exits with 1 where an expectation failed; drive_c_abi digests
+// prints what the outputs are, to compare with those of another machine or instruction set.
 #include <cstdlib>
 
 #include "harness.h"
@@ -20,8 +21,11 @@ int main(int argc, char** argv) {
     dibr::test::test_degenerate();
   } else if (group == "bad_input") {
     dibr::test::test_bad_input();
+  } else if (group == "digests") {
+    dibr::test::print_digests();
+    return dibr::test::failures > 0 ? 1 : 0;
   } else {
-    std::fprintf(stderr, "usage: drive_c_abi ordinary|degenerate|bad_input\n");
+    std::fprintf(stderr, "usage: drive_c_abi ordinary|degenerate|bad_input|digests\n");
     return 2;
   }
   std::printf("%d passed, %d failed\n", dibr::test::expectations - dibr::test::failures, dibr::test::failures);

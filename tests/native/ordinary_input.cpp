@@ -3,6 +3,7 @@
 // there are, the bytes that come out are the same, and on no input are they NaN.
 #include <cmath>
 #include <limits>
+#include <map>
 #include <random>
 
 #include "harness.h"
@@ -97,12 +98,18 @@ class Chain {
     for (const dibr_filter filter : {DIBR_FILTER_NEAREST, DIBR_FILTER_BILINEAR, DIBR_FILTER_TRILINEAR}) {
       for (const dibr_wrap wrap : {DIBR_WRAP_CLAMP, DIBR_WRAP_REPEAT, DIBR_WRAP_MIRROR}) texture(filter, wrap);
     }
+    render({{"face_index", face_index},
+            {"barycentrics", barycentrics},
+            {"depth", depth},
+            {"mask", mask},
+            {"interpolated", interpolated}});
     return std::move(outputs_);
   }
 
  private:
   static constexpr dibr_dtype kDtype = sizeof(T) == 8 ? DIBR_FLOAT64 : DIBR_FLOAT32;
-  static constexpr int64_t kTextureSide = 5;
+  static constexpr int64_t kTextureSide = 5, kKnum = 6;
+  static constexpr double kSigmainv = 700, kBoxlen = 0.1;
 
   int64_t vertices() const { return scene_.batch * scene_.vertices; }
 
@@ -204,9 +211,9 @@ class Chain {
   template <class Params>
   Params soft_mask_params(const int32_t* face_index) const {
     auto params = sizes<Params>();
-    params.sigmainv = 700;
-    params.boxlen = 0.1;
-    params.knum = 6;
+    params.sigmainv = kSigmainv;
+    params.boxlen = kBoxlen;
+    params.knum = kKnum;
     params.positions = positions_.data();
     params.face_ranges = scene_.packed ? inputs_.ranges.data() : nullptr;
     params.face_index = face_index;
@@ -302,6 +309,50 @@ class Chain {
           "texture_backward");
   }
 
+  // Everything at once; `expected` is what the single ops gave, by name.
+  void render(const std::map<std::string, const void*>& expected) {
+    const int64_t pixels = scene_.batch * scene_.height * scene_.width;
+    auto params = sizes<dibr_render_params>();
+    params.texture_dtype = params.attribute_dtype = kDtype;
+    params.outputs = DIBR_RENDER_COLOR | DIBR_RENDER_MASK | DIBR_RENDER_FACE_INDEX | DIBR_RENDER_DEPTH |
+                     DIBR_RENDER_BARYCENTRICS | DIBR_RENDER_UV | DIBR_RENDER_FIRST_ATTRIBUTES;
+    params.perspective_correct = scene_.perspective_correct;
+    params.cull = scene_.cull;
+    params.depth_clip = scene_.depth_clip;
+    params.positions = positions_.data();
+    params.face_ranges = scene_.packed ? inputs_.ranges.data() : nullptr;
+    params.face_valid = scene_.masked ? inputs_.valid.data() : nullptr;
+    params.sigmainv = kSigmainv;
+    params.boxlen = kBoxlen;
+    params.knum = kKnum;
+    params.texture_batch = 1;
+    params.texture_channels = 3;
+    params.texture_height = kTextureSide;
+    params.texture_width = kTextureSide - 1;
+    params.filter = DIBR_FILTER_BILINEAR;
+    params.wrap = DIBR_WRAP_REPEAT;
+    params.texture = texels_.data();
+    const T* values = finite_attributes_.data();  // four a vertex, or texture coordinates of half as many
+    params.uv = {scene_.batch, scene_.vertices, 2, values, inputs_.faces.data(), output<T>("render uv", 2 * pixels)};
+    params.attributes[0] = {scene_.batch, scene_.vertices,      4,
+                            values,       inputs_.faces.data(), output<T>("render attributes", 4 * pixels)};
+    params.color = output<T>("render color", 3 * pixels);
+    params.mask = output<T>("render mask", pixels);
+    params.face_index = output<int32_t>("render face_index", pixels);
+    params.depth = output<T>("render depth", pixels);
+    params.barycentrics = output<T>("render barycentrics", 3 * pixels);
+    check(run(params, dibr_render_workspace_size, dibr_render, threads_, fill_), "render");
+    const auto expect_same = [&](const char* name, const void* actual, size_t bytes) {
+      expect(bytes == 0 || std::memcmp(expected.at(name), actual, bytes) == 0,
+             std::string(scene_.name) + ": render gives another " + name);
+    };
+    expect_same("face_index", params.face_index, sizeof(int32_t) * pixels);
+    expect_same("barycentrics", params.barycentrics, sizeof(T) * 3 * pixels);
+    expect_same("depth", params.depth, sizeof(T) * pixels);
+    expect_same("mask", params.mask, sizeof(T) * pixels);
+    expect_same("interpolated", params.attributes[0].output, sizeof(T) * 4 * pixels);
+  }
+
   const Scene& scene_;
   const Inputs& inputs_;
   std::vector<T> positions_, finite_attributes_, uv_, texels_, levels_;
@@ -313,7 +364,7 @@ class Chain {
 template <class T>
 void expect_no_nan(const Scene& scene, const Outputs& outputs) {
   for (const auto& [name, bytes] : outputs) {
-    if (name == "face_index") continue;
+    if (name == "face_index" || name == "render face_index") continue;
     const T* values = static_cast<const T*>(bytes.data());
     const bool clean = std::none_of(values, values + bytes.size() / sizeof(T), [](T x) { return std::isnan(x); });
     expect(clean, std::string(scene.name) + ": " + name + " has a NaN");
@@ -340,19 +391,33 @@ void test_scene(const Scene& scene) {
   expect_equal(scene, expected, Chain<T>(scene, inputs, backwards, 0x00).run_all(), "depends on the order of tasks");
 }
 
-void test_scenes(std::initializer_list<Scene> scenes) {
+void test_scenes(const std::vector<Scene>& scenes) {
   for (const Scene& scene : scenes) {
     test_scene<float>(scene);
     test_scene<double>(scene);
   }
 }
 
+// FNV-1a.
+uint64_t digest(const Bytes& bytes) {
+  uint64_t hash = 0xcbf29ce484222325;
+  const auto* byte = static_cast<const unsigned char*>(bytes.data());
+  for (uint64_t i = 0; i < bytes.size(); ++i) hash = (hash ^ byte[i]) * 0x100000001b3;
+  return hash;
+}
+
+template <class T>
+void print_digests(const Scene& scene) {
+  for (const auto& [name, bytes] : Chain<T>(scene, make_inputs(scene), {1}, 0x00).run_all()) {
+    std::printf("%016llx %s, float%d: %s\n", static_cast<unsigned long long>(digest(bytes)), scene.name,
+                int(8 * sizeof(T)), name.c_str());
+  }
+}
+
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-}  // namespace
-
-void test_ordinary() {
+std::vector<Scene> ordinary_scenes() {
   Scene packed{"packed topologies", 3, 60, 90, 33, 65};
   packed.packed = true;
   Scene masked{"face_valid, culled, screen-space weights", 2, 60, 90, 64, 64};
@@ -361,16 +426,16 @@ void test_ordinary() {
   masked.cull = DIBR_CULL_BACK;
   Scene unclipped{"no depth clipping", 1, 60, 90, 40, 31};
   unclipped.depth_clip = false;
-  test_scenes({{"one pixel", 1, 9, 3, 1, 1},
-               {"one row", 2, 30, 20, 1, 129},
-               {"tile borders", 1, 300, 700, 129, 97},
-               {"many faces on few pixels", 1, 3000, 5000, 17, 19},
-               packed,
-               masked,
-               unclipped});
+  return {{"one pixel", 1, 9, 3, 1, 1},
+          {"one row", 2, 30, 20, 1, 129},
+          {"tile borders", 1, 300, 700, 129, 97},
+          {"many faces on few pixels", 1, 3000, 5000, 17, 19},
+          packed,
+          masked,
+          unclipped};
 }
 
-void test_degenerate() {
+std::vector<Scene> degenerate_scenes() {
   using Positions = std::vector<double>;
   using Faces = std::vector<int32_t>;
   Scene nan{"NaN and infinite vertices", 2, 30, 40, 21, 34};
@@ -405,17 +470,31 @@ void test_degenerate() {
   tiny.spoil = [](Positions& p, Faces&) {
     for (double& x : p) x *= 1e-30;
   };
-  test_scenes({{"empty batch", 0, 30, 40, 21, 34},
-               {"no faces", 2, 30, 0, 21, 34},
-               {"no vertices, no faces", 2, 0, 0, 21, 34},
-               nan,
-               behind,
-               near_plane,
-               repeated,
-               collapsed,
-               collinear,
-               huge,
-               tiny});
+  return {{"empty batch", 0, 30, 40, 21, 34},
+          {"no faces", 2, 30, 0, 21, 34},
+          {"no vertices, no faces", 2, 0, 0, 21, 34},
+          nan,
+          behind,
+          near_plane,
+          repeated,
+          collapsed,
+          collinear,
+          huge,
+          tiny};
+}
+
+}  // namespace
+
+void test_ordinary() { test_scenes(ordinary_scenes()); }
+void test_degenerate() { test_scenes(degenerate_scenes()); }
+
+void print_digests() {
+  for (const auto& scenes : {ordinary_scenes(), degenerate_scenes()}) {
+    for (const Scene& scene : scenes) {
+      print_digests<float>(scene);
+      print_digests<double>(scene);
+    }
+  }
 }
 
 }  // namespace dibr::test

@@ -27,7 +27,7 @@ def _flags() -> set[str]:
 
 
 def _run(level: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "DIBR_CPU_LEVEL": level}
+    environment = {**os.environ, "DIBR_CPU_LEVEL": level, "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, str(SCRIPT)], env=environment, capture_output=True, text=True)
 
 

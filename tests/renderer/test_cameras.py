@@ -152,6 +152,58 @@ def test_pytorch3d_puts_points_where_we_do(height: int, width: int) -> None:
     assert float(torch.linalg.det(camera.R)) == pytest.approx(1)
 
 
+def pytorch3d_pixels(camera: cameras.PyTorch3DCamera, world: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Columns and rows from the image's corner, [N, 2], by PyTorch3D's own formula: NDC of +1 are at the left and top
+    border of the middle square."""
+    x, y, z = (world @ camera.R + camera.T).unbind(dim=-1)
+    ndc_x = camera.focal_length[..., 0] * x / z + camera.principal_point[..., 0]
+    ndc_y = camera.focal_length[..., 1] * y / z + camera.principal_point[..., 1]
+    shorter = min(height, width)
+    return torch.stack([(width - shorter * ndc_x) / 2, (height - shorter * ndc_y) / 2], dim=-1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (320, 240)])
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_a_calibrated_camera_for_pytorch3d(height: int, width: int, dtype: torch.dtype) -> None:
+    """The pixels of K (R x + t), far from the world's origin too."""
+    intrinsics = torch.tensor([[300.0, 0, 130.5], [0, 310, 118], [0, 0, 1]], dtype=DOUBLE)
+    for place in (1.0, 1000.0):
+        rotation, translation = random_rotation(), torch.tensor([0.1, -0.2, 4.0], dtype=DOUBLE) * place
+        world = torch.randn(20, 3, dtype=DOUBLE) * place
+        pixel = (world @ rotation.T + translation) @ intrinsics.T
+        world_to_clip = cameras.from_opencv(
+            *(part.to(dtype) for part in (intrinsics, rotation, translation)), height, width, first_center=0.5
+        )
+        camera = cameras.to_pytorch3d(*cameras.split_projection(world_to_clip), height, width)
+        actual = pytorch3d_pixels(camera, world.to(dtype), height, width).double()
+        ahead = pixel[:, 2] > 0.1 * place
+        assert ahead.sum() > 5
+        error = (actual - pixel[:, :2] / pixel[:, 2:])[ahead].abs().max()
+        assert error < (1e-8 if dtype == DOUBLE else 0.02), error
+
+
+SHEARED = torch.eye(4, dtype=DOUBLE)
+SHEARED[0, 1] = 0.2
+CUT = torch.diag(torch.tensor([3.0, 2, 1, 1], dtype=DOUBLE))
+CUT[0, 3], CUT[1, 3] = 0.1, -0.3
+SHIFT = torch.zeros(4, 4)
+SHIFT[1, 3] = 0.1
+
+
+def test_a_matrix_is_split_into_motion_and_lens() -> None:
+    """Of a calibrated camera the lens is K in units of the image, skew included."""
+    view = cameras.orbit(torch.tensor([0.4, -2.0], dtype=DOUBLE), 0.7, 3.0, (0.1, 0.2, 0.3))
+    centred = PROJECTIONS["perspective"]
+    for lens in (centred, CUT @ centred, SHEARED @ centred):
+        for actual, expected in zip(cameras.split_projection(lens @ view), (view, lens), strict=True):
+            torch.testing.assert_close(actual, expected.expand(2, 4, 4), rtol=0, atol=1e-12)
+    rotation = random_rotation()
+    motion, lens = cameras.split_projection(cameras.from_opencv(K, rotation, T, 240, 320, first_center=0.5))
+    torch.testing.assert_close(motion[:3, :3], torch.diag(torch.tensor([1.0, -1, -1], dtype=DOUBLE)) @ rotation)
+    expected = torch.tensor([[600 / 320, -4 / 320, 1 - 322 / 320], [0, 620 / 240, 236 / 240 - 1]], dtype=DOUBLE)
+    torch.testing.assert_close(lens[:2, :3], expected)
+
+
 def test_pytorch3d_there_and_back() -> None:
     world_to_view = cameras.orbit(torch.tensor([0.4, 1.0], dtype=DOUBLE), 0.2, 3.0)
     view_to_clip = cameras.perspective(torch.tensor([0.9, 0.7], dtype=DOUBLE), 1.5, near=0.3, far=7.0)
@@ -264,6 +316,34 @@ def test_cameras_are_differentiable() -> None:
         (lambda: cameras.from_opencv(K, R, T[:2], 4, 4), r"translation must be \[..., 3\], but is \[2\]"),
         (lambda: cameras.from_opencv(K, R, T, 4, 4, near=0.0), "near and far must satisfy 0 < near < far"),
         (lambda: cameras.to_pytorch3d(torch.eye(4), torch.eye(4), 4, 0), "height and width must be at least 1"),
+        (
+            lambda: cameras.to_pytorch3d(torch.eye(4), cameras.orthographic(1.0), 4, 4),
+            r"to_pytorch3d: view_to_clip must be .* w = -z, .*, but its last row is \[0.0, 0.0, 0.0, 1.0\]",
+        ),
+        (
+            lambda: cameras.to_pytorch3d(torch.eye(4), torch.stack([cameras.perspective(1.0), torch.eye(4)]), 4, 4),
+            r"its last row is \[0.0, 0.0, 0.0, 1.0\]",
+        ),
+        (
+            lambda: cameras.to_pytorch3d(*cameras.split_projection(cameras.from_opencv(K, R, T, 4, 4)), 4, 4),
+            "to_pytorch3d: view_to_clip must have no skew, but has one of",
+        ),
+        (
+            lambda: cameras.to_pytorch3d(torch.eye(4), SHEARED.mT.float() @ cameras.perspective(1.0), 4, 4),
+            "view_to_clip must have no skew",
+        ),
+        (
+            lambda: cameras.to_pytorch3d(torch.eye(4), cameras.perspective(1.0) @ cameras.look_at((1.0, 0, 3)), 4, 4),
+            "view_to_clip must be",
+        ),
+        (
+            lambda: cameras.to_pytorch3d(torch.eye(4), cameras.perspective(1.0) + SHIFT, 4, 4),
+            r"view_to_clip must have no shift in y, but has one of 0\.1",
+        ),
+        (
+            lambda: cameras.split_projection(cameras.orthographic(1.0) @ cameras.look_at((1.0, 2.0, 3.0))),
+            "split_projection: world_to_clip must be a perspective projection, but is a parallel one",
+        ),
         (lambda: cameras.from_opengl(torch.zeros(4, 4)), r"numbers must be \[..., 16\], but is \[4, 4\]"),
         (lambda: cameras.project(torch.zeros(4, 3), torch.zeros(1, 4, 4)), r"vertices .*\[4, 3\]"),
         (lambda: cameras.project(torch.zeros(1, 4, 3), torch.zeros(4, 4)), r"world_to_clip .*\[4, 4\]"),

@@ -257,6 +257,16 @@ def test_flat_normals_make_facets() -> None:
     torch.testing.assert_close(shown.image[0, covered, 0], expected[shown.face_index[0][covered].long()])
 
 
+PARTS_OF_A_MATERIAL = (0.5, torch.tensor(0.5), torch.tensor([0.5]), torch.tensor([[0.5]]))
+
+
+@pytest.mark.parametrize("specular", [*PARTS_OF_A_MATERIAL, torch.full((1, 3), 0.5)])
+@pytest.mark.parametrize("shininess", PARTS_OF_A_MATERIAL)
+def test_a_material_may_be_given_for_all_or_for_each(specular: float | Tensor, shininess: float | Tensor) -> None:
+    expected = render_sphere(light=LIGHT, material=Phong(0.5, 0.5))
+    assert torch.equal(render_sphere(light=LIGHT, material=Phong(specular, shininess)), expected)
+
+
 @pytest.mark.parametrize(
     ("shading", "says"),
     [
@@ -267,6 +277,17 @@ def test_flat_normals_make_facets() -> None:
         ({"light": LIGHT._replace(color=torch.ones(3))}, r"light.color must be \[1 or 1, 1 or C\], but is \[3\]"),
         ({"light": LIGHT._replace(ambient=torch.ones(2, 3))}, r"light.ambient must be"),
         ({"material": Phong(1.0, 1.0)}, "expects light together with material"),
+        (
+            {"light": LIGHT, "material": Phong(torch.tensor([0.5, 0.4, 0.3]), 8.0)},
+            r"material.specular must be a number, \[\], \[1 or 1\] or \[1 or 1, 1 or 3\], but is \[3\]",
+        ),
+        (
+            {"light": LIGHT, "material": Phong(0.5, torch.full((1, 3), 8.0))},
+            r"material.shininess must be a number, \[\], \[1 or 1\] or \[1 or 1, 1\], but is \[1, 3\]",
+        ),
+        ({"light": LIGHT, "material": Phong(0.5, torch.full((2,), 8.0))}, r"shininess must be .*, but is \[2\]"),
+        ({"light": LIGHT, "material": Phong(0.5, 8.0, torch.ones(1, 2))}, r"diffuse must be .*, but is \[1, 2\]"),
+        ({"light": LIGHT, "material": Phong(torch.ones(1, 1, 3), 8.0)}, r"specular must be .*, but is \[1, 1, 3\]"),
         ({"harmonics": torch.ones(2, 9)}, r"harmonics must be \[1 or 1, 9"),
         ({"harmonics": torch.ones(1, 4)}, r"coefficients must be \[B or 1, 9\]"),
     ],

@@ -1,11 +1,16 @@
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstddef>
+#include <cstdio>
 #include <functional>
 #include <limits>
+#include <set>
+#include <thread>
 
 #include "bundle.h"
 #include "dibr/runtime.hpp"
@@ -170,6 +175,41 @@ void versions_are_compared() {
          "versions of ONNX Runtime are compared as numbers");
 }
 
+// A folder bundle whose model has so many bytes.
+void write_folder_bundle(const std::string& folder, std::size_t bytes) {
+  const std::string tensor = R"({"name": "x", "dtype": "float32", "shape": [1]})";
+  const runtime::Bytes model(bytes);
+  const std::string manifest =
+      R"({"schema_version": 1, "opset": 18, "onnxruntime_api": 17, "producer": "a test", "inputs": [)" + tensor +
+      R"(], "outputs": [)" + tensor + R"(], "files": {"model.onnx": {"sha256": ")" +
+      runtime::sha256(model.data(), bytes) + R"(", "bytes": )" + std::to_string(bytes) + "}}}";
+  runtime::write_atomically(folder + "/model.onnx", model, "model");
+  runtime::write_atomically(folder + "/manifest.json", runtime::Bytes(manifest.begin(), manifest.end()), "manifest");
+}
+
+void a_bundle_that_is_replaced_is_the_old_or_the_new_one() {
+  const Folder one, other;
+  write_folder_bundle(one.path(), 1000);
+  write_folder_bundle(other.path(), 2000);
+  std::atomic<bool> done{false};
+  std::thread exchanging([&] {
+    while (!done) renameat2(AT_FDCWD, one.path().c_str(), AT_FDCWD, other.path().c_str(), RENAME_EXCHANGE);
+  });
+  std::string said;
+  std::set<std::uint64_t> seen;
+  for (int opened = 0; opened < 2000; ++opened) {
+    try {
+      seen.insert(runtime::Bundle(one.path()).manifest().files.at("model.onnx").bytes);
+    } catch (const runtime::Failure& failure) {
+      said = failure.sentence;
+    }
+  }
+  done = true;
+  exchanging.join();
+  expect(said.empty(), "a bundle that is replaced is refused: " + said);
+  expect(seen == std::set<std::uint64_t>{1000, 2000}, "both are seen");
+}
+
 void engines_are_chosen_by_their_manifest() {
   runtime::Engine engine;
   engine.version = "10.16.1.11";
@@ -223,6 +263,7 @@ void test_readers() {
   arguments_are_checked();
   errors_are_the_threads_own();
   versions_are_compared();
+  a_bundle_that_is_replaced_is_the_old_or_the_new_one();
   engines_are_chosen_by_their_manifest();
 }
 

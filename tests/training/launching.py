@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from training import stopping
+
+DIBR = ("-m", "dibr_deploy.cli")
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:
@@ -23,12 +30,32 @@ def train_by_one_and_two(folder: Path, arguments: Sequence[str]) -> tuple[list[d
 
     With another number of threads, one process alone was seen 1.3e-4 away in a single step, and nowhere else.
     """
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for name, before in (("one", []), ("two", launcher)):
-        command = [sys.executable, *before, "-m", "dibr_deploy.cli", *arguments, "--output", str(folder / name)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, timeout=600, env=environment)
+    for name, launcher in (("one", ()), ("two", TWO)):
+        run(*launcher, *DIBR, *arguments, "--output", str(folder / name))
     return rows_of(folder / "one"), rows_of(folder / "two")
+
+
+def run(*arguments: str) -> None:
+    """Python with these arguments, in processes of one thread each, which must do what they should."""
+    subprocess.run([sys.executable, *arguments], check=True, timeout=600, env=ONE_THREAD)
+
+
+def kill_two(step: int, folder: Path, arguments: Sequence[str]) -> None:
+    """Trains in two processes and sends SIGKILL to both and to their launcher when so many steps are done.
+
+    Args:
+        folder: an empty one, to tell that both have come so far.
+    """
+    command = [sys.executable, *TWO, stopping.__file__, str(step), str(folder), *arguments]
+    launcher = subprocess.Popen(command, env=ONE_THREAD)
+    deadline = time.monotonic() + 600
+    while len(list(folder.iterdir())) < 2 and launcher.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [int(path.name) for path in folder.iterdir()]
+    for process in (launcher.pid, *workers):
+        os.kill(process, signal.SIGKILL)
+    assert launcher.wait(600) == -signal.SIGKILL
+    assert len(workers) == 2
 
 
 def assert_close_logs(

@@ -45,6 +45,36 @@ def test_training_beats_the_template_on_views_it_never_saw(dataset: Path, tmp_pa
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
 
 
+def test_held_out_views_are_looked_at_in_batches_of_a_step(
+    dataset: Path, config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, memory is that of training; the measure is the mean over all of them."""
+    trainer = Trainer(dataset, tmp_path / "run", config)
+    with torch.no_grad():
+        trainer.model.network.vertex_head[-1].weight.normal_(std=0.1)
+    held_out = list(range(7))
+    trainer._held_out = {"egg": held_out}
+    pixels = trainer.data.pixels
+    batches: list[int] = []
+
+    def counted(indices: list[int]) -> Tensor:
+        batches.append(len(indices))
+        return pixels(indices)
+
+    monkeypatch.setattr(trainer.data, "pixels", counted)
+    actual = trainer.held_out_iou()
+    assert max(batches) == config.batch == 3
+    assert sum(batches) == 2 * len(held_out)
+    each = [trainer._mask_ious([view], [(view + 1) % 7]).flatten().tolist() for view in held_out]
+    assert actual == pytest.approx([sum(column) / 7 for column in zip(*each, strict=True)], abs=1e-3)
+    assert len({round(predicted, 3) for predicted, _ in each}) > 3
+    shared = Processes(0, 3)
+    monkeypatch.setattr(trainer, "processes", shared)
+    batches.clear()
+    assert trainer.held_out_iou() == pytest.approx(actual, abs=1e-3)
+    assert max(batches) == 1
+
+
 def test_each_rendering_has_the_light_of_its_own_image(
     dataset: Path, config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

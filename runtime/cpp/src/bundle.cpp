@@ -9,10 +9,30 @@ bool is_bundle(const std::string& path) { return is_folder(path) || is_zip(path)
 Bundle::Bundle(const std::string& path) : path_(path) {
   if (!exists(path)) fail(DIBR_RUNTIME_NOT_FOUND, what(), " does not exist");
   if (!is_folder(path)) zip_.emplace(path, what());
+  while (!read_manifest()) {
+  }
+}
+
+bool Bundle::read_manifest() {
+  const Bytes text = manifest_text();
+  manifest_ = parse_manifest(text, what());
+  try {
+    check_lengths();
+  } catch (const Failure&) {
+    if (manifest_text() == text) throw;
+    return false;
+  }
+  return true;
+}
+
+Bytes Bundle::manifest_text() const {
   if (size(manifest_file) > largest_manifest) {
     fail(DIBR_RUNTIME_REFUSED, what(), ": ", manifest_file, " has more than ", largest_manifest, " bytes");
   }
-  manifest_ = parse_manifest(content(manifest_file), what());
+  return content(manifest_file);
+}
+
+void Bundle::check_lengths() const {
   for (const auto& [name, entry] : manifest_.files) {
     const std::uint64_t actual = size(name);
     if (actual != entry.bytes) {

@@ -23,6 +23,10 @@ class Bundle {
   Bytes read(const std::string& name) const;
 
  private:
+  // False where the folder was replaced by another bundle meanwhile.
+  bool read_manifest();
+  Bytes manifest_text() const;
+  void check_lengths() const;
   std::uint64_t size(const std::string& name) const;
   Bytes content(const std::string& name) const;
   // "bundle PATH", for errors.
