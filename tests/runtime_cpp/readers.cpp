@@ -187,24 +187,34 @@ void write_folder_bundle(const std::string& folder, std::size_t bytes) {
   runtime::write_atomically(folder + "/manifest.json", runtime::Bytes(manifest.begin(), manifest.end()), "manifest");
 }
 
+// Exchanged once while it is opened, sooner or later: were it put back at once, nobody could tell it from a damaged
+// one.
 void a_bundle_that_is_replaced_is_the_old_or_the_new_one() {
+  constexpr int openings = 1000;
   const Folder one, other;
   write_folder_bundle(one.path(), 1000);
   write_folder_bundle(other.path(), 2000);
-  std::atomic<bool> done{false};
+  std::atomic<int> opening{0}, exchanged{0};
   std::thread exchanging([&] {
-    while (!done) renameat2(AT_FDCWD, one.path().c_str(), AT_FDCWD, other.path().c_str(), RENAME_EXCHANGE);
+    for (int round = 1; round <= openings; ++round) {
+      while (opening < round) std::this_thread::yield();
+      for (std::atomic<int> wait{round * 37 % 5000}; wait > 0; --wait) {
+      }
+      renameat2(AT_FDCWD, one.path().c_str(), AT_FDCWD, other.path().c_str(), RENAME_EXCHANGE);
+      exchanged = round;
+    }
   });
   std::string said;
   std::set<std::uint64_t> seen;
-  for (int opened = 0; opened < 2000; ++opened) {
+  for (int round = 1; round <= openings; ++round) {
+    opening = round;
     try {
       seen.insert(runtime::Bundle(one.path()).manifest().files.at("model.onnx").bytes);
     } catch (const runtime::Failure& failure) {
       said = failure.sentence;
     }
+    while (exchanged < round) std::this_thread::yield();
   }
-  done = true;
   exchanging.join();
   expect(said.empty(), "a bundle that is replaced is refused: " + said);
   expect(seen == std::set<std::uint64_t>{1000, 2000}, "both are seen");
