@@ -90,7 +90,7 @@ def test_verify_fails_on_another_checkpoint(run: Path, tmp_path: Path, capsys: p
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert "FAILED" in captured.out
-    assert captured.err == f"dibr: model {run}/model.onnx: cpu differs in image, light\n"
+    assert captured.err == f"dibr: model {run}/model.onnx: cpu differs in image, texture, light\n"
 
 
 def test_render_without_torch(run: Path, pictures: Path, tmp_path: Path) -> None:
