@@ -66,7 +66,8 @@ places, in nearly the right proportions, and lit from the right side. Bad: its p
 seams of the ball are lost) and follows its tint only in part, so that a violet ball is grey; the cone has folds and
 dark streaks, and the light on the nearly black wheel is not found. It was trained when the loss `shading` still moved
 textures too, and lights were not yet 1 in all: it is judged, exported and shown with its lights and textures brought to
-that ([training.md](training.md)). The same command now trains with both mended, which has not been done.""",
+that ([training.md](training.md)). The same command now trains with both mended; done once, at 12aa4d7, it gave a
+texture L1 of 0.076 with an IoU of 0.813, but no eyes to the duck and dark streaks to the cone.""",
 )
 
 
