@@ -7,8 +7,8 @@ import os
 import time
 from pathlib import Path
 
-LONG = 0.5
-"""Seconds beyond which a tick of the process clock is no more than 2 %."""
+LONG = 0.1
+"""Seconds beyond which a tick of the process clock is no more than 10 %."""
 
 
 class Stopwatch:
