@@ -132,18 +132,25 @@ class Chain {
     return params;
   }
 
-  void check(dibr_status status, const char* op) const {
-    expect(status == DIBR_OK, std::string(scene_.name) + ": " + op + ": " + dibr_last_error());
-  }
-
-  void rasterize(const int32_t* face_index, const T* barycentrics, T* depth) {
-    auto params = sizes<dibr_rasterize_params>();
+  // And what says how the scene is drawn.
+  template <class Params>
+  Params drawn() const {
+    auto params = sizes<Params>();
     params.perspective_correct = scene_.perspective_correct;
     params.cull = scene_.cull;
     params.depth_clip = scene_.depth_clip;
     params.positions = positions_.data();
     params.face_ranges = scene_.packed ? inputs_.ranges.data() : nullptr;
     params.face_valid = scene_.masked ? inputs_.valid.data() : nullptr;
+    return params;
+  }
+
+  void check(dibr_status status, const char* op) const {
+    expect(status == DIBR_OK, std::string(scene_.name) + ": " + op + ": " + dibr_last_error());
+  }
+
+  void rasterize(const int32_t* face_index, const T* barycentrics, T* depth) {
+    auto params = drawn<dibr_rasterize_params>();
     params.face_index = const_cast<int32_t*>(face_index);
     params.barycentrics = const_cast<T*>(barycentrics);
     params.depth = depth;
@@ -312,16 +319,10 @@ class Chain {
   // Everything at once; `expected` is what the single ops gave, by name.
   void render(const std::map<std::string, const void*>& expected) {
     const int64_t pixels = scene_.batch * scene_.height * scene_.width;
-    auto params = sizes<dibr_render_params>();
+    auto params = drawn<dibr_render_params>();
     params.texture_dtype = params.attribute_dtype = kDtype;
     params.outputs = DIBR_RENDER_COLOR | DIBR_RENDER_MASK | DIBR_RENDER_FACE_INDEX | DIBR_RENDER_DEPTH |
                      DIBR_RENDER_BARYCENTRICS | DIBR_RENDER_UV | DIBR_RENDER_FIRST_ATTRIBUTES;
-    params.perspective_correct = scene_.perspective_correct;
-    params.cull = scene_.cull;
-    params.depth_clip = scene_.depth_clip;
-    params.positions = positions_.data();
-    params.face_ranges = scene_.packed ? inputs_.ranges.data() : nullptr;
-    params.face_valid = scene_.masked ? inputs_.valid.data() : nullptr;
     params.sigmainv = kSigmainv;
     params.boxlen = kBoxlen;
     params.knum = kKnum;

@@ -130,14 +130,8 @@ def render(scene: Scene, positions: torch.Tensor, perspective_correct: bool) -> 
     for stored, filter in itertools.product((dtype, *_halves(dtype)), FILTERS[:2]):
         outputs = ops.render(
             positions,
-            tensor(scene.faces),
-            scene.height,
-            scene.width,
-            face_ranges=tensor(scene.face_ranges),
-            face_valid=tensor(scene.face_valid),
+            **kernel.arguments(scene),
             perspective_correct=perspective_correct,
-            cull=scene.cull,
-            depth_clip=scene.depth_clip,
             outputs=ops.RENDER_OUTPUTS,
             uvs=normal(*positions.shape[:2], 2, dtype=dtype),
             texture=normal(len(positions), 3, 9, 7, dtype=stored),

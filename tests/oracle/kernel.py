@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +18,21 @@ def tensor(array: np.ndarray | None) -> torch.Tensor | None:
 
 def rasterize(scene: Scene, *, perspective_correct: bool = True, positions: torch.Tensor | None = None) -> ops.Raster:
     """ops.rasterize of the scene, or of other positions [B, V, 4] with the scene's faces."""
-    return ops.rasterize(
-        tensor(scene.positions) if positions is None else positions,
-        tensor(scene.faces),
-        scene.height,
-        scene.width,
-        face_ranges=tensor(scene.face_ranges),
-        face_valid=tensor(scene.face_valid),
-        perspective_correct=perspective_correct,
-        cull=scene.cull,
-        depth_clip=scene.depth_clip,
-    )
+    drawn = tensor(scene.positions) if positions is None else positions
+    return ops.rasterize(drawn, **arguments(scene), perspective_correct=perspective_correct)
+
+
+def arguments(scene: Scene) -> dict[str, Any]:
+    """What ops.rasterize and ops.render take of a scene beside its positions."""
+    return {
+        "faces": tensor(scene.faces),
+        "height": scene.height,
+        "width": scene.width,
+        "face_ranges": tensor(scene.face_ranges),
+        "face_valid": tensor(scene.face_valid),
+        "cull": scene.cull,
+        "depth_clip": scene.depth_clip,
+    }
 
 
 def soft_mask(
