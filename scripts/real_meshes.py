@@ -40,7 +40,7 @@ from dibr_deploy.training.checkpoint import read_checkpoint, save_checkpoint
 
 NAMES = ["bunny", "cone", "duck", "soccerball", "teddy", "wheel"]
 """Those of `dibr data fetch` whose surfaces are closed, so that there is a solid to compare with."""
-RUN = Run("real", 0, {"steps": 3000})
+RUN = Run("real", 0, {"steps": 12000})
 VIEWS, HELD_OUT_VIEWS, JUDGED_VIEWS = 12, study.HELD_OUT_VIEWS, 4
 AMBIENT = 0.4
 PAGE, PICTURE = ROOT / "docs" / "real_meshes.md", ROOT / "docs" / "images" / "real_meshes.png"
