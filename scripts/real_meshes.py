@@ -60,14 +60,12 @@ class Looks(NamedTuple):
 
 
 LOOKS = Looks(
-    weights="660c997a3ffb0177",
+    weights="79b035286639ce4a",
     words="""Good: from one image each thing is known and stands as it should, with ears, beak, arms and rim in their
-places, in nearly the right proportions, and lit from the right side. Bad: its paint is blurred (spokes, tread and the
-seams of the ball are lost) and follows its tint only in part, so that a violet ball is grey; the cone has folds and
-dark streaks, and the light on the nearly black wheel is not found. It was trained when the loss `shading` still moved
-textures too, and lights were not yet 1 in all: it is judged, exported and shown with its lights and textures brought to
-that ([training.md](training.md)). The same command now trains with both mended; done once, at 12aa4d7, it gave a
-texture L1 of 0.076 with an IoU of 0.813, but no eyes to the duck and dark streaks to the cone.""",
+places and in nearly the right proportions; it has the tint of the image, the black patches of the ball have their
+shape, and the light comes from the right side. Bad: what is small is lost or blurred, such as the eyes of the duck, the
+spokes and tread of the wheel and the seams of the ball; the cone has folds, and its side away from the light is too
+dark; the light on the nearly black wheel is not found.""",
 )
 
 
