@@ -37,6 +37,7 @@ import numpy as np
 
 from benchmarks import doors
 from benchmarks.clients import PATIENCE, PROTOCOLS, Asked, Clients, client_of
+from benchmarks.machine import commit
 
 if TYPE_CHECKING:
     from dibr_deploy.runtime import Session
@@ -92,14 +93,9 @@ def measure(bundle: Path, requests: int) -> list[Section]:
     return [protocol, under_load, full, start(bundle), installation()]
 
 
-def commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def heading() -> list[str]:
     return [
-        f"Measured {datetime.date.today().isoformat()} at commit {commit()} by `python -m benchmarks.serving`, on "
+        f"Measured {datetime.date.today().isoformat()} at commit {commit(ROOT)} by `python -m benchmarks.serving`, on "
         f"{os.cpu_count()} cores ({platform.machine()}), one thread per operator, with a load average of "
         f"{os.getloadavg()[0]:.1f} before it began: read ratios, not seconds.",
         "",
@@ -135,7 +131,7 @@ def parity(bundle: Path, folder: Path) -> str:
     lines, passed = doors.table(expected, doors.ask_all(bundle, feed, expected, folder))
     text = "\n".join(
         [
-            f"Compared {datetime.date.today().isoformat()} at commit {commit()} by `python -m benchmarks.serving "
+            f"Compared {datetime.date.today().isoformat()} at commit {commit(ROOT)} by `python -m benchmarks.serving "
             f"--parity-only`, on {os.cpu_count()} cores ({platform.machine()}): the ResNet-18 model below, from one "
             "bundle, with a batch of two pictures of noise and two cameras.",
             "",

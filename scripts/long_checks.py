@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from sources import current_commit
+
 from dibr_deploy.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,12 +74,6 @@ def page(checks: list[Check], commit: str, date: datetime.date, iterations: int)
     passed = sum(check.result == "passed" for check in checks)
     lines += ["", f"{all_cases:,} cases; {passed} of {len(checks)} checks passed.", ""]
     return "\n".join(lines)
-
-
-def current_commit() -> str:
-    """Its hash; it says so where files differ from it."""
-    describe = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty= and changes to it"]
-    return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ import numpy as np
 import single_image as study
 from PIL import Image
 from single_image import ROOT, Baselines, Result, Run, Settings, mean, measures, table
+from sources import current_commit
 
 from dibr_deploy import cli
 from dibr_deploy.data import fetch_meshes, make_dataset
@@ -297,7 +298,7 @@ def main() -> int:
     settings = Settings(counts.variants, VIEWS, counts.held_out, JUDGED_VIEWS)
     folder = arguments.output or ROOT / "build" / ("real_meshes_smoke" if arguments.smoke else "real_meshes")
     folder.mkdir(parents=True, exist_ok=True)
-    commit = study.current_commit()
+    commit = current_commit()
     make_data(folder, counts)
     study.train(folder, RUN, study.config_of(RUN, {"steps": 2} if arguments.smoke else {}), commit)
     result = study.judge(folder, RUN, settings)

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads tha
 import numpy as np
 import torch
 from PIL import Image
+from sources import current_commit
 from torch import Tensor
 
 from dibr_deploy import evaluation
@@ -526,12 +526,6 @@ def shown(folder: Path, per_class: int) -> list[str]:
     for name, entry in read_truth(folder / "test").items():
         of_class.setdefault(entry.class_name, []).append(name)
     return [name for _, names in sorted(of_class.items()) for name in names[:per_class]]
-
-
-def current_commit() -> str:
-    """Its hash; it says so where files differ from it."""
-    describe = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty= and changes to it"]
-    return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> int:

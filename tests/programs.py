@@ -13,7 +13,9 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 
 def script(name: str) -> ModuleType:
-    """``scripts/NAME.py``, imported."""
+    """``scripts/NAME.py``, imported. It finds others beside it, as it does where it is run."""
+    if str(SCRIPTS) not in sys.path:
+        sys.path.append(str(SCRIPTS))
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

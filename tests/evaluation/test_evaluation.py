@@ -30,10 +30,12 @@ from dibr_deploy.evaluation import (
     true_solids,
 )
 from dibr_deploy.export import to_onnx
+from dibr_deploy.fixed_paint import true_colours
 from dibr_deploy.mesh import Mesh, icosphere, write_mesh
 from dibr_deploy.metrics import light_angle
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.runtime import Session
+from dibr_deploy.training import TrainingConfig
 from dibr_deploy.training.checkpoint import save_checkpoint
 from dibr_deploy.voxels import voxelize
 
@@ -260,6 +262,26 @@ def test_the_command_prints_a_row_per_class_and_the_gain(
     assert f"best fixed shape of the training objects: {fixed:.3f}" in printed
     gain = float(rows["all"][2]) - fixed
     assert float(printed.split("gain over it: ")[1].split(",")[0]) == pytest.approx(gain, abs=2e-3)
+    # The one training object has one colour, so that is the best single one.
+    (painted,) = true_colours(dataset).values()
+    fixed = np.mean(
+        [float((seen - painted.mean(dim=0)).abs().mean()) for seen in true_colours(tmp_path / "test").values()]
+    )
+    assert f"best single colour of the training objects: {fixed:.3f}" in printed
+    gain = fixed - float(rows["all"][4])
+    assert float(printed.split("undercut by: ")[1].split(",")[0]) == pytest.approx(gain, abs=2e-3)
+
+
+def test_colours_are_not_compared_where_none_was_learned(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = {"config": TrainingConfig(color_weight=0.0).model_dump()}
+    save_checkpoint(tmp_path / "checkpoint.pt", predicting(0.8, COLOR, [0.5, 0.1, 0.2, 0.3]), training)
+    command = ["evaluate", "--checkpoint", str(tmp_path), "--data", str(dataset), "--views=1"]
+    assert main([*command, "--training-data", str(dataset)]) == 0
+    printed = capsys.readouterr().out
+    assert "best fixed shape" in printed
+    assert "single colour" not in printed
 
 
 def test_class_means_are_means(dataset: Path) -> None:
