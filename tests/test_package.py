@@ -44,6 +44,13 @@ def test_the_package_does_not_import_export_or_runtime(module: str) -> None:
     assert not any(name.startswith(("dibr_deploy.export", "dibr_deploy.runtime")) for name in loaded)
 
 
+def test_a_training_does_not_wait_for_trimesh() -> None:
+    """A second of a start: nothing of it reads meshes."""
+    loaded = imported_by("import dibr_deploy.training.trainer, dibr_deploy.training.adversarial")
+    assert "dibr_deploy.training.adversarial" in loaded
+    assert "trimesh" not in loaded
+
+
 @pytest.mark.parametrize("name", ["libdibr.so", "libdibr.so.1", "libdibr_torch.so", "libdibr_onnxruntime.so"])
 def test_installed_libraries_are_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(_native.LIBRARY_DIR_VARIABLE, raising=False)

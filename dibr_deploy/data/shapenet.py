@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import trimesh
 from torch import Tensor
 
 from ..cameras import look_at, perspective
@@ -86,6 +85,8 @@ class ShapeNetRenderings(PosedViews):
 
     def voxels(self, object_id: str) -> Voxels:
         """The solid of an object from ``ShapeNetVox32``. Raises DibrError where its file is missing or damaged."""
+        import trimesh  # a second, which a training need not wait for
+
         path = self._voxels / self._folders[object_id] / "model.binvox"
         if not path.is_file():
             raise DibrError(f"voxels {path} are missing")
