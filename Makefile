@@ -26,10 +26,12 @@ build_inputs := pyproject.toml CMakeLists.txt $(shell find cmake plugins scripts
 
 setup: $(VENV)/.installed
 
-$(VENV)/.requirements: requirements-dev.txt
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make setup needs Python 3.11 or newer as PYTHON, got $$($(PYTHON) --version)" >&2; exit 1; }
-	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.requirements: requirements-dev.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
@@ -47,14 +49,14 @@ $(VENV)/.installed: $(VENV)/.requirements $(build_inputs)
 # TensorRT's own libraries, for the tests of its plugin, in an environment of their own: .venv-trt.
 setup-trt: .venv-trt/TENSORRT
 
-.venv-trt/TENSORRT: scripts/setup_tensorrt.py scripts/environments.py $(VENV)/.requirements
+.venv-trt/TENSORRT: scripts/setup_tensorrt.py scripts/environments.py | $(BIN)/python
 	$(BIN)/python scripts/setup_tensorrt.py .venv-trt
 	touch $@
 
 # The Triton Inference Server, for the tests of its model repositories, in an environment of its own: .venv-triton.
 setup-triton: .venv-triton/TRITON
 
-.venv-triton/TRITON: scripts/setup_triton.py scripts/environments.py $(VENV)/.requirements
+.venv-triton/TRITON: scripts/setup_triton.py scripts/environments.py | $(BIN)/python
 	$(BIN)/python scripts/setup_triton.py .venv-triton
 	touch $@
 
@@ -123,7 +125,7 @@ sanitize: $(VENV)/.requirements
 			-DCMAKE_BUILD_TYPE=Debug -DDIBR_SANITIZE="$$sanitizers" -DDIBR_TESTS=ON -DDIBR_TORCH=OFF \
 			-DDIBR_ORT=ON -DDIBR_RUNTIME=ON -DDIBR_WERROR=$(WERROR); \
 		$(BIN)/cmake --build "$$folder" -- --quiet; \
-		$(BIN)/ctest --test-dir "$$folder" --output-on-failure --no-tests=error; \
+		$(BIN)/ctest --test-dir "$$folder" --output-on-failure --no-tests=error -j $(JOBS); \
 	done
 
 # libdibr for 64-bit ARM, run under QEMU: its native tests, and that its outputs have the bits of this machine's. Needs
@@ -139,8 +141,9 @@ arm-check: $(VENV)/.requirements
 	bash tests/native/compare_digests.sh build/native build/aarch64
 
 # The wheel as a user gets it: built in isolation, installed into a clean environment, used from outside of this folder.
+# Warnings count as in every other build, since ccache takes objects with -Werror and without it for two.
 wheel-check: $(VENV)/.requirements
-	bash tests/packaging/check_wheel.sh $(BIN)/python build/wheel-check
+	SKBUILD_CMAKE_DEFINE=DIBR_WERROR=$(WERROR) bash tests/packaging/check_wheel.sh $(BIN)/python build/wheel-check
 
 clean:
 	rm -rf build dist third_party $(VENV)/.installed

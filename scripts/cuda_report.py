@@ -165,9 +165,6 @@ def compiled(source: Path, architecture: int) -> list[Kernel]:
     nvdisasm = tool("nvdisasm", "pip install nvidia-cuda-nvdisasm, or the CUDA toolkit")
     binary = BUILD / f"{source.stem}.sm_{architecture}.cubin"
     log = run([nvcc, *FLAGS, "-cubin", f"-arch=sm_{architecture}", "-Xptxas", "-v", source, "-o", binary])
-    if architecture == ARCHITECTURES[-1]:
-        ptx = BUILD / f"{source.stem}.ptx"
-        run([nvcc, *FLAGS, "-ptx", f"-arch=compute_{architecture}", source, "-o", ptx])
     instructions = instructions_of(run([nvdisasm, "-c", binary]))
     resources = resources_of(log)
     names = demangle(resources)
