@@ -31,7 +31,7 @@ PAGE = ROOT / "docs" / "generation.md"
 PICTURES = ROOT / "docs" / "images"
 MARKS = "<!-- written by examples/generate.py -->\n", "<!-- end -->\n"
 CLASS = "bottle"
-OBJECTS, VIEWS, SIZE, STEPS = 300, 12, 32, 2400
+OBJECTS, VIEWS, SIZE, STEPS, LR = 300, 12, 32, 12000, 5e-4
 SHOWN, SHOWN_SIZE = 10, 96
 
 
@@ -99,7 +99,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data = make_data(folder / "training", arguments.objects)
     new = make_data(folder / "new", 2 * arguments.objects, first=arguments.objects, views=1)
-    model = train(data, folder / "run", AdversarialConfig(steps=arguments.steps, checkpoint_every=150))
+    model = train(data, folder / "run", AdversarialConfig(steps=arguments.steps, lr=LR, checkpoint_every=500))
     shown = PICTURES if arguments.page else folder
     show(model, shown)
     found = judge(model, data, new, shown, arguments.samples)
