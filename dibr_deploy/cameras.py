@@ -33,12 +33,13 @@ def perspective(fov_y: Scalar, aspect: Scalar = 1.0, near: float = 0.1, far: flo
         [..., 4, 4]; the dtype of ``fov_y`` where it is a tensor, else the default dtype.
 
     Raises:
-        DibrError: near and far are not 0 < near < far, or a float angle or aspect is outside its range.
+        DibrError: near and far are not 0 < near < far, or an angle or aspect is outside its range. In a trace, and on
+            another device than the CPU, tensors' values are not asked for.
     """
     _check_planes(near, far, positive=True)
     _check_interval("fov_y", fov_y, math.pi)
     _check_interval("aspect", aspect, math.inf)
-    fov_y, aspect = _broadcast(fov_y, aspect)
+    fov_y, aspect = _broadcast(fov_y=fov_y, aspect=aspect)
     y_scale = 1.0 / torch.tan(fov_y / 2)
     zero, one = torch.zeros_like(y_scale), torch.ones_like(y_scale)
     depth = near - far
@@ -62,12 +63,12 @@ def orthographic(half_height: Scalar = 1.0, aspect: Scalar = 1.0, near: float = 
         [..., 4, 4] with w = 1 for every point.
 
     Raises:
-        DibrError: near >= far, or a float half_height or aspect is not positive.
+        DibrError: near >= far, or half_height or aspect is not positive; tensors as in :func:`perspective`.
     """
     _check_planes(near, far, positive=False)
     _check_interval("half_height", half_height, math.inf)
     _check_interval("aspect", aspect, math.inf)
-    half_height, aspect = _broadcast(half_height, aspect)
+    half_height, aspect = _broadcast(half_height=half_height, aspect=aspect)
     y_scale = 1.0 / half_height
     zero, one = torch.zeros_like(y_scale), torch.ones_like(y_scale)
     depth = near - far
@@ -91,9 +92,10 @@ def look_at(eye: Vector, target: Vector = (0.0, 0.0, 0.0), up: Vector = (0.0, 1.
 
     Raises:
         DibrError: ``eye`` is ``target``, or ``up`` is parallel to the viewing direction; :func:`orbit` has no such
-            case. In a trace, where values cannot be asked for, the matrix is not finite instead.
+            case. In a trace, where values cannot be asked for, the matrix is not finite instead. The first of them
+            that is a tensor is one of integers.
     """
-    eye, target, up = _broadcast(eye, target, up)
+    eye, target, up = _broadcast(eye=eye, target=target, up=up)
     backward = _unit(eye - target)
     _check_finite("look_at: eye and target must be two points", backward)
     right = _unit(torch.linalg.cross(up, backward))
@@ -113,8 +115,12 @@ def orbit(azimuth: Scalar, elevation: Scalar, distance: Scalar, target: Vector =
 
     Returns:
         [..., 4, 4], a rigid motion.
+
+    Raises:
+        DibrError: distance is not positive; tensors as in :func:`perspective`.
     """
-    azimuth, elevation, distance = _broadcast(azimuth, elevation, distance)
+    _check_interval("distance", distance, math.inf)
+    azimuth, elevation, distance = _broadcast(azimuth=azimuth, elevation=elevation, distance=distance)
     center = torch.as_tensor(target, dtype=azimuth.dtype, device=azimuth.device)
     sin_a, cos_a, sin_e, cos_e = azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos()
     right = torch.stack([cos_a, torch.zeros_like(cos_a), -sin_a], dim=-1)
@@ -223,7 +229,8 @@ def from_opencv(
         [..., 4, 4].
 
     Raises:
-        DibrError: another shape, sizes below 1, or planes that are not 0 < near < far.
+        DibrError: another shape, no common leading dimensions, integers, different dtypes, sizes below 1, or planes
+            that are not 0 < near < far.
     """
     _check_planes(near, far, positive=True)
     _check_image_size("from_opencv", height, width)
@@ -233,6 +240,7 @@ def from_opencv(
     translation = translation if translation.shape[-1] == 1 and translation.dim() > 1 else translation.unsqueeze(-1)
     if translation.shape[-2] != 3:
         raise DibrError(f"from_opencv: translation must be [..., 3], but is {list(translation.squeeze(-1).shape)}")
+    _check_same_kind("from_opencv", intrinsics=intrinsics, rotation=rotation, translation=translation)
     # Row i of K gives the pixel coordinate times the depth; NDC is linear in it.
     shift = 1 - 2 * first_center
     across, down, depth = intrinsics.unbind(dim=-2)
@@ -250,7 +258,7 @@ def from_opencv(
         [zero[..., 0], zero[..., 0], zero[..., 0] - 2 * far * near / (far - near), zero[..., 0]], dim=-1
     )
     linear, moved = camera_to_clip @ rotation, camera_to_clip @ translation
-    return torch.cat([linear, moved + offset.unsqueeze(-1)], dim=-1)
+    return _beside_each_other(linear, moved + offset.unsqueeze(-1))
 
 
 class PyTorch3DCamera(NamedTuple):
@@ -311,8 +319,8 @@ def from_pytorch3d(
     across, up = width / min(height, width), height / min(height, width)
     flip = camera.R.new_tensor([-1.0, 1.0, -1.0])
     world_to_view = _rigid(flip.unsqueeze(-1) * camera.R.mT, (flip * camera.T).unsqueeze(-1))
-    x_scale, y_scale = camera.focal_length.unbind(dim=-1)
-    x_shift, y_shift = camera.principal_point.unbind(dim=-1)
+    scale, shift = torch.broadcast_tensors(camera.focal_length, camera.principal_point)
+    (x_scale, y_scale), (x_shift, y_shift) = scale.unbind(dim=-1), shift.unbind(dim=-1)
     zero, one, depth = torch.zeros_like(x_scale), torch.ones_like(x_scale), near - far
     view_to_clip = _matrix(
         [x_scale / across, zero, x_shift / across, zero],
@@ -368,13 +376,35 @@ def _check_planes(near: float, far: float, *, positive: bool) -> None:
 
 
 def _check_interval(name: str, value: Scalar, upper: float) -> None:
-    if not isinstance(value, Tensor) and not 0 < value < upper:
+    if isinstance(value, Tensor):
+        inside = (value > 0) & (value < upper)
+        if _holds(inside):
+            return
+        value = float(value[~inside][0])
+    if not 0 < value < upper:
         raise DibrError(f"{name} must lie between 0 and {upper:.5g}, but is {value}")
 
 
 def _check_image_size(function: str, height: int, width: int) -> None:
     if height < 1 or width < 1:
         raise DibrError(f"{function}: height and width must be at least 1, but are {height} and {width}")
+
+
+def _check_same_kind(function: str, **matrices: Tensor) -> None:
+    """Raises where matrices [..., R, C] differ in dtype, are not floating or have leading dimensions that differ."""
+    first, *_ = matrices
+    for name, matrix in matrices.items():
+        if not matrix.is_floating_point():
+            raise DibrError(f"{function}: {name} must be floating point, but is {matrix.dtype}")
+        if matrix.dtype != matrices[first].dtype:
+            wanted = matrices[first].dtype
+            raise DibrError(f"{function}: {name} must have the dtype of {first}, {wanted}, but has {matrix.dtype}")
+    leading = {name: matrix.shape[:-2] for name, matrix in matrices.items()}
+    try:
+        torch.broadcast_shapes(*leading.values())
+    except RuntimeError as error:
+        shapes = ", ".join(f"{list(shape)} of {name}" for name, shape in leading.items())
+        raise DibrError(f"{function}: leading dimensions must broadcast, but are {shapes}") from error
 
 
 _ROUNDING = 1e-5
@@ -413,16 +443,27 @@ def _has_values(tensor: Tensor) -> bool:
 
 
 def _check_finite(sentence: str, vector: Tensor) -> None:
-    """Values are asked for on the CPU alone, and not in a trace."""
-    if vector.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(torch.isfinite(vector).all()):
+    if not _holds(torch.isfinite(vector)):
         raise DibrError(sentence)
 
 
-def _broadcast(*values: Scalar | Vector) -> tuple[Tensor, ...]:
+def _holds(condition: Tensor) -> bool:
+    """Whether all is true; also where values cannot be asked for: on another device than the CPU, and in a trace."""
+    if condition.device.type != "cpu" or torch.compiler.is_compiling():
+        return True
+    try:
+        return bool(condition.all())
+    except RuntimeError:  # torch.vmap
+        return True
+
+
+def _broadcast(**values: Scalar | Vector) -> tuple[Tensor, ...]:
     """All as tensors of one shape, with dtype and device of the first that is a tensor already."""
-    tensors = [value for value in values if isinstance(value, Tensor)]
-    reference = tensors[0] if tensors else torch.zeros(())
-    converted = [torch.as_tensor(value, dtype=reference.dtype, device=reference.device) for value in values]
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    name, reference = next(iter(tensors.items()), ("", torch.zeros(())))
+    if not reference.is_floating_point():
+        raise DibrError(f"{name} must be floating point, but is {reference.dtype}")
+    converted = [torch.as_tensor(value, dtype=reference.dtype, device=reference.device) for value in values.values()]
     return torch.broadcast_tensors(*converted)
 
 
@@ -437,10 +478,18 @@ def _unit(vector: Tensor) -> Tensor:
 
 def _rigid(rotation: Tensor, translation: Tensor) -> Tensor:
     """[..., 3, 3] and [..., 3, 1] to [..., 4, 4]."""
-    upper = torch.cat([rotation, translation], dim=-1)
+    upper = _beside_each_other(rotation, translation)
     bottom = torch.zeros_like(upper[..., :1, :])
     bottom[..., 3] = 1
     return torch.cat([upper, bottom], dim=-2)
+
+
+def _beside_each_other(matrix: Tensor, column: Tensor) -> Tensor:
+    """[..., R, 3] and [..., R, 1], whose leading dimensions broadcast, to [..., R, 4]."""
+    if matrix.shape[:-2] != column.shape[:-2]:
+        leading = torch.broadcast_shapes(matrix.shape[:-2], column.shape[:-2])
+        matrix, column = (part.expand(*leading, -1, -1) for part in (matrix, column))
+    return torch.cat([matrix, column], dim=-1)
 
 
 def _matrix(*rows: list[Tensor]) -> Tensor:

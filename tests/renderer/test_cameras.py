@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -292,6 +293,70 @@ def test_batches_broadcast() -> None:
     assert matrix.shape == (2, 3, 4, 4)
 
 
+def one_by_one(make, *parts: torch.Tensor, inner: tuple[int, ...]) -> torch.Tensor:
+    """What ``make`` gives for each of 4; parts with fewer dimensions than ``inner`` and one more are shared."""
+    return torch.stack(
+        [
+            make(*(part[i] if part.dim() > dims else part for part, dims in zip(parts, inner, strict=True)))
+            for i in range(4)
+        ]
+    )
+
+
+@pytest.mark.parametrize("batched", [*itertools.product([False, True], repeat=3)])
+@pytest.mark.parametrize("column", [False, True])
+def test_calibrated_cameras_broadcast(batched: tuple[bool, bool, bool], column: bool) -> None:
+    """Each of K, R and t for one camera or for 4 is the loop over single ones."""
+    many = (K + torch.rand(4, 1, 1, dtype=DOUBLE), torch.stack([random_rotation() for _ in range(4)]))
+    translation = torch.randn(4, 3, dtype=DOUBLE)
+    parts = [
+        part if several else part[0]
+        for part, several in zip((*many, translation[..., None] if column else translation), batched, strict=True)
+    ]
+
+    def make(*parts: torch.Tensor) -> torch.Tensor:
+        return cameras.from_opencv(*parts, 48, 64)
+
+    expected = one_by_one(make, *parts, inner=(2, 2, 2 if column else 1))
+    actual = make(*parts)
+    assert actual.shape == ((4, 4, 4) if any(batched) else (4, 4))
+    torch.testing.assert_close(actual.expand(4, 4, 4), expected, rtol=0, atol=1e-12)
+
+
+def test_targets_and_cameras_of_pytorch3d_broadcast() -> None:
+    targets = torch.randn(4, 3, dtype=DOUBLE)
+    turn = torch.tensor(0.3, dtype=DOUBLE)
+
+    def from_target(target: torch.Tensor) -> torch.Tensor:
+        return cameras.orbit(turn, 0.2, 2.0, target)
+
+    torch.testing.assert_close(from_target(targets), one_by_one(from_target, targets, inner=(1,)))
+    focal, points = torch.tensor([2.0, 3.0], dtype=DOUBLE), torch.randn(4, 2, dtype=DOUBLE)
+    for moved, shifted in ((targets, points[0]), (targets[0], points), (targets, points)):
+
+        def whole(motion: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
+            view, lens = cameras.from_pytorch3d(cameras.PyTorch3DCamera(R, motion, focal, point), 48, 64)
+            return lens @ view
+
+        torch.testing.assert_close(whole(moved, shifted), one_by_one(whole, moved, shifted, inner=(1, 1)))
+
+
+def test_checks_of_values_leave_traces_alone() -> None:
+    """torch.export and torch.vmap, which have no values to check."""
+
+    class Camera(torch.nn.Module):
+        def forward(self, fov: torch.Tensor, distance: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+            calibrated = cameras.from_opencv(K, R, moved, 48, 64)
+            return calibrated + cameras.perspective(fov) @ cameras.orbit(torch.zeros_like(fov), 0.1, distance)
+
+    arguments = (torch.rand(4, dtype=DOUBLE) + 0.1, torch.rand(4, dtype=DOUBLE) + 1, torch.rand(4, 3, dtype=DOUBLE))
+    expected = Camera()(*arguments)
+    batch = {0: torch.export.Dim("batch", min=2)}
+    program = torch.export.export(Camera(), arguments, dynamic_shapes=(batch, batch, batch))
+    torch.testing.assert_close(program.module()(*arguments), expected)
+    torch.testing.assert_close(torch.vmap(Camera())(*arguments), expected)
+
+
 def test_cameras_are_differentiable() -> None:
     azimuth, elevation, distance = (torch.tensor(v, dtype=DOUBLE, requires_grad=True) for v in (0.3, 0.4, 2.0))
     assert torch.autograd.gradcheck(cameras.orbit, (azimuth, elevation, distance))
@@ -305,6 +370,14 @@ def test_cameras_are_differentiable() -> None:
     [
         (lambda: cameras.perspective(4.0), "fov_y must lie between 0 and 3.1416, but is 4.0"),
         (lambda: cameras.perspective(1.0, -1.0), "aspect"),
+        (lambda: cameras.perspective(torch.tensor(4.0)), "fov_y must lie between 0 and 3.1416, but is 4.0"),
+        (lambda: cameras.perspective(torch.tensor([1.0, math.nan])), "fov_y must lie .* but is nan"),
+        (lambda: cameras.perspective(1.0, torch.tensor([1.0, -2.0])), "aspect must lie .* but is -2.0"),
+        (lambda: cameras.perspective(torch.tensor(1)), "fov_y must be floating point, but is torch.int64"),
+        (lambda: cameras.orthographic(torch.tensor(0.0)), "half_height must lie between 0 and inf, but is 0.0"),
+        (lambda: cameras.orbit(0.0, 0.0, -1.0), "distance must lie between 0 and inf, but is -1.0"),
+        (lambda: cameras.orbit(0.0, 0.0, torch.tensor([1.0, 0.0])), "distance must lie .* but is 0.0"),
+        (lambda: cameras.look_at(torch.tensor([0, 0, 2])), "eye must be floating point, but is torch.int64"),
         (lambda: cameras.perspective(1.0, near=0.0), "near and far must satisfy 0 < near < far, but are 0.0 and 100.0"),
         (lambda: cameras.orthographic(1.0, near=2.0, far=1.0), "near and far must satisfy near < far"),
         (lambda: cameras.look_at((1.0, 2.0, 3.0), (1.0, 2.0, 3.0)), "look_at: eye and target must be two points"),
@@ -314,6 +387,16 @@ def test_cameras_are_differentiable() -> None:
         (lambda: cameras.from_opencv(K[:2], R, T, 4, 4), r"intrinsics must be \[..., 3, 3\], but is \[2, 3\]"),
         (lambda: cameras.from_opencv(K, R[0], T, 4, 4), r"rotation must be \[..., 3, 3\], but is \[3\]"),
         (lambda: cameras.from_opencv(K, R, T[:2], 4, 4), r"translation must be \[..., 3\], but is \[2\]"),
+        (
+            lambda: cameras.from_opencv(K, R.float(), T, 4, 4),
+            "rotation must have the dtype of intrinsics, torch.float64, but has torch.float32",
+        ),
+        (lambda: cameras.from_opencv(K, R, T.float(), 4, 4), "translation must have the dtype of intrinsics"),
+        (lambda: cameras.from_opencv(K.long(), R, T, 4, 4), "intrinsics must be floating point, but is torch.int64"),
+        (
+            lambda: cameras.from_opencv(K.expand(2, 3, 3), R, T.expand(4, 3), 4, 4),
+            r"leading dimensions must broadcast, but are \[2\] of intrinsics, \[\] of rotation, \[4\] of translation",
+        ),
         (lambda: cameras.from_opencv(K, R, T, 4, 4, near=0.0), "near and far must satisfy 0 < near < far"),
         (lambda: cameras.to_pytorch3d(torch.eye(4), torch.eye(4), 4, 0), "height and width must be at least 1"),
         (
