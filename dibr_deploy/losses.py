@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import DibrError
-from .mesh import face_normals
+from .mesh import face_normals, unit
 from .metrics import check_same_shape, ssim
 
 
@@ -164,11 +163,11 @@ def flattening_loss(vertices: Tensor, faces: Tensor, edge_faces: Tensor) -> Tens
     """Mean over edges of (1 - cos a)^2, a the angle between the two faces' normals: 0 where flat (Kato et al. 2018).
 
     Args:
-        vertices: [B, V, 3]; faces: [F, 3], consistently oriented.
+        vertices: [B, V, 3]; faces: [F, 3], consistently oriented. One without area has the normal 0 and no gradient.
         edge_faces: [E, 2] as ``dibr_deploy.mesh.edge_faces`` gives.
     """
     _check_vertices("flattening_loss", vertices, "edge_faces", edge_faces)
-    normals = F.normalize(face_normals(vertices, faces), dim=-1, eps=1e-12)
+    normals = unit(face_normals(vertices, faces))
     first, second = (normals.index_select(1, edge_faces[:, side]) for side in range(2))
     return (1 - (first * second).sum(dim=-1)).square().mean()
 

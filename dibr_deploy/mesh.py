@@ -129,8 +129,11 @@ def normalize(vertices: Tensor) -> Tensor:
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Vectors [..., 3] at length 1; 0 stays 0, with a finite gradient."""
-    return F.normalize(vectors, dim=-1, eps=1e-12)
+    """Vectors [..., 3] at length 1; those shorter than 1e-12 are divided by it, with the gradient 0: 0 stays 0."""
+    length = vectors.norm(dim=-1, keepdim=True)
+    if vectors.requires_grad and not torch.compiler.is_exporting():
+        vectors = torch.where(length < 1e-12, vectors.detach(), vectors)
+    return vectors / length.clamp_min(1e-12).expand_as(vectors)
 
 
 def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:

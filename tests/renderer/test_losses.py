@@ -121,6 +121,23 @@ def test_flattening_of_a_plane_and_of_a_folded_one() -> None:
     assert float(flattening_loss(folded, faces, edge_faces(faces))) == pytest.approx(4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("height", [0.0, 1e-13])
+def test_a_face_without_area_does_not_pull(height: float, dtype: torch.dtype) -> None:
+    """Face 1 of three in a strip has its corners on a line: its two edges count 1 each, and the gradient is that of
+    the third edge alone, at the other faces."""
+    points = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0.5, height, 0], [0, -1, 0], [1, -1, 0.3]]
+    vertices = torch.tensor([points], dtype=dtype).requires_grad_()
+    faces = torch.tensor([[0, 1, 2], [0, 3, 1], [0, 4, 3], [3, 4, 5]])
+    sides = edge_faces(faces)
+    assert len(sides) == 3
+    (gradient,) = torch.autograd.grad(flattening_loss(vertices, faces, sides), vertices)
+    good = sides[(sides != 1).all(dim=1)]
+    (wanted,) = torch.autograd.grad(flattening_loss(vertices, faces, good), vertices)
+    assert wanted.abs().max() > 0.01
+    torch.testing.assert_close(gradient, wanted / 3)
+
+
 def test_edge_lengths_of_an_icosahedron() -> None:
     side = 1 / math.sin(2 * math.pi / 5)
     vertices = ICOSAHEDRON.vertices[None]

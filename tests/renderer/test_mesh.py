@@ -18,6 +18,7 @@ from dibr_deploy.mesh import (
     normalize,
     spherical_uvs,
     unique_edges,
+    unit,
     uv_sphere,
     vertex_face_table,
     vertex_normals,
@@ -175,3 +176,32 @@ def test_to_moves_all_and_casts_only_floats() -> None:
 def test_templates_refuse_what_is_no_sphere(make) -> None:
     with pytest.raises(DibrError):
         make()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_unit_vectors(dtype: torch.dtype) -> None:
+    """Bit by bit torch's normalize and its gradient, but for vectors without a direction: their gradient is 0."""
+    vectors = torch.randn(3, 40, 3, dtype=dtype)
+    vectors[1, :3] = torch.tensor([[0.0, 0, 0], [1e-13, 0, 0], [1e-11, 0, 0]], dtype=dtype)
+    vectors.requires_grad_()
+    wanted, actual = torch.nn.functional.normalize(vectors, dim=-1, eps=1e-12), unit(vectors)
+    assert torch.equal(actual, wanted)
+    assert torch.equal(unit(vectors.detach()), wanted)
+    weight = torch.randn(3, 40, 3, dtype=dtype)
+    of_wanted, of_actual = (torch.autograd.grad(result, vectors, weight)[0] for result in (wanted, actual))
+    assert of_wanted[1, :2].abs().amin() > 1e9
+    of_wanted[1, :2] = 0
+    assert torch.equal(of_actual, of_wanted)
+
+
+def test_exported_unit_vectors_have_no_branch() -> None:
+    """A graph for inference asks for no gradient."""
+
+    class Unit(torch.nn.Module):
+        def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+            return unit(vectors)
+
+    program = torch.export.export(Unit(), (torch.randn(4, 3, requires_grad=True),))
+    names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert "aten.div.Tensor" in names
+    assert "aten.where.self" not in names
