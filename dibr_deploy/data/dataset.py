@@ -22,7 +22,7 @@ class PosedImages(PosedViews):
 
     Raises (on construction):
         DibrError: the camera file is wrong, a file is missing or not an image, sizes differ, an image has neither a
-            mask nor an alpha channel, or a matrix is not a rigid motion.
+            mask nor an alpha channel, no mask of an object reaches 128, or a matrix is not a rigid motion.
     """
 
     def __init__(self, folder: str | Path, *, near: float = 0.1, far: float = 100.0) -> None:
@@ -36,6 +36,8 @@ class PosedImages(PosedViews):
         self.views_of = {}
         for index, frame in enumerate(transforms.frames):
             self.views_of.setdefault(frame.object_id, []).append(index)
+        for indices in self.views_of.values():
+            _check_masks([(transforms.frames[index], decoded[index]) for index in indices], self.folder)
 
     def pixels(self, indices: list[int]) -> Tensor:
         return self._pixels[indices]
@@ -43,8 +45,7 @@ class PosedImages(PosedViews):
 
 def _decode(folder: Path, frame: Frame) -> np.ndarray:
     """Image and mask of a frame, [H, W, 4] uint8."""
-    path = folder / frame.file_path
-    path = path if path.suffix else path.with_suffix(".png")
+    path = _image_path(folder, frame)
     image = open_image(path)
     if frame.mask_path is None:
         if "A" not in image.getbands():
@@ -59,16 +60,58 @@ def _decode(folder: Path, frame: Frame) -> np.ndarray:
     return np.concatenate([np.asarray(image.convert("RGB")), np.asarray(mask)[..., None]], axis=-1)
 
 
+def _image_path(folder: Path, frame: Frame) -> Path:
+    path = folder / frame.file_path
+    return path if path.suffix else path.with_suffix(".png")
+
+
 def open_image(path: Path) -> Image.Image:
-    """The decoded image of a file. Raises DibrError where it is missing or not a whole image."""
+    """The decoded image of a file, 8 bits a channel. Raises DibrError where it is missing or not a whole image."""
     if not path.is_file():
         raise DibrError(f"image {path} is missing")
     try:
         with Image.open(path) as image:
             image.load()
-            return image
     except OSError as error:
         raise DibrError(f"image {path} is cut off or not an image") from error
+    return image if image.mode[0] not in "IF" else _from_sixteen_bits(image, path)
+
+
+def _from_sixteen_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Greyscale of more than 8 bits, which Pillow's own conversion to 8 clips at 255."""
+    values = np.asarray(image).astype(np.float64)
+    lowest, highest = values.min(), values.max()
+    # A largest value below 256 is 8 bits, or labels, kept in 16.
+    if not (lowest >= 0 and (highest == 0 or 256 <= highest <= 65535)):
+        raise DibrError(
+            f"image {path} is not of 8 bits a channel (mode {image.mode}): expected values up to 65535 for white, "
+            f"but they go from {lowest:g} to {highest:g}"
+        )
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank. Raises DibrError where it is missing or not text."""
+    if not path.is_file():
+        raise DibrError(f"{path} is missing")
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DibrError(f"{path} is not a text file in UTF-8") from error
+
+
+def _check_masks(frames: list[tuple[Frame, np.ndarray]], folder: Path) -> None:
+    """Raises where the mask files of one object look like labels: marked, but none reaches the middle of the range.
+
+    A single one of them may look like that: of a thin object, seen from its side.
+    """
+    largest = {frame.mask_path: int(pixels[..., 3].max()) for frame, pixels in frames if frame.mask_path is not None}
+    path, value = next(((path, value) for path, value in largest.items() if value > 0), ("", 0))
+    if value > 0 and max(largest.values()) < 128:
+        raise DibrError(
+            f"mask {folder / path} must be 255 inside the object and 0 outside, but its largest value is {value}, "
+            "and no mask of this object reaches 128"
+        )
 
 
 def _common_size(decoded: list[np.ndarray], transforms: Transforms, folder: Path) -> tuple[int, int]:
@@ -77,7 +120,7 @@ def _common_size(decoded: list[np.ndarray], transforms: Transforms, folder: Path
         wanted = (frame.h or transforms.h or height, frame.w or transforms.w or width)
         if pixels.shape[:2] != wanted:
             raise DibrError(
-                f"image {folder / frame.file_path} is {pixels.shape[1]} x {pixels.shape[0]} pixels, "
+                f"image {_image_path(folder, frame)} is {pixels.shape[1]} x {pixels.shape[0]} pixels, "
                 f"but this dataset's images are {wanted[1]} x {wanted[0]}"
             )
     return height, width

@@ -134,5 +134,6 @@ def _first_sentence(error: ValidationError) -> str:
         return f"key {place} is missing"
     if first["type"] == "json_invalid":
         return f"is cut off or not JSON ({first['ctx']['error']})"
-    said = f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}, but is {str(first['input'])[:80]}"
+    said = f"{first['msg'][0].lower()}{first['msg'][1:]}, but is {str(first['input'])[:80]}"
+    said = f"{place}: {said}" if place else said
     return f"{said}; take lens distortion out of the images first" if first["type"] == "literal_error" else said

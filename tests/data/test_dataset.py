@@ -209,6 +209,11 @@ DAMAGE = {
     "image cut off": (cut_off("images/1.png"), r"images/1\.png is cut off or not an image"),
     "mask of another size": (resized("masks/0.png"), r"masks/0\.png is 8 x 8 pixels, but its image is 6 x 4"),
     "no mask and no alpha": (edit(lambda c: c["frames"][0].pop("mask_path")), r"images/0\.png has no alpha channel"),
+    "another size and no suffix": (
+        edit(lambda c: c["frames"][1].update(w=7, file_path="images/1")),
+        r"images/1\.png is 6 x 4 pixels, but .* are 7 x 4",
+    ),
+    "a list": (lambda folder, content: (folder / "transforms.json").write_text("[]"), r"\.json: input should be"),
     "another size than announced": (edit(lambda c: c.update(w=7)), "is 6 x 4 pixels, but this dataset's .* 7 x 4"),
 }
 
@@ -219,6 +224,48 @@ def test_what_is_wrong_is_named(damage, says: str, tmp_path: Path) -> None:
     with pytest.raises(DibrError, match=says) as error:
         PosedImages(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def write_picture(path: Path, value: int, dtype: type, inside: int = 2) -> None:
+    """``value`` in the first rows, 0 below."""
+    pixels = np.zeros((4, 6), dtype=dtype)
+    pixels[:inside] = value
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_sixteen_bits_are_scaled(kind: str, tmp_path: Path) -> None:
+    """65535 is white; 40000 / 65535 of it is 155.6 of 255."""
+    write_dataset(tmp_path)
+    for view, value in enumerate((65535, 40000)):
+        write_picture(tmp_path / f"{kind}/{view}.png", value, np.uint16)
+    data = PosedImages(tmp_path)
+    for view, value in enumerate((255, 156)):
+        seen = data[view].mask if kind == "masks" else data[view].image[0]
+        assert (seen * 255).round()[:, 0].tolist() == [value, value, 0, 0]
+
+
+@pytest.mark.parametrize("value", [1, 38, 127])
+def test_masks_of_labels_are_refused(value: int, tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    write_picture(tmp_path / "masks/0.png", 0, np.uint8)
+    write_picture(tmp_path / "masks/1.png", value, np.uint8)
+    with pytest.raises(DibrError, match=rf"masks/1\.png must be 255 inside .* largest value is {value}, and"):
+        PosedImages(tmp_path)
+    write_picture(tmp_path / "masks/1.png", value, np.uint16)
+    with pytest.raises(DibrError, match=rf"masks/1\.png is not of 8 bits .*I;16.* 65535 .* from 0 to {value}"):
+        PosedImages(tmp_path)
+
+
+def test_empty_masks_and_thin_views_are_read(tmp_path: Path) -> None:
+    """No mask marks anything; or one of several views sees an object that fills no pixel by half."""
+    write_dataset(tmp_path)
+    for view in range(2):
+        write_picture(tmp_path / f"masks/{view}.png", 0, np.uint8)
+    assert float(PosedImages(tmp_path).views([0, 1]).mask.max()) == 0
+    write_picture(tmp_path / "masks/0.png", 60, np.uint8)
+    write_picture(tmp_path / "masks/1.png", 255, np.uint8)
+    assert float(PosedImages(tmp_path)[0].mask.max()) == pytest.approx(60 / 255)
 
 
 def test_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
