@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import DibrError
-from .dataset import open_image
+from .dataset import open_image, read_lines
 from .factorization import Structure, factorize
 from .views import PosedViews
 
@@ -62,13 +62,18 @@ class CubBirds(PosedViews):
         if size < 1:
             raise DibrError(f"size must be at least 1, got {size}")
         self.height = self.width = size
-        birds = [bird for bird in _read_birds(folder) if split == "all" or bird.training == (split == "train")]
+        names = dict(sorted(_table(folder / "parts" / "parts.txt", str)))
+        birds = [
+            bird for bird in _read_birds(folder, [*names]) if split == "all" or bird.training == (split == "train")
+        ]
+        if not birds:
+            raise DibrError(f"{folder} has no birds with {_LEAST_KEYPOINTS} visible keypoints in split {split}")
         crops = [_square(bird.box) for bird in birds]
         masks = _segmentations(folder)
         self._pixels = torch.from_numpy(
             np.stack([_crop(folder, masks, bird.file, box, size) for bird, box in zip(birds, crops, strict=True)])
         )
-        self.keypoint_names = [name for _, name in _table(folder / "parts" / "parts.txt", str)]
+        self.keypoint_names = [*names.values()]
         seen = np.stack([_in_crop(bird.parts, box) for bird, box in zip(birds, crops, strict=True)])
         visible = np.stack([bird.parts[:, 2] > 0 for bird in birds])
         structure = _upright(factorize(seen, visible), self.keypoint_names)
@@ -92,21 +97,29 @@ class _Bird(NamedTuple):
     """[K, 3], x and y in pixels, and whether it is visible."""
 
 
-def _read_birds(folder: Path) -> list[_Bird]:
+def _read_birds(folder: Path, part_numbers: list[int]) -> list[_Bird]:
+    """Those with enough visible keypoints; ``part_numbers`` is what every bird must have a row for, ascending."""
     files = dict(_table(folder / "images.txt", str))
     training = dict(_table(folder / "train_test_split.txt", lambda text: bool(int(text))))
-    boxes = dict(_table(folder / "bounding_boxes.txt", lambda text: _numbers(text, 4)))
-    rows = _table(folder / "parts" / "part_locs.txt", lambda text: _numbers(text, 4))
+    boxes = dict(_table(folder / "bounding_boxes.txt", _box))
+    location_file = folder / "parts" / "part_locs.txt"
+    rows = _table(location_file, lambda text: _numbers(text, 4))
     parts: dict[int, list[np.ndarray]] = {}
     for image, row in sorted(rows, key=lambda entry: (entry[0], entry[1][0])):
-        parts.setdefault(image, []).append(row[1:])
+        parts.setdefault(image, []).append(row)
     birds = []
     for image, file in files.items():
         tables: dict[str, Container[int]] = {"split": training, "box": boxes, "parts": parts}
         missing = [name for name, table in tables.items() if image not in table]
         if missing:
             raise DibrError(f"image {image} of {folder / 'images.txt'} has no {missing[0]}")
-        locations = np.stack(parts[image])
+        numbered = np.stack(parts[image])
+        if numbered[:, 0].tolist() != part_numbers:
+            raise DibrError(
+                f"{location_file} must have a row for each part of parts.txt, {len(part_numbers)}, for image {image}, "
+                f"but has {len(numbered)}, of the parts {', '.join(f'{number:g}' for number in numbered[:, 0])}"
+            )
+        locations = numbered[:, 1:]
         if np.count_nonzero(locations[:, 2]) >= _LEAST_KEYPOINTS:
             birds.append(_Bird(file, training[image], boxes[image], locations))
     return birds
@@ -114,10 +127,8 @@ def _read_birds(folder: Path) -> list[_Bird]:
 
 def _table(path: Path, parse: Callable[[str], T]) -> list[tuple[int, T]]:
     """The lines of a file as (number, what ``parse`` makes of the rest)."""
-    if not path.is_file():
-        raise DibrError(f"{path} is missing")
     rows: list[tuple[int, T]] = []
-    for line in path.read_text().splitlines():
+    for line in read_lines(path):
         number, _, rest = line.strip().partition(" ")
         try:
             rows.append((int(number), parse(rest.strip())))
@@ -131,6 +142,13 @@ def _numbers(text: str, count: int) -> np.ndarray:
     if len(numbers) != count or not np.isfinite(numbers).all():
         raise ValueError(text)
     return numbers
+
+
+def _box(text: str) -> np.ndarray:
+    box = _numbers(text, 4)
+    if box[2:].min() <= 0:
+        raise ValueError(text)
+    return box
 
 
 def _segmentations(folder: Path) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from data.layouts import BIRD, COUNT, PARTS, random_views, write_cub
+from data.layouts import BIRD, COUNT, HEIGHT, PARTS, WIDTH, random_views, write_cub
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from dibr_deploy.data.cub import CubBirds
@@ -54,6 +56,60 @@ def test_crops_are_square_and_follow_the_box(folder: Path) -> None:
     longest = max(int(rows[-1] - rows[0]), int(columns[-1] - columns[0])) + 1
     assert longest == pytest.approx(40 / 1.2, abs=1.5)
     assert view.mask[0].max() == 0
+
+
+def test_a_keypoint_is_the_centre_of_its_pixel_and_the_majority_is_the_mask(tmp_path: Path) -> None:
+    """Three of five annotators mark a square of 5 x 5 pixels around a keypoint, two of five the rest of the image: the
+    mask's centre is the keypoint, its area that of the square."""
+    copied = write_cub(tmp_path)
+    x, y = 104, 71
+    locations = (copied / "parts/part_locs.txt").read_text().splitlines()
+    locations[0] = f"1 1 {x} {y} 1"
+    (copied / "parts/part_locs.txt").write_text("\n".join(locations))
+    mask = np.full((HEIGHT, WIDTH), 102, dtype=np.uint8)
+    mask[y - 2 : y + 3, x - 2 : x + 3] = 153
+    Image.fromarray(mask).save(next(copied.parent.glob("segmentations/*/*_0001_*.png")))
+    size = 200
+    birds = CubBirds(copied, size=size)
+    found = birds[0].mask.double().numpy()
+    box = np.array((copied / "bounding_boxes.txt").read_text().split()[1:5], dtype=float)
+    pixel = size / (box[2:].max() * 1.2)
+    assert found.sum() == pytest.approx(25 * pixel**2, rel=0.02)
+    centers = (2 * np.arange(size) + 1) / size - 1
+    middle = np.array([(found.sum(axis=0) * centers).sum(), -(found.sum(axis=1) * centers).sum()]) / found.sum()
+    np.testing.assert_allclose(birds.keypoints[0, 0].numpy(), middle, atol=0.1 * pixel * 2 / size)
+
+
+def edit(file: str, change: Callable[[list[str]], list[str]]) -> Callable[[Path], object]:
+    return lambda folder: (folder / file).write_text("\n".join(change((folder / file).read_text().splitlines())))
+
+
+LOCATIONS = "parts/part_locs.txt"
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (edit(LOCATIONS, lambda lines: lines[:-1]), r"part_locs.txt must have a row .*, 15, for image 12, but has 14"),
+        (edit(LOCATIONS, lambda lines: [lines[1], *lines[1:]]), r"for image 1, but has 15, of the parts 2, 2, 3"),
+        (edit("parts/parts.txt", lambda lines: lines[:10]), r"parts.txt, 10, for image 1, but has 15"),
+        (
+            edit(LOCATIONS, lambda lines: [line[:-1] + "0" for line in lines]),
+            "CUB_200_2011 has no birds with 6 visible keypoints in split train",
+        ),
+        (edit("train_test_split.txt", lambda lines: [line[:-1] + "0" for line in lines]), "no birds .* split train"),
+        (
+            edit("bounding_boxes.txt", lambda lines: ["1 2.0 3.0 0.0 0.0", *lines[1:]]),
+            r"bounding_boxes.txt has a line that is not of this file's kind: '1 2.0 3.0 0.0 0.0'",
+        ),
+        (lambda folder: (folder / "images.txt").write_bytes(b"1 \xe9.jpg\n"), "images.txt is not a text file in UTF-8"),
+    ],
+)
+def test_broken_files_are_named(damage: Callable[[Path], object], says: str, tmp_path: Path) -> None:
+    copied = write_cub(tmp_path)
+    damage(copied)
+    with pytest.raises(DibrError, match=says):
+        CubBirds(copied, size=8)
 
 
 def test_splits_and_opening(folder: Path) -> None:
