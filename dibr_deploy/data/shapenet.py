@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..cameras import look_at, perspective
 from ..errors import DibrError
-from .dataset import open_image
+from .dataset import open_image, read_lines
 from .views import PosedViews
 
 RENDERINGS, VOXELS, MODELS = "ShapeNetRendering", "ShapeNetVox32", "ShapeNetCore.v1"
@@ -43,6 +43,8 @@ CLASSES = {
 
 class ShapeNetRenderings(PosedViews):
     """The renderings below ``ShapeNetRendering/SYNSET/MODEL/rendering``; images are decoded when they are asked for.
+
+    What has no folder ``rendering`` is not a model and is passed over.
 
     An object's id is ``CLASS/MODEL``. Images are composited over white, as ``dibr data make`` renders; the alpha
     channel is the mask. World space is that of the models: y upwards.
@@ -93,9 +95,10 @@ class ShapeNetRenderings(PosedViews):
         try:
             with path.open("rb") as file:
                 content = trimesh.exchange.binvox.parse_binvox(file)
-            solid = trimesh.exchange.binvox.voxel_from_binvox(content.rle_data, content.shape).matrix
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, IndexError) as error:
             raise DibrError(f"voxels {path} are cut off or not a binvox file") from error
+        _check_binvox(content, path)
+        solid = trimesh.exchange.binvox.voxel_from_binvox(content.rle_data, content.shape).matrix
         side = float(content.scale)
         x, y, z = (float(corner) + side / 2 for corner in content.translate)
         return Voxels(torch.from_numpy(np.array(solid)), (x, y, z), side)
@@ -146,6 +149,22 @@ def camera(azimuth: Tensor, elevation: Tensor, distance: Tensor) -> Tensor:
     return perspective(torch.tensor(FIELD_OF_VIEW, dtype=eye.dtype)) @ look_at(eye)
 
 
+def _check_binvox(content: Any, path: Path) -> None:
+    """Raises where trimesh has parsed what is not a cube of cells that are 0 or 1 at a place in space."""
+    shape, values, lengths = content.shape.tolist(), content.rle_data[::2], content.rle_data[1::2]
+    if len(shape) != 3 or len({*shape}) != 1 or shape[0] < 1:
+        raise DibrError(f"voxels {path} must be a cube, but have the dimensions {shape}")
+    if len(content.translate) != 3 or not np.isfinite(content.translate).all() or not 0 < content.scale < math.inf:
+        raise DibrError(
+            f"voxels {path} must have a finite translation of three numbers and a scale above 0, "
+            f"but have {content.translate.tolist()} and {content.scale:g}"
+        )
+    if len(values) != len(lengths) or lengths.sum(dtype=np.int64) != shape[0] ** 3:
+        raise DibrError(f"voxels {path} are cut off: they do not hold the {shape[0] ** 3} cells that they announce")
+    if values.max() > 1:
+        raise DibrError(f"voxels {path} must have cells of 0 or 1, but have one of {values.max()}")
+
+
 def _models(folder: Path, classes: Sequence[str] | None, models: Sequence[str] | None) -> list[Path]:
     if not folder.is_dir():
         raise DibrError(f"dataset folder {folder} does not exist")
@@ -158,18 +177,19 @@ def _models(folder: Path, classes: Sequence[str] | None, models: Sequence[str] |
         if synset.name not in CLASSES:
             raise DibrError(f"{synset} is not one of the synsets {', '.join(CLASSES)}")
         if classes is None or CLASSES[synset.name] in classes:
-            found += [path for path in sorted(synset.iterdir()) if wanted is None or path.name in wanted]
+            found += [
+                path
+                for path in sorted(synset.iterdir())
+                if (path / "rendering").is_dir() and (wanted is None or path.name in wanted)
+            ]
     return found
 
 
 def _read_rendering(model: Path) -> _Rendering:
     folder = model / "rendering"
     metadata, names = folder / "rendering_metadata.txt", folder / "renderings.txt"
-    for path in (metadata, names):
-        if not path.is_file():
-            raise DibrError(f"{path} is missing")
-    files = [folder / line.strip() for line in names.read_text().splitlines() if line.strip()]
-    rows = [_numbers(line, metadata) for line in metadata.read_text().splitlines() if line.strip()]
+    rows = [_numbers(line, metadata) for line in read_lines(metadata)]
+    files = [folder / line.strip() for line in read_lines(names)]
     if len(files) != len(rows) or not files:
         raise DibrError(f"{metadata} has {len(rows)} cameras, but {names} {len(files)} images")
     azimuth, elevation, _, distance, _ = torch.tensor(rows, dtype=torch.float64).unbind(dim=1)
@@ -186,4 +206,9 @@ def _numbers(line: str, path: Path) -> list[float]:
         raise DibrError(f"{path} must have lines of five numbers, got {line.strip()!r}")
     if numbers[2] != 0:
         raise DibrError(f"{path} has a camera that is turned in its plane by {numbers[2]} degrees, which is not read")
+    if numbers[3] <= 0 or abs(numbers[1]) > 90:
+        raise DibrError(
+            f"{path} must have distances above 0 and elevations from -90 to 90 degrees, "
+            f"but has a camera with {numbers[3]} and {numbers[1]}"
+        )
     return numbers

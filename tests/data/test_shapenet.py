@@ -86,6 +86,18 @@ MODEL = "ShapeNetRendering/03001627/1a6f615e8b1b5ae4dbbc9440457e303e"
         (lambda root: (root / MODEL / "rendering/rendering_metadata.txt").write_text("1 2 0 x 25"), "five numbers"),
         (lambda root: (root / MODEL / "rendering/rendering_metadata.txt").write_text("1 2 3 1 25"), "turned in its"),
         (lambda root: (root / "ShapeNetRendering/0000").mkdir(), "is not one of the synsets"),
+        (
+            lambda root: (root / MODEL / "rendering/rendering_metadata.txt").write_bytes(b"\xff\xfe\0"),
+            "metadata.txt is not a text file in UTF-8",
+        ),
+        (
+            lambda root: (root / MODEL / "rendering/rendering_metadata.txt").write_text("1 2 0 0 25"),
+            r"metadata.txt must have distances above 0 .* with 0.0 and 2.0",
+        ),
+        (
+            lambda root: (root / MODEL / "rendering/rendering_metadata.txt").write_text("1 92 0 1 25"),
+            r"metadata.txt must have .* elevations from -90 to 90 degrees, .* with 1.0 and 92.0",
+        ),
     ],
 )
 def test_damage_is_named(root: Path, damage: Callable[[Path], object], message: str) -> None:
@@ -106,3 +118,34 @@ def test_a_damaged_image_or_solid_is_named_when_it_is_read(root: Path) -> None:
         ShapeNetRenderings(root, classes=["dog"])
     with pytest.raises(DibrError, match="holds no renderings"):
         ShapeNetRenderings(root, models=["nothing"])
+
+
+def test_what_is_no_model_is_passed_over(root: Path) -> None:
+    before = ShapeNetRenderings(root).views_of
+    (root / "ShapeNetRendering/README.txt").write_text("about")
+    (root / "ShapeNetRendering/03001627/README.txt").write_text("about")
+    (root / "ShapeNetRendering/03001627/not_rendered/models").mkdir(parents=True)
+    assert ShapeNetRenderings(root).views_of == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (b"dim 32 32 32", b"dim 16 64 32", r"must be a cube, but have the dimensions \[16, 64, 32\]"),
+        (b"dim 32 32 32", b"dim 32 32", r"must be a cube, but have the dimensions \[32, 32\]"),
+        (b"scale 1\n", b"scale nan\n", r"a scale above 0, but have .* and nan"),
+        (b"scale 1\n", b"scale -1\n", r"a scale above 0, but have .* and -1"),
+        (b"scale 1\n", b"scale\n", "are cut off or not a binvox file"),
+        (b"translate -0.5 -0.5 -0.5", b"translate inf 0 0", r"a finite translation .* but have \[inf, 0.0, 0.0\]"),
+        (b"data\n\0", b"data\n\7", "must have cells of 0 or 1, but have one of 7"),
+        (b"data\n\0", b"data\n\0\1\0", "are cut off: they do not hold the 32768 cells"),
+        (b"data\n\0", b"data\n", "are cut off: they do not hold the 32768 cells"),
+    ],
+)
+def test_what_is_wrong_with_a_solid_is_named(root: Path, old: bytes, new: bytes, says: str) -> None:
+    path = root / "ShapeNetVox32/03001627/1a6f615e8b1b5ae4dbbc9440457e303e/model.binvox"
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(DibrError, match=rf"model\.binvox .*{says}"):
+        ShapeNetRenderings(root).voxels("chair/1a6f615e8b1b5ae4dbbc9440457e303e")
