@@ -77,7 +77,12 @@ def test_a_synthetic_view(tmp_path: Path) -> None:
         "tf_mat": np.arange(16).reshape(4, 4).tolist(),
         "resolution": {"width": 8, "height": 4},
     }
-    metadata = {"camera_properties": camera, "asset_transforms": [["name", np.eye(4).tolist()]]}
+    box = {"x_min": 1.0, "x_max": 3.0}
+    metadata = {
+        "camera_properties": camera,
+        "asset_transforms": [["name", np.eye(4).tolist()]],
+        "bbox_2d_tight": box,
+    }
     (tmp_path / "3_metadata.json").write_text(json.dumps(metadata))
     view = kal.io.render.import_synthetic_view(tmp_path, 3, semantic=True, depth_linear=True)
     assert list(view) == ["rgb", "depth_linear", "semantic", "metadata"]
@@ -87,6 +92,9 @@ def test_a_synthetic_view(tmp_path: Path) -> None:
     assert view["metadata"]["cam_transform"].tolist() == [[0, 1, 2], [4, 5, 6], [8, 9, 10], [12, 13, 14]]
     torch.testing.assert_close(view["metadata"]["cam_proj"], torch.tensor([[0.5], [1.0], [-1.0]]))
     assert view["metadata"]["clipping_range"] == [0.1, 10]
+    boxed = kal.io.render.import_synthetic_view(tmp_path, 3, rgb=False, bbox_2d_tight=True, bbox_2d_loose=False)
+    assert list(boxed) == ["metadata", "bbox_2d_tight"]
+    assert boxed["bbox_2d_tight"] == box
     with pytest.raises(FileNotFoundError):
         kal.io.render.import_synthetic_view(tmp_path, 4)
 

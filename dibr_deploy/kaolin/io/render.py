@@ -24,19 +24,21 @@ def import_synthetic_view(
     semantic: bool = False,
     instance: bool = False,
     normals: bool = False,
+    bbox_2d_tight: bool = False,
+    bbox_2d_loose: bool = False,
 ) -> dict[str, Any]:
     """One view out of a folder of ``{idx}_rgb.png``, ``{idx}_semantic.npy``, ..., ``{idx}_metadata.json``.
 
     Args:
         root_dir: the folder.
         idx: which view.
-        rgb, depth_linear, semantic, instance, normals: what to read.
+        rgb, depth_linear, semantic, instance, normals, bbox_2d_tight, bbox_2d_loose: what to read.
 
     Returns:
         What was asked for by these names: pictures as float [H, W, 3] in 0..1, arrays as they are, None where there is
-        no file; and ``metadata`` with cam_transform [4, 3], cam_proj [3, 1], asset_transforms [4, 4] and
-        clipping_range. The angle of view is taken across the aperture, and then as the vertical one, as kaolin does:
-        it is right for square images.
+        no file; boxes as the metadata file has them; and ``metadata`` with cam_transform [4, 3], cam_proj [3, 1],
+        asset_transforms [4, 4] and clipping_range. The angle of view is taken across the aperture, and then as the
+        vertical one, as kaolin does: it is right for square images.
 
     Raises:
         FileNotFoundError: no metadata.
@@ -61,4 +63,5 @@ def import_synthetic_view(
         "cam_proj": generate_perspective_projection(angle, size["width"] / size["height"]),
         "clipping_range": camera["clipping_range"],
     }
-    return view
+    boxes = {"bbox_2d_tight": bbox_2d_tight, "bbox_2d_loose": bbox_2d_loose}
+    return view | {name: metadata[name] for name, wanted in boxes.items() if wanted}
