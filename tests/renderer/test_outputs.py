@@ -14,7 +14,7 @@ from dibr_deploy.cameras import look_at, orbit, orthographic, perspective
 from dibr_deploy.errors import DibrError
 from dibr_deploy.lighting import make_light
 from dibr_deploy.mesh import Mesh, icosphere, vertex_face_table, vertex_normals
-from dibr_deploy.packing import faces_of_images, pack
+from dibr_deploy.packing import PackedMeshes, faces_of_images, pack
 from dibr_deploy.renderer import OUTPUTS, MeshRenderer
 
 FACING = (orthographic(1.0) @ look_at((0.0, 0.0, 3.0)))[None]
@@ -193,6 +193,26 @@ def test_packed_meshes_look_as_each_does_alone(smooth: bool) -> None:
         assert (alone.face_index >= 0).float().mean() > 0.05
         for name in ("image", "mask", "depth"):
             torch.testing.assert_close(getattr(together, name)[index], getattr(alone, name)[0], rtol=0, atol=1e-5)
+
+
+def test_the_outline_of_a_packed_mesh_is_its_own() -> None:
+    """Half a square beside a whole one: its long side is an outline, though the other's faces go on beyond it."""
+    corners = torch.tensor([[-1.0, -1, 0], [1, -1, 0.1], [1, 1, 0], [-1, 1, 0.2]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    meshes = [Mesh(corners, faces[:count], vertex_colors=torch.rand(4, 3)) for count in (1, 2)]
+    packed = pack(meshes)
+    camera = perspective(0.8) @ orbit(torch.tensor([0.3, -0.2]), 0.1, 4.0)
+
+    def image(mesh: Mesh | PackedMeshes, camera: Tensor, antialias: bool, **ranges: Tensor) -> Tensor:
+        vertices, colors = (part if part.dim() == 3 else part[None] for part in (mesh.vertices, mesh.vertex_colors))
+        renderer = MeshRenderer(20, 20, antialias=antialias)
+        return renderer(vertices, mesh.faces, camera, vertex_colors=colors, **ranges).image
+
+    together = image(packed, camera, True, face_ranges=packed.face_ranges)
+    for index, mesh in enumerate(meshes):
+        alone = image(mesh, camera[index : index + 1], True)[0]
+        assert (alone - image(mesh, camera[index : index + 1], False)[0]).abs().max() > 0.1
+        torch.testing.assert_close(together[index], alone, rtol=0, atol=1e-5)
 
 
 def test_packed_normals_from_the_table_are_those_without_it() -> None:
