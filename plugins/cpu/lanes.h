@@ -18,6 +18,11 @@
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
+// Those of one number beside those of Lanes, which would hide them.
+using dibr::absolute;
+using dibr::maximum;
+using dibr::minimum;
+
 #define DIBR_INLINE_LAMBDA __attribute__((always_inline))
 
 template <class T>
@@ -500,6 +505,30 @@ DIBR_HD void load_pairs(const At& at, Eight<float>* x, Eight<float>* y) {
     y->v[half] = rows[half];
   }
 #endif
+}
+template <class At>
+DIBR_HD void load_pairs(const At& at, Eight<double>* x, Eight<double>* y) {
+  __m128d columns[4], rows[4];
+  for (int two = 0; two < 4; ++two) {
+    const __m128d a = _mm_loadu_pd(at(2 * two)), b = _mm_loadu_pd(at(2 * two + 1));
+    columns[two] = _mm_unpacklo_pd(a, b);
+    rows[two] = _mm_unpackhi_pd(a, b);
+  }
+  const auto set = [](const __m128d* parts, Eight<double>* out) DIBR_INLINE_LAMBDA {
+#if defined(__AVX2__)
+    const __m256d low = _mm256_set_m128d(parts[1], parts[0]), high = _mm256_set_m128d(parts[3], parts[2]);
+#if defined(__AVX512F__)
+    out->v[0] = _mm512_maskz_insertf64x4(0xff, _mm512_castpd256_pd512(low), high, 1);
+#else
+    out->v[0] = low;
+    out->v[1] = high;
+#endif
+#else
+    for (int two = 0; two < 4; ++two) out->v[two] = parts[two];
+#endif
+  };
+  set(columns, x);
+  set(rows, y);
 }
 #endif
 

@@ -8,7 +8,7 @@
 #include "abi/backend.h"
 #include "abi/dispatch.h"
 #include "core/interpolate.h"
-#include "core/texture.h"
+#include "cpu/footprints.h"
 #include "cpu/mesh.h"
 #include "cpu/raster_tile.h"
 #include "cpu/soft_mask_tile.h"
@@ -52,10 +52,7 @@ struct Row {
   bool is_empty() const { return runs == 1 && run[0].face < 0; }
 };
 
-// Up to so many channels of a row, each in an array of its own.
-constexpr int kFewChannels = 4;
-template <class T>
-using Channels = T[kFewChannels][TileBuffer<T>::kRow];
+static_assert(kTile <= kRowPixels, "Channels hold a row of a tile");
 
 // Interpolates the first kCount channels that `values` points to, 0 where nothing covers the pixel.
 template <int kCount, class T, class S>
@@ -83,32 +80,6 @@ void interpolate_few(const Row<T>& row, const dibr_render_attributes& a, const S
   }
 }
 
-template <class T, class S>
-void interpolate_few(const Row<T>& row, const dibr_render_attributes& a, const S* values, int count, Channels<T>& out) {
-  if (count == 1) return interpolate_few<1>(row, a, values, out);
-  if (count == 2) return interpolate_few<2>(row, a, values, out);
-  if (count == 3) return interpolate_few<3>(row, a, values, out);
-  interpolate_few<4>(row, a, values, out);
-}
-
-// Writes `count` channels of a row where each pixel has `stride` numbers.
-template <class T, class S>
-void store_few(const Channels<T>& channels, int count, int columns, int64_t stride, S* out) {
-  int x = 0;
-  if constexpr (std::is_same_v<T, S>) {
-    using N = Pack<T>;
-    for (; count == 3 && stride == 3 && x + N::kLanes <= columns; x += N::kLanes) {
-      const N a = N::load(channels[0] + x), b = N::load(channels[1] + x), c = N::load(channels[2] + x);
-      interleaved<0>(a, b, c).store(out + 3 * x);
-      interleaved<1>(a, b, c).store(out + 3 * x + N::kLanes);
-      interleaved<2>(a, b, c).store(out + 3 * x + 2 * N::kLanes);
-    }
-  }
-  for (; x < columns; ++x) {
-    for (int c = 0; c < count; ++c) store(channels[c][x], out + x * stride + c);
-  }
-}
-
 template <class S>
 const S* values_of(const dibr_render_attributes& a, int64_t image) {
   return static_cast<const S*>(a.values) + (a.batch == 1 ? 0 : image) * a.vertices * a.channels;
@@ -122,89 +93,19 @@ void interpolate_row(const Row<T>& row, const dibr_render_attributes& a, int64_t
     return;
   }
   for (int64_t c = 0; c < a.channels; c += kFewChannels) {
-    const int count = int(std::min<int64_t>(a.channels - c, kFewChannels));
     Channels<T> channels;
-    interpolate_few(row, a, values_of<S>(a, image) + c, count, channels);
-    store_few(channels, count, row.columns, a.channels, out + c);
+    with_few(a.channels - c, [&](auto count) {
+      interpolate_few<count>(row, a, values_of<S>(a, image) + c, channels);
+      store_few<count>(channels, row.columns, a.channels, out + c);
+    });
   }
 }
 
 template <class S>
-const S* texture_of(const dibr_render_params& p, int64_t image) {
+SampledTexture<S> texture_of(const dibr_render_params& p, int64_t image) {
   const int64_t source = p.texture_batch == 1 ? 0 : image;
-  return static_cast<const S*>(p.texture) + source * p.texture_channels * p.texture_height * p.texture_width;
-}
-
-template <class T, class S>
-void sample(const dibr_render_params& p, const S* texture, T u, T v, S* out) {
-  if (!is_finite_uv(u, v)) {
-    std::fill_n(out, p.texture_channels, S{});
-    return;
-  }
-  const Footprint<T> footprint = texture_footprint(u, v, p.texture_height, p.texture_width, p.filter, p.wrap);
-  const int64_t plane = p.texture_height * p.texture_width;
-  for (int64_t c = 0; c < p.texture_channels; ++c) store(sample_plane(footprint, texture + c * plane), out + c);
-}
-
-// The footprints of many samples, an array for each of its numbers, so that the compiler makes vectors of them.
-template <class T>
-struct Footprints {
-  int32_t offset[4][kTile];
-  T weight[4][kTile];
-
-  template <dibr_filter kFilter, dibr_wrap kWrap>
-  void find(const T* u, const T* v, int count, int32_t height, int32_t width) {
-    for (int i = 0; i < count; ++i) {
-      const Footprint<T, int32_t> f = texture_footprint(u[i], v[i], height, width, kFilter, kWrap);
-      for (int k = 0; k < 4; ++k) offset[k][i] = f.offset[k];
-      for (int k = 0; k < 4; ++k) weight[k][i] = f.weight[k];
-    }
-  }
-  template <dibr_filter kFilter>
-  void find(const T* u, const T* v, int count, const dibr_render_params& p) {
-    const int32_t height = int32_t(p.texture_height), width = int32_t(p.texture_width);
-    if (p.wrap == DIBR_WRAP_CLAMP) return find<kFilter, DIBR_WRAP_CLAMP>(u, v, count, height, width);
-    if (p.wrap == DIBR_WRAP_REPEAT) return find<kFilter, DIBR_WRAP_REPEAT>(u, v, count, height, width);
-    find<kFilter, DIBR_WRAP_MIRROR>(u, v, count, height, width);
-  }
-
-  // One channel: what sample_plane gives for each.
-  template <class S>
-  void sample(const S* plane, int count, T* out) const {
-    for (int i = 0; i < count; ++i) {
-      out[i] = weight[0][i] * load(plane[offset[0][i]]) + weight[1][i] * load(plane[offset[1][i]]) +
-               weight[2][i] * load(plane[offset[2][i]]) + weight[3][i] * load(plane[offset[3][i]]);
-    }
-  }
-};
-
-// Samples the texture over a row; background, whose uv is 0, as everything else, but once where it is all there is.
-template <class T, class S>
-void sample_row(const dibr_render_params& p, const Row<T>& row, const Channels<T>& uv, const S* texture, S* out) {
-  const int columns = row.columns, distinct = row.is_empty() ? 1 : columns;
-  unsigned finite = 1;  // no way out of the loop, so that the compiler makes vectors of it
-  for (int x = 0; x < columns; ++x) {
-    finite &= unsigned(uv[0][x] - uv[0][x] == T(0)) & unsigned(uv[1][x] - uv[1][x] == T(0));
-  }
-  if (finite == 0) {
-    for (int x = 0; x < columns; ++x) sample(p, texture, uv[0][x], uv[1][x], out + x * p.texture_channels);
-    return;
-  }
-  Footprints<T> footprints;
-  if (p.filter == DIBR_FILTER_NEAREST) {
-    footprints.template find<DIBR_FILTER_NEAREST>(uv[0], uv[1], distinct, p);
-  } else {
-    footprints.template find<DIBR_FILTER_BILINEAR>(uv[0], uv[1], distinct, p);
-  }
-  for (int64_t c = 0; c < p.texture_channels; c += kFewChannels) {
-    const int count = int(std::min<int64_t>(p.texture_channels - c, kFewChannels));
-    Channels<T> channels;
-    for (int i = 0; i < count; ++i) {
-      footprints.sample(texture + (c + i) * p.texture_height * p.texture_width, distinct, channels[i]);
-      if (distinct == 1) std::fill_n(channels[i], columns, channels[i][0]);
-    }
-    store_few(channels, count, columns, p.texture_channels, out + c);
-  }
+  const S* texels = static_cast<const S*>(p.texture) + source * p.texture_channels * p.texture_height * p.texture_width;
+  return {texels, p.texture_channels, int32_t(p.texture_height), int32_t(p.texture_width), p.filter, p.wrap};
 }
 
 // The faces near each tile, for its soft mask.
@@ -374,11 +275,13 @@ class Renderer {
   void write_color(const Row<T>& row, int64_t image, int64_t pixel) const {
     Channels<T> uv;
     interpolate_few<2>(row, p_.uv, values_of<T>(p_.uv, image), uv);
-    if (writes(p_, DIBR_RENDER_UV)) store_few(uv, 2, row.columns, 2, static_cast<T*>(p_.uv.output) + 2 * pixel);
+    if (writes(p_, DIBR_RENDER_UV)) store_few<2>(uv, row.columns, 2, static_cast<T*>(p_.uv.output) + 2 * pixel);
     if (!writes(p_, DIBR_RENDER_COLOR)) return;
     with_storage(p_.texture_dtype, [&](auto s) {
       using S = decltype(s);
-      sample_row(p_, row, uv, texture_of<S>(p_, image), static_cast<S*>(p_.color) + pixel * p_.texture_channels);
+      sample_row<T>(
+          texture_of<S>(p_, image), row.columns, [&](int x) { return std::pair(uv[0][x], uv[1][x]); },
+          static_cast<S*>(p_.color) + pixel * p_.texture_channels);
     });
   }
 

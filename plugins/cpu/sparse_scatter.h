@@ -9,8 +9,8 @@
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
-// Vectors of two T, of which a run touches some.
-template <class T>
+// Vectors of kWidth T, of which a run touches some.
+template <class T, int kWidth = 2>
 class TouchedVectors {
  public:
   static constexpr int64_t kBlock = 64;
@@ -22,9 +22,9 @@ class TouchedVectors {
     uint8_t& touched = touched_[i / kBlock];
     if (!touched) {
       touched = 1;
-      std::memset(vectors_ + 2 * (i / kBlock * kBlock), 0, 2 * kBlock * sizeof(T));
+      std::memset(vectors_ + kWidth * (i / kBlock * kBlock), 0, kWidth * kBlock * sizeof(T));
     }
-    return vectors_ + 2 * i;
+    return vectors_ + kWidth * i;
   }
 
  private:
@@ -32,16 +32,21 @@ class TouchedVectors {
   uint8_t* touched_;  // one for every kBlock vectors
 };
 
-template <class T>
+template <class T, int kWidth = 2>
 class SparseScatter {
  public:
-  // `groups` sums of `vectors` times two T each; `units` units of work feed each.
-  SparseScatter(int64_t groups, int64_t vectors, int64_t units, Arena& arena)
-      : groups_(groups), vectors_(vectors), units_(units), blocks_((vectors + kBlock - 1) / kBlock) {
-    runs_ = std::clamp<int64_t>((kRuns + groups - 1) / std::max<int64_t>(groups, 1), 1, std::max<int64_t>(units, 1));
-    sums_ = arena.take<T>(groups * runs_ * blocks_ * kBlock * 2);
+  // `groups` sums of `vectors` times kWidth T each; `units` units of work feed each, `runs` runs of them.
+  SparseScatter(int64_t groups, int64_t vectors, int64_t units, int64_t runs, Arena& arena)
+      : groups_(groups), vectors_(vectors), units_(units), blocks_((vectors + kBlock - 1) / kBlock), runs_(runs) {
+    sums_ = arena.take<T>(groups * runs_ * blocks_ * kBlock * kWidth);
     touched_ = arena.take<uint8_t>(groups * runs_ * blocks_);
   }
+
+  SparseScatter(int64_t groups, int64_t vectors, int64_t units, Arena& arena)
+      : SparseScatter(
+            groups, vectors, units,
+            std::clamp<int64_t>((kRuns + groups - 1) / std::max<int64_t>(groups, 1), 1, std::max<int64_t>(units, 1)),
+            arena) {}
 
   // The phases of it. body(group, unit, sums) adds unit's share to sums, TouchedVectors. Then every vector of a group
   // is in one call of use(group, begin, end, sums): sums points to that of vector `begin`, and is NULL where all are 0.
@@ -49,7 +54,8 @@ class SparseScatter {
   auto phases(const Body& body, const Use& use) const {
     const Phase add_parts = {groups_ * runs_, [=](int64_t i) {
                                if (blocks_ > 0) std::memset(touched_ + i * blocks_, 0, size_t(blocks_));
-                               const TouchedVectors<T> sums(sums_ + i * blocks_ * kBlock * 2, touched_ + i * blocks_);
+                               const TouchedVectors<T, kWidth> sums(sums_ + i * blocks_ * kBlock * kWidth,
+                                                                    touched_ + i * blocks_);
                                const Range part = part_of(units_, runs_, i % runs_);
                                for (int64_t unit = part.begin; unit < part.end; ++unit) body(i / runs_, unit, sums);
                              }};
@@ -66,22 +72,22 @@ class SparseScatter {
 
  private:
   static constexpr int64_t kRuns = 16, kTask = 64;
-  static constexpr int64_t kBlock = TouchedVectors<T>::kBlock;
+  static constexpr int64_t kBlock = TouchedVectors<T, kWidth>::kBlock;
 
   // The sums of a block over all runs, in the first one's array that has any.
   const T* reduce(int64_t group, int64_t block) const {
     T* total = nullptr;
     for (int64_t run = group * runs_; run < (group + 1) * runs_; ++run) {
       if (!touched_[run * blocks_ + block]) continue;
-      T* sums = sums_ + (run * blocks_ + block) * kBlock * 2;
-      for (int64_t e = 0; total != nullptr && e < 2 * kBlock; ++e) total[e] += sums[e];
+      T* sums = sums_ + (run * blocks_ + block) * kBlock * kWidth;
+      for (int64_t e = 0; total != nullptr && e < kWidth * kBlock; ++e) total[e] += sums[e];
       if (total == nullptr) total = sums;
     }
     return total;
   }
 
-  int64_t groups_, vectors_, units_, blocks_, runs_ = 1;
-  T* sums_;           // [groups, runs, blocks * kBlock, 2], valid where touched
+  int64_t groups_, vectors_, units_, blocks_, runs_;
+  T* sums_;           // [groups, runs, blocks * kBlock, kWidth], valid where touched
   uint8_t* touched_;  // [groups, runs, blocks]
 };
 

@@ -5,7 +5,9 @@
 #include "abi/backend.h"
 #include "abi/dispatch.h"
 #include "core/mipmap.h"
+#include "cpu/footprints.h"
 #include "cpu/scatter.h"
+#include "cpu/sparse_scatter.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 namespace {
@@ -16,88 +18,180 @@ const T* texture_of(const P& p, int64_t image) {
   return static_cast<const T*>(p.texture) + source * p.channels * p.texture_height * p.texture_width;
 }
 
-// Calls sample(pixel, footprint) for each pixel of a row with a finite uv and miss(pixel) for the others.
-template <class T, class P, class Sample, class Miss>
-void for_each_sample(const P& p, int64_t row, const Sample& sample, const Miss& miss) {
-  for (int64_t pixel = row * p.width; pixel < (row + 1) * p.width; ++pixel) {
+template <class S, class P>
+SampledTexture<S> sampled_texture(const P& p, int64_t image) {
+  return {texture_of<S>(p, image), p.channels, int32_t(p.texture_height), int32_t(p.texture_width), p.filter, p.wrap};
+}
+
+// Calls body(first pixel, columns, uv) for the short rows that a row consists of; uv(i) is that of pixel i.
+template <class T, class P, class Body>
+void for_each_short_row(const P& p, int64_t row, const Body& body) {
+  for (int64_t x = 0; x < p.width; x += kRowPixels) {
+    const int64_t pixel = row * p.width + x;
     const T* uv = static_cast<const T*>(p.uv) + 2 * pixel;
-    if (!is_finite_uv(uv[0], uv[1])) {
-      miss(pixel);
-      continue;
-    }
-    sample(pixel, texture_footprint(uv[0], uv[1], p.texture_height, p.texture_width, p.filter, p.wrap));
+    body(pixel, int(std::min<int64_t>(p.width - x, kRowPixels)),
+         [=](int i) { return std::pair(uv[2 * i], uv[2 * i + 1]); });
   }
 }
 
 template <class S>
 dibr_status forward(const dibr_texture_params& p, const dibr_launch& launch) {
   using T = typename ComputeOf<S>::Type;
-  const int64_t plane = p.texture_height * p.texture_width;
   parallel_for(launch, p.batch * p.height, [&](int64_t row) {
-    const S* texture = texture_of<S>(p, row / p.height);
-    for_each_sample<T>(
-        p, row,
-        [&](int64_t pixel, const Footprint<T>& footprint) {
-          S* out = static_cast<S*>(p.output) + pixel * p.channels;
-          for (int64_t c = 0; c < p.channels; ++c) store(sample_plane(footprint, texture + c * plane), out + c);
-        },
-        [&](int64_t pixel) { std::fill_n(static_cast<S*>(p.output) + pixel * p.channels, p.channels, S{}); });
+    const SampledTexture<S> texture = sampled_texture<S>(p, row / p.height);
+    for_each_short_row<T>(p, row, [&](int64_t pixel, int columns, const auto& uv) {
+      sample_row<T>(texture, columns, uv, static_cast<S*>(p.output) + pixel * p.channels);
+    });
   });
   return DIBR_OK;
 }
 
+// The texels' gradients while they are summed: vectors of kWidth channels, so that a texel is one of them, those of the
+// first kWidth channels of all texels first.
+template <class T, int kWidth>
+class TexelSums {
+ public:
+  explicit TexelSums(const dibr_texture_backward_params& p) : p_(p) {}
+
+  SparseScatter<T, kWidth> scatter(Arena& arena) const {
+    // A shared texture collects from the rows of every image, a batched one from those of its own.
+    const int64_t rows = p_.texture_batch == p_.batch ? p_.height : p_.batch * p_.height;
+    const int64_t runs = Scatter<T>::runs_within(p_.texture_batch, p_.channels * texels(), rows,
+                                                 p_.batch * p_.height * p_.width * p_.channels);
+    return {p_.texture_batch, (p_.channels + kWidth - 1) / kWidth * stride(), rows, runs, arena};
+  }
+
+  // Adds the share of a short row of pixels.
+  void add(const Footprints<T>& footprints, const T* grad, const TouchedVectors<T, kWidth>& sums) const {
+    using Vector = Lanes<T, kWidth>;
+    T weights[4][kRowPixels];
+    for (int i = 0; i < footprints.samples(); i += Footprints<T>::kAtOnce) {
+      const auto w = footprints.weights(i);
+      for (int k = 0; k < 4; ++k) w.of[k].store(weights[k] + i);
+    }
+    for (int64_t c = 0; c < p_.channels; c += kWidth, grad += kWidth) {
+      const int64_t first = c / kWidth * stride();
+      const int count = int(std::min<int64_t>(p_.channels - c, kWidth));
+      for (int i = 0; i < footprints.samples(); ++i) {
+        if (!footprints.is_finite(i)) continue;
+        T numbers[kWidth] = {};
+        for (int j = 0; j < count; ++j) numbers[j] = grad[i * p_.channels + j];
+        const Vector of_pixel = Vector::load(numbers);
+        if (p_.filter == DIBR_FILTER_NEAREST) {  // the same texel four times, with weights 1, 0, 0 and 0
+          T* sum = sums[first + footprints.offset(0, i)];
+          (Vector::load(sum) + of_pixel + Vector(T(0)) * of_pixel).store(sum);
+          continue;
+        }
+        for (int k = 0; k < 4; ++k) {
+          T* sum = sums[first + footprints.offset(k, i)];
+          (Vector::load(sum) + Vector(weights[k][i]) * of_pixel).store(sum);
+        }
+      }
+    }
+  }
+
+  // Writes the vectors from begin to end of a texture's sums; NULL where all are 0.
+  void write(int64_t image, int64_t begin, int64_t end, const T* sums) const {
+    const int64_t c = begin / stride() * kWidth, first = begin % stride();
+    const int64_t count = std::min(texels() - first, end - begin);
+    T* out = static_cast<T*>(p_.grad_texture) + (image * p_.channels + c) * texels() + first;
+    for (int64_t j = 0; j < std::min<int64_t>(p_.channels - c, kWidth); ++j, out += texels()) {
+      for (int64_t i = 0; i < count; ++i) out[i] = sums != nullptr ? sums[kWidth * i + j] : T(0);
+    }
+  }
+
+ private:
+  int64_t texels() const { return p_.texture_height * p_.texture_width; }
+  // From the first channels of a texel to the next ones: whole blocks.
+  int64_t stride() const {
+    constexpr int64_t kBlock = TouchedVectors<T, kWidth>::kBlock;
+    return (texels() + kBlock - 1) / kBlock * kBlock;
+  }
+
+  const dibr_texture_backward_params& p_;
+};
+
+// Writes the gradient with respect to uv of a short row.
 template <class T>
-void uv_gradient(const dibr_texture_backward_params& p, const dibr_launch& launch) {
-  const int64_t plane = p.texture_height * p.texture_width;
-  parallel_for(launch, p.batch * p.height, [&](int64_t row) {
-    const T* texture = texture_of<T>(p, row / p.height);
-    T* out = static_cast<T*>(p.grad_uv);
-    std::fill_n(out + 2 * row * p.width, 2 * p.width, T(0));
-    if (p.filter == DIBR_FILTER_NEAREST) return;
-    for_each_sample<T>(
-        p, row,
-        [&](int64_t pixel, const Footprint<T>& footprint) {
-          const T* grad = static_cast<const T*>(p.grad_output) + pixel * p.channels;
-          for (int64_t c = 0; c < p.channels; ++c) {
-            T slope_x, slope_y;
-            plane_gradient(footprint, texture + c * plane, &slope_x, &slope_y);
-            out[2 * pixel] += grad[c] * slope_x * T(p.texture_width);
-            out[2 * pixel + 1] += grad[c] * slope_y * T(p.texture_height);
+void uv_gradient(const SampledTexture<T>& texture, const Footprints<T>& footprints, const T* grad, T* out) {
+  const int columns = footprints.samples();
+  T u[kRow<T>] = {}, v[kRow<T>] = {};
+  for (int64_t c = 0; c < texture.channels; c += kFewChannels) {
+    Channels<T> channels;
+    with_few(texture.channels - c, [&](auto count) {
+      load_few<count>(grad + c, columns, texture.channels, channels);
+      footprints.with_layout([&](auto layout) {
+        for (int i = 0; i < columns; i += kEight) {
+          Eight<T> grad_u = Eight<T>::load(u + i), grad_v = Eight<T>::load(v + i);
+          for (int j = 0; j < count; ++j) {
+            Eight<T> x_slope, y_slope;
+            footprints.template slopes<layout>(texture.plane(c + j), i, &x_slope, &y_slope);
+            const Eight<T> g = Eight<T>::load(channels[j] + i);
+            grad_u = grad_u + g * x_slope * Eight<T>(T(texture.width));
+            grad_v = grad_v + g * y_slope * Eight<T>(T(texture.height));
           }
-        },
-        [](int64_t) {});
+          grad_u.store(u + i);
+          grad_v.store(v + i);
+        }
+      });
+    });
+  }
+  for (int i = 0; i < columns; ++i) {
+    out[2 * i] = footprints.is_finite(i) ? u[i] : T(0);
+    out[2 * i + 1] = footprints.is_finite(i) ? v[i] : T(0);
+  }
+}
+
+// Both gradients of a row; add(footprints, grad) has its share of that of the texture.
+template <class T, class Add>
+void row_gradient(const dibr_texture_backward_params& p, int64_t row, const Add& add) {
+  const SampledTexture<T> texture = sampled_texture<T>(p, row / p.height);
+  for_each_short_row<T>(p, row, [&](int64_t pixel, int columns, const auto& uv) {
+    const T* grad = static_cast<const T*>(p.grad_output) + pixel * p.channels;
+    Footprints<T> footprints;
+    footprints.find(texture, columns, uv);
+    add(footprints, grad);
+    if (p.grad_uv == nullptr) return;
+    T* out = static_cast<T*>(p.grad_uv) + 2 * pixel;
+    if (p.filter == DIBR_FILTER_NEAREST) {
+      std::fill_n(out, 2 * columns, T(0));
+    } else {
+      uv_gradient(texture, footprints, grad, out);
+    }
   });
 }
 
-// A shared texture collects from the rows of every image, a batched one from those of its own.
-template <class T>
-Scatter<T> texel_scatter(const dibr_texture_backward_params& p, Arena& arena) {
-  const int64_t rows = p.texture_batch == p.batch ? p.height : p.batch * p.height;
-  const int64_t texels = p.channels * p.texture_height * p.texture_width;
-  return Scatter<T>(p.texture_batch, texels, rows, p.batch * p.height * p.width * p.channels, arena);
-}
-
-template <class T>
-void texel_gradient(const dibr_texture_backward_params& p, const dibr_launch& launch) {
-  const int64_t plane = p.texture_height * p.texture_width;
-  Arena arena(launch.workspace);
-  texel_scatter<T>(p, arena).run(launch, static_cast<T*>(p.grad_texture), [&](int64_t group, int64_t unit, T* sum) {
-    for_each_sample<T>(
-        p, group * p.height + unit,
-        [&](int64_t pixel, const Footprint<T>& footprint) {
-          const T* grad = static_cast<const T*>(p.grad_output) + pixel * p.channels;
-          for (int64_t c = 0; c < p.channels; ++c) {
-            for (int k = 0; k < 4; ++k) sum[c * plane + footprint.offset[k]] += footprint.weight[k] * grad[c];
-          }
-        },
-        [](int64_t) {});
-  });
+// Calls body with the width of the vectors that a texel's gradient is summed in.
+template <class Body>
+void with_texel_width(int64_t channels, const Body& body) {
+  if (channels == 1) return body(std::integral_constant<int, 1>{});
+  if (channels == 2) return body(std::integral_constant<int, 2>{});
+  body(std::integral_constant<int, 4>{});
 }
 
 template <class T>
 dibr_status backward(const dibr_texture_backward_params& p, const dibr_launch& launch) {
-  if (p.grad_uv != nullptr) uv_gradient<T>(p, launch);
-  if (p.grad_texture != nullptr) texel_gradient<T>(p, launch);
+  if (p.grad_texture != nullptr) {
+    with_texel_width(p.channels, [&](auto width) {
+      Arena arena(launch.workspace);
+      const TexelSums<T, width> texels(p);
+      const auto scatter = texels.scatter(arena);
+      run_phases(
+          launch, [] { return true; },
+          scatter.phases(
+              [&](int64_t group, int64_t unit, const TouchedVectors<T, width>& sums) {
+                row_gradient<T>(p, group * p.height + unit, [&](const Footprints<T>& footprints, const T* grad) {
+                  texels.add(footprints, grad, sums);
+                });
+              },
+              [&](int64_t image, int64_t begin, int64_t end, const T* sums) {
+                texels.write(image, begin, end, sums);
+              }));
+    });
+  } else if (p.grad_uv != nullptr) {
+    parallel_for(launch, p.batch * p.height,
+                 [&](int64_t row) { row_gradient<T>(p, row, [](const Footprints<T>&, const T*) {}); });
+  }
   if (p.grad_mip_level != nullptr) {
     std::fill_n(static_cast<T*>(p.grad_mip_level), p.batch * p.height * p.width, T(0));
   }
@@ -308,7 +402,7 @@ dibr_status texture_backward_workspace(const dibr_texture_backward_params& p, Ar
       take_level_gradients<T>(p, chain, arena);
       level_scatter<T>(p, chain, arena);
     } else {
-      texel_scatter<T>(p, arena);
+      with_texel_width(p.channels, [&](auto width) { TexelSums<T, width>(p).scatter(arena); });
     }
     return DIBR_OK;
   });

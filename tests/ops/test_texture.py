@@ -46,6 +46,61 @@ def test_equals_the_oracle(dtype, mode, wrap, size, shared, figure):
     assert error <= compare.VALUE_TOLERANCE[np.dtype(dtype)]
 
 
+def rows_of_every_kind(dtype, columns=41):
+    """uv [1, 4, columns, 2]: a row inside of the texture, one at and beyond its borders, one of the same sample again
+    and again, and the first one with two samples that are no numbers."""
+    rng = np.random.default_rng(7)
+    inside, anywhere = rng.uniform(0.2, 0.8, (columns, 2)), rng.uniform(-1.5, 2.5, (columns, 2))
+    broken = inside.copy()
+    broken[5, 0], broken[columns - 1, 1] = np.nan, np.inf
+    return np.stack([inside, anywhere, np.tile(inside[:1], (columns, 1)), broken])[None].astype(dtype)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sample_does_not_depend_on_those_beside_it(dtype, mode, wrap, channels):
+    """Neither its value nor its gradient in uv, bit for bit: a whole image beside images of a pixel each."""
+    texels, _ = random_input(dtype, (12, 9), batch=1, channels=channels)
+    uv = rows_of_every_kind(dtype)
+
+    def results(uv):
+        leaf = tensor(uv).requires_grad_()
+        output = ops.texture(tensor(texels), leaf, filter=mode, wrap=wrap)
+        return output.reshape(-1, channels), torch.autograd.grad(output.square().sum(), leaf)[0].reshape(-1, 2)
+
+    for together, alone in zip(results(uv), results(uv.reshape(-1, 1, 1, 2)), strict=True):
+        assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_samples_of_every_kind_equal_the_oracle_and_float64_gradients(dtype, channels):
+    """Rows in which all texels are neighbours are sampled in another way than those with a border."""
+    texels, _ = random_input(dtype, (12, 9), batch=1, channels=channels)
+    uv = rows_of_every_kind(dtype)
+
+    def gradients(dtype):
+        inputs = [torch.from_numpy(array).to(dtype).requires_grad_() for array in (texels, uv)]
+        return torch.autograd.grad(ops.texture(*inputs, wrap="mirror").square().sum(), inputs)
+
+    tolerance = compare.VALUE_TOLERANCE[np.dtype(dtype)]
+    actual = ops.texture(tensor(texels), tensor(uv), wrap="mirror").numpy()
+    assert np.abs(actual - oracle.texture(texels, uv, wrap="mirror")).max() <= tolerance
+    for single, double in zip(gradients(torch.from_numpy(uv).dtype), gradients(torch.float64), strict=True):
+        assert (single - double).abs().max() <= tolerance * double.abs().max()
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_texels_of_16_bits_are_sampled_in_float32(mode, half):
+    texels, _ = random_input(np.float32, (12, 9), batch=1, channels=3)
+    stored, uv = tensor(texels).to(half), tensor(rows_of_every_kind(np.float32))
+    expected = ops.texture(stored.float(), uv, filter=mode).to(half)
+    assert torch.equal(ops.texture(stored, uv, filter=mode), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     ("wrap", "expected"),
