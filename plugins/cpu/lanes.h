@@ -487,8 +487,10 @@ DIBR_HD void load_pairs(const At& at, Eight<T>* x, Eight<T>* y) {
 template <class At>
 DIBR_HD void load_pairs(const At& at, Eight<float>* x, Eight<float>* y) {
   const auto two = [&](int i) DIBR_INLINE_LAMBDA {
-    const __m128d low = _mm_load_sd(reinterpret_cast<const double*>(at(i)));
-    return _mm_castpd_ps(_mm_loadh_pd(low, reinterpret_cast<const double*>(at(i + 1))));
+    double pairs[2];  // pairs of texels lie at any float
+    std::memcpy(&pairs[0], at(i), sizeof pairs[0]);
+    std::memcpy(&pairs[1], at(i + 1), sizeof pairs[1]);
+    return _mm_castpd_ps(_mm_set_pd(pairs[1], pairs[0]));
   };
   __m128 columns[2], rows[2];
   for (int half = 0; half < 2; ++half) {
