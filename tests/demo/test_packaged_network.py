@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from programs import SCRIPTS, dibr_without_torch, script
+from programs import dibr_without_torch, script
 from tensorrt_door import environment, exported
 
 from dibr_deploy import demo
@@ -25,9 +25,7 @@ FIRST_HELD_OUT = 100
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One object of each class that training never saw, by the recipe that the network was made with."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPTS))
-        recipe = script("real_meshes")
+    recipe = script("real_meshes")
     assert recipe.FULL.variants == FIRST_HELD_OUT
     return recipe.make_part(tmp_path_factory.mktemp("held_out"), "test", FIRST_HELD_OUT, 1, recipe.HELD_OUT_VIEWS)
 

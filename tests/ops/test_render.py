@@ -34,13 +34,7 @@ def inputs(scene: scenes.Scene, dtype: torch.dtype, stored: torch.dtype, texels:
     batch, vertices, faces = len(scene.positions), scene.positions.shape[1], len(scene.faces)
     return {
         "positions": tensor(scene.positions).to(dtype),
-        "faces": tensor(scene.faces),
-        "height": scene.height,
-        "width": scene.width,
-        "face_ranges": tensor(scene.face_ranges),
-        "face_valid": tensor(scene.face_valid),
-        "cull": scene.cull,
-        "depth_clip": scene.depth_clip,
+        **kernel.arguments(scene),
         "uvs": random((1, 7, 2), dtype) * 3 - 1,
         "uv_faces": corners(faces, 7),
         "texture": random((batch, 3, 5, 9), texels),

@@ -18,7 +18,6 @@ from dibr_deploy.training.checkpoint import save_checkpoint
 
 
 def test_all_of_it_runs_at_its_smallest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(programs.SCRIPTS))
     script = programs.script("real_meshes")
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["real_meshes.py", "--smoke", "--output", str(out)])
