@@ -85,14 +85,21 @@ struct NdcBox {
   }
 };
 
-// Where a point lies in columns and rows; centre i is at i.
-DIBR_HD double column_of(double x, double width) { return ((x + 1.0) * width - 1.0) * 0.5; }
-DIBR_HD double row_of(double y, double height) { return ((1.0 - y) * height - 1.0) * 0.5; }
+// Where a point lies in columns and rows; centre i is at i. N is double, or a pack of them.
+template <class N>
+DIBR_HD N column_of(N x, N width) {
+  return ((x + N(1.0)) * width - N(1.0)) * N(0.5);
+}
+template <class N>
+DIBR_HD N row_of(N y, N height) {
+  return ((N(1.0) - y) * height - N(1.0)) * N(0.5);
+}
 
 // The first and last pixel that something from here on, or up to here, can reach: those within a thousandth of a pixel
 // count, so that rounding may add candidates, never lose one.
-DIBR_HD double first_pixel(double position) { return std::ceil(position - 1e-3); }
-DIBR_HD double last_pixel(double position) { return std::floor(position + 1e-3); }
+constexpr double kPixelMargin = 1e-3;
+DIBR_HD double first_pixel(double position) { return std::ceil(position - kPixelMargin); }
+DIBR_HD double last_pixel(double position) { return std::floor(position + kPixelMargin); }
 
 // The pixels whose centres lie in the rectangle.
 DIBR_HD PixelBox pixels_in(const NdcBox& ndc, int64_t width, int64_t height) {

@@ -41,20 +41,36 @@ class Bins {
     boxes_ = arena.take<FaceBox>(batch * faces);
     starts_ = arena.take<int64_t>(batch * chunks_ * (tiles() + 1));
     entries_ = arena.take<int32_t>(batch * capacity_);
+    drawn_ = arena.take<int32_t>(batch * faces);
+    drawn_counts_ = arena.take<int64_t>(batch * chunks_);
   }
 
   int64_t tiles() const { return columns_ * rows_; }
   int64_t tile_rows() const { return rows_; }
   int64_t tile_columns() const { return columns_; }
 
-  // The phases that fill the bins. box_of(image, face) gives a face's FaceBox, empty where nothing can be drawn;
-  // range_of(image) the image's faces.
-  template <class BoxOf, class RangeOf>
-  auto build(const RangeOf& range_of, const BoxOf& box_of) const {
+  // The phases that fill the bins. range_of(image) gives the image's faces; boxes_of(image, face, count, boxes) makes
+  // the boxes of at most eight faces from that one on, and says which of them can be drawn: bit i is that of face + i.
+  // A box that cannot is of no interest.
+  template <class BoxesOf, class RangeOf>
+  auto build_by_eights(const RangeOf& range_of, const BoxesOf& boxes_of) const {
     const int64_t tasks = batch_ * chunks_;
-    return std::make_tuple(Phase{tasks, [=](int64_t i) { count_chunk(i / chunks_, i % chunks_, range_of, box_of); }},
+    return std::make_tuple(Phase{tasks, [=](int64_t i) { count_chunk(i / chunks_, i % chunks_, range_of, boxes_of); }},
                            Phase{batch_, [=](int64_t image) { scan(image); }},
                            Phase{tasks, [=](int64_t i) { fill_chunk(i / chunks_, apart(i % chunks_), range_of); }});
+  }
+
+  // The same with box_of(image, face), which gives a face's FaceBox, empty where nothing can be drawn.
+  template <class BoxOf, class RangeOf>
+  auto build(const RangeOf& range_of, const BoxOf& box_of) const {
+    return build_by_eights(range_of, [=](int64_t image, int64_t face, int count, FaceBox* boxes) {
+      unsigned drawn = 0;
+      for (int i = 0; i < count; ++i) {
+        boxes[i] = box_of(image, face + i);
+        drawn |= unsigned(!is_empty(boxes[i])) << i;
+      }
+      return drawn;
+    });
   }
 
   TileArea area(int64_t tile) const {
@@ -78,11 +94,12 @@ class Bins {
       return;
     }
     const TileArea tile_area = area(tile);
-    for (int64_t face = range.start; face < range.start + range.count; ++face) {
-      const FaceBox& b = box(image, face);
-      const bool touches =
-          !is_empty(b) && b.x0 < tile_area.x1 && b.x1 >= tile_area.x0 && b.y0 < tile_area.y1 && b.y1 >= tile_area.y0;
-      if (touches && !visit(int32_t(face))) return;
+    for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+      for (const int32_t face : drawn_faces(image, chunk, range)) {
+        const FaceBox& b = box(image, face);
+        const bool touches = b.x0 < tile_area.x1 && b.x1 >= tile_area.x0 && b.y0 < tile_area.y1 && b.y1 >= tile_area.y0;
+        if (touches && !visit(face)) return;
+      }
     }
   }
 
@@ -95,9 +112,19 @@ class Bins {
   // a chunk lie together.
   int64_t* slots(int64_t image, int64_t chunk) const { return starts_ + (image * chunks_ + chunk) * (tiles() + 1); }
 
+  // The faces of a chunk that can be drawn, ascending, as `count_chunk` has found them.
+  struct DrawnFaces {
+    const int32_t *first, *last;
+    const int32_t* begin() const { return first; }
+    const int32_t* end() const { return last; }
+  };
+  DrawnFaces drawn_faces(int64_t image, int64_t chunk, const FaceRange& range) const {
+    const int32_t* first = drawn_ + image * faces_ + part_of(range.count, chunks_, chunk).begin;
+    return {first, first + drawn_counts_[image * chunks_ + chunk]};
+  }
+
   template <class Visit>
   void for_each_tile(const FaceBox& b, const Visit& visit) const {
-    if (is_empty(b)) return;
     const int x0 = b.x0 / kTile, x1 = b.x1 / kTile, y1 = b.y1 / kTile;
     for (int y = b.y0 / kTile; y <= y1; ++y) {
       for (int x = x0; x <= x1; ++x) visit(y * columns_ + x);
@@ -107,17 +134,24 @@ class Bins {
   // The chunks in an order in which neighbours, whose entries share lines of memory, are not filled at the same time.
   int64_t apart(int64_t i) const { return i % 2 == 0 ? i / 2 : (chunks_ + 1) / 2 + i / 2; }
 
-  template <class BoxOf, class RangeOf>
-  void count_chunk(int64_t image, int64_t chunk, const RangeOf& range_of, const BoxOf& box_of) const {
+  template <class BoxesOf, class RangeOf>
+  void count_chunk(int64_t image, int64_t chunk, const RangeOf& range_of, const BoxesOf& boxes_of) const {
     int64_t* counts = slots(image, chunk);
     std::fill_n(counts, tiles(), 0);
     const FaceRange range = range_of(image);
     const Range part = part_of(range.count, chunks_, chunk);
-    for (int64_t face = range.start + part.begin; face < range.start + part.end; ++face) {
-      FaceBox& b = boxes_[image * faces_ + face];
-      b = box_of(image, face);
-      for_each_tile(b, [&](int64_t tile) { ++counts[tile]; });
+    int32_t *const first = drawn_ + image * faces_ + part.begin, *next = first;
+    const int64_t end = range.start + part.end;
+    for (int64_t face = range.start + part.begin; face < end; face += 8) {
+      FaceBox* boxes = boxes_ + image * faces_ + face;
+      for (unsigned bits = boxes_of(image, face, int(std::min<int64_t>(end - face, 8)), boxes); bits != 0;
+           bits &= bits - 1) {
+        const int i = __builtin_ctz(bits);
+        *next++ = int32_t(face + i);
+        for_each_tile(boxes[i], [&](int64_t tile) { ++counts[tile]; });
+      }
     }
+    drawn_counts_[image * chunks_ + chunk] = next - first;
   }
 
   void scan(int64_t image) const {
@@ -139,21 +173,21 @@ class Bins {
     const int64_t* first = slots(image, chunk);
     next.assign(first, first + tiles());
     int32_t* entries = entries_ + image * capacity_;
-    const FaceRange range = range_of(image);
-    const Range part = part_of(range.count, chunks_, chunk);
-    for (int64_t face = range.start + part.begin; face < range.start + part.end; ++face) {
+    for (const int32_t face : drawn_faces(image, chunk, range_of(image))) {
       for_each_tile(box(image, face), [&](int64_t tile) {
         const int64_t position = next[size_t(tile)]++;
-        if (position < capacity_) entries[position] = int32_t(face);
+        if (position < capacity_) entries[position] = face;
       });
     }
   }
 
   int64_t batch_, faces_, height_, width_;
   int64_t columns_, rows_, chunks_, capacity_;
-  FaceBox* boxes_;    // [B, F]
-  int64_t* starts_;   // [B, chunks, tiles + 1]
-  int32_t* entries_;  // [B, capacity]
+  FaceBox* boxes_;         // [B, F]
+  int64_t* starts_;        // [B, chunks, tiles + 1]
+  int32_t* entries_;       // [B, capacity]
+  int32_t* drawn_;         // [B, F]: those of each chunk from its first face on
+  int64_t* drawn_counts_;  // [B, chunks]
 };
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

@@ -313,6 +313,27 @@ DIBR_HD Lanes<T, n> absolute(Lanes<T, n> a) {
   return a;
 }
 
+// The largest integer below each number, which lies within 2^50 of 0, in the low bits of what is returned: as many as
+// an integer has.
+template <int n>
+DIBR_HD Lanes<double, n> floor_in_low_bits(Lanes<double, n> a) {
+  using L = Lanes<double, n>;
+  const L shift = 0x1.8p52;  // leaves no place for a fraction, and room for negative numbers
+  const L nearest = a + shift;
+  return nearest - keep(a < nearest - shift, L(1.0));
+}
+// The low 16 bits of four numbers each, those of a lowest, as the bits of one.
+template <int n>
+DIBR_HD Lanes<double, n> low_shorts(Lanes<double, n> a, Lanes<double, n> b, Lanes<double, n> c, Lanes<double, n> d) {
+  using P = PartOf<double, n>;
+  using Bits = typename P::Bits;
+  for (int i = 0; i < P::kCount; ++i) {
+    a.v[i] = typename P::Vector((Bits(a.v[i]) & 0xffff) | (Bits(b.v[i]) & 0xffff) << 16 |
+                                (Bits(c.v[i]) & 0xffff) << 32 | Bits(d.v[i]) << 48);
+  }
+  return a;
+}
+
 template <class T, int n>
 DIBR_HD Lanes<T, n> exponent_from_low_bits(Lanes<T, n> a) {
   using P = PartOf<T, n>;
@@ -470,6 +491,26 @@ DIBR_HD void store_by_fours(const float* a, const float* b, const float* c, cons
 #endif
 }
 #endif
+
+// As other numbers.
+template <class U, class T, int n>
+DIBR_HD Lanes<U, n> converted(Lanes<T, n> a) {
+  if constexpr (std::is_same_v<U, T>) {
+    return a;
+  } else {
+    constexpr int kLanes = PartOf<U, n>::kLanes < PartOf<T, n>::kLanes ? PartOf<U, n>::kLanes : PartOf<T, n>::kLanes;
+    typedef T From __attribute__((vector_size(kLanes * sizeof(T))));
+    typedef U To __attribute__((vector_size(kLanes * sizeof(U))));
+    Lanes<U, n> out;
+    for (int i = 0; i < n / kLanes; ++i) {
+      From from;
+      std::memcpy(&from, reinterpret_cast<const char*>(a.v) + i * sizeof from, sizeof from);
+      const To to = __builtin_convertvector(from, To);
+      std::memcpy(reinterpret_cast<char*>(out.v) + i * sizeof to, &to, sizeof to);
+    }
+    return out;
+  }
+}
 
 // The pairs (x, y) at the eight pointers at(0) to at(7).
 template <class T, class At>

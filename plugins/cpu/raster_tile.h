@@ -239,13 +239,14 @@ class TileBuffer {
     }
   }
 
-  // What lies beyond the last pixel lets every load be a whole Pack.
+  // What lies beyond the last pixel lets every load be a whole Pack. Rows begin where a vector in memory does: one that
+  // lies across two lines takes twice the time.
   TileArea area_ = {};
   int large_faces_ = 0;
   T farthest_ = 0;  // no pixel shows anything beyond
-  T px_[kRow] = {}, py_[kTile] = {};
-  T depth_[kPixels + Lanes::kLanes] = {}, weight_[3][kPixels + Lanes::kLanes] = {};
-  Integer face_[kPixels + Lanes::kLanes] = {};
+  alignas(kVectorBytes) T px_[kRow] = {}, py_[kTile] = {};
+  alignas(kVectorBytes) T depth_[kPixels + Lanes::kLanes] = {}, weight_[3][kPixels + Lanes::kLanes] = {};
+  alignas(kVectorBytes) Integer face_[kPixels + Lanes::kLanes] = {};
 };
 
 // Draws any tile of a scene.
@@ -262,8 +263,10 @@ class TileRasterizer {
   }
   // After `project`, with face_indices and face_ranges that were found to be in range.
   auto bin() const {
-    return bins_.build([this](int64_t image) { return faces_of(scene_, image); },
-                       [this](int64_t image, int64_t face) { return box(screen_.of_image(image), image, face); });
+    return bins_.build_by_eights([this](int64_t image) { return faces_of(scene_, image); },
+                                 [this](int64_t image, int64_t face, int count, FaceBox* out) {
+                                   return boxes(screen_.of_image(image), image, face, count, out);
+                                 });
   }
 
   int64_t tiles() const { return bins_.tiles(); }  // of one image
@@ -284,19 +287,43 @@ class TileRasterizer {
   }
 
  private:
-  FaceBox box(const ScreenVertex* screen, int64_t image, int64_t face) const {
-    if (scene_.face_valid != nullptr && scene_.face_valid[image * scene_.faces + face] == 0) return kEmptyBox;
-    const int32_t* v = scene_.face_indices + 3 * face;
+  // The boxes of at most eight faces from one on, and which of them can be drawn, as Bins takes them.
+  unsigned boxes(const ScreenVertex* screen, int64_t image, int64_t face, int count, FaceBox* out) const {
+    const int32_t* corners = scene_.face_indices + 3 * face;
+    int32_t of_eight[3 * kEight];
+    if (count < kEight) {
+      for (int i = 0; i < 3 * kEight; ++i) of_eight[i] = corners[i < 3 * count ? i : i % 3];
+      corners = of_eight;
+    }
     prefetch_corners(screen, face + 16);
-    const int sign = clear_sign(screen[v[0]], screen[v[1]], screen[v[2]]);
-    if (sign == 0) return exact_box(image, face);
-    if (sign < 0 && scene_.rules.cull_back) return kEmptyBox;
-    return box_around(screen[v[0]], screen[v[1]], screen[v[2]], sign);
+    const ClearSigns signs = clear_signs(screen, corners);
+    const unsigned valid = valid_faces(image, face, count);
+    unsigned drawn = 0;
+    for (unsigned bits = (signs.front | (scene_.rules.cull_back ? 0 : signs.back)) & valid; bits != 0;
+         bits &= bits - 1) {
+      const int i = __builtin_ctz(bits);
+      const int32_t* v = corners + 3 * i;
+      out[i] = box_around(screen[v[0]], screen[v[1]], screen[v[2]], signs.front >> i & 1 ? 1 : -1);
+      drawn |= unsigned(!is_empty(out[i])) << i;
+    }
+    for (unsigned bits = ~(signs.front | signs.back) & valid; bits != 0; bits &= bits - 1) {
+      const int i = __builtin_ctz(bits);
+      out[i] = exact_box(image, face + i);
+      drawn |= unsigned(!is_empty(out[i])) << i;
+    }
+    return drawn;
   }
-  // Another thread may have placed the vertices: they come from far.
+  unsigned valid_faces(int64_t image, int64_t face, int count) const {
+    unsigned bits = (1u << count) - 1;
+    if (scene_.face_valid == nullptr) return bits;
+    const int32_t* valid = scene_.face_valid + image * scene_.faces + face;
+    for (int i = 0; i < count; ++i) bits &= ~(unsigned(valid[i] == 0) << i);
+    return bits;
+  }
+  // Another thread may have placed the vertices of these eight: they come from far.
   void prefetch_corners(const ScreenVertex* screen, int64_t face) const {
-    const int32_t* v = scene_.face_indices + 3 * std::min(face, scene_.faces - 1);
-    for (int k = 0; k < 3; ++k) __builtin_prefetch(screen + v[k]);
+    const int32_t* v = scene_.face_indices + 3 * std::max<int64_t>(std::min(face, scene_.faces - kEight), 0);
+    for (int k = 0; k < 3 * std::min<int64_t>(kEight, scene_.faces); ++k) __builtin_prefetch(screen + v[k]);
   }
   FaceBox exact_box(int64_t image, int64_t face) const {
     const Triangle<T> t = scene_.triangle(image, face);

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "abi/arena.h"
 #include "core/rasterize.h"
 #include "cpu/bins.h"
+#include "cpu/lanes.h"
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
@@ -20,32 +22,65 @@ struct ScreenVertex {
   static constexpr double kFarthest = 1e6;
 };
 
+// Places eight vertices on the screen, with the numbers of each in a lane. Four integers of 16 bits are a vertex's
+// reach, rounded down: a first pixel is negated, and -ceil(v) = floor(-v).
 template <class T>
-ScreenVertex screen_vertex(const T* p, bool depth_clip, double width, double height) {
-  const double w = double(p[3]);
-  const bool finite = absolute(p[0]) <= Limits<T>::max_coordinate && absolute(p[1]) <= Limits<T>::max_coordinate &&
-                      absolute(p[2]) <= Limits<T>::max_coordinate && absolute(p[3]) <= Limits<T>::max_coordinate;
-  ScreenVertex v = {std::numeric_limits<float>::quiet_NaN(), 0, {0, 0, 0, 0}};
-  if (!(finite && w >= ScreenVertex::kLeastW && (!depth_clip || double(p[2]) + w >= 0.0))) return v;
-  const double column = column_of(double(p[0]) / w, width), row = row_of(double(p[1]) / w, height);
-  if (!(absolute(column) <= ScreenVertex::kFarthest && absolute(row) <= ScreenVertex::kFarthest)) return v;
-  v.column = float(column);
-  v.row = float(row);
-  v.reach[0] = int16_t(-minimum(maximum(first_pixel(column), 0.0), width));
-  v.reach[1] = int16_t(-minimum(maximum(first_pixel(row), 0.0), height));
-  v.reach[2] = int16_t(minimum(maximum(last_pixel(column), -1.0), width - 1.0));
-  v.reach[3] = int16_t(minimum(maximum(last_pixel(row), -1.0), height - 1.0));
-  return v;
+void place_eight(const T* positions, bool depth_clip, double height, double width, ScreenVertex* out) {
+  using N = Eight<double>;
+  Eight<T> in[4];
+  load_fours(positions, &in[0], &in[1], &in[2], &in[3]);
+  const N x = converted<double>(in[0]), y = converted<double>(in[1]), z = converted<double>(in[2]);
+  const N w = converted<double>(in[3]), zero = 0.0;
+  const N column = column_of(x / w, N(width)), row = row_of(y / w, N(height));
+  const N most = double(Limits<T>::max_coordinate), farthest = ScreenVertex::kFarthest;
+  LaneFlags<double, kEight> placed = (absolute(x) <= most) & (absolute(y) <= most) & (absolute(z) <= most) &
+                                     (w <= most) & (N(ScreenVertex::kLeastW) <= w) & (absolute(column) <= farthest) &
+                                     (absolute(row) <= farthest);
+  if (depth_clip) placed = placed & (zero <= z + w);
+  const auto pixel = [](N v, double least, double greatest)
+                         DIBR_INLINE_LAMBDA { return floor_in_low_bits(minimum(maximum(v, N(least)), N(greatest))); };
+  const N margin = kPixelMargin;
+  const N reach = low_shorts(pixel(margin - column, -width, 0.0), pixel(margin - row, -height, 0.0),
+                             pixel(column + margin, -1.0, width - 1.0), pixel(row + margin, -1.0, height - 1.0));
+  float columns[kEight], rows[kEight];
+  double reaches[kEight];
+  converted<float>(select(placed, column, N(std::numeric_limits<double>::quiet_NaN()))).store(columns);
+  converted<float>(keep(placed, row)).store(rows);
+  keep(placed, reach).store(reaches);
+  for (int i = 0; i < kEight; ++i) {
+    out[i].column = columns[i];
+    out[i].row = rows[i];
+    std::memcpy(out[i].reach, &reaches[i], sizeof out[i].reach);
+  }
+}
+template <class T>
+void place_few(const T* positions, int count, bool depth_clip, double height, double width, ScreenVertex* out) {
+  T in[4 * kEight] = {};
+  ScreenVertex placed[kEight];
+  std::copy_n(positions, 4 * count, in);
+  place_eight(in, depth_clip, height, width, placed);
+  std::copy_n(placed, count, out);
 }
 
-// face_sign(t, false) of a face that has an area beyond all rounding, else 0. Twice the area in pixels is compared with
-// a bound of its error in float, and with what min_determinant is at kLeastW in the largest image.
-inline int clear_sign(const ScreenVertex& a, const ScreenVertex& b, const ScreenVertex& c) {
-  const float x1 = b.column - a.column, y1 = b.row - a.row, x2 = c.column - a.column, y2 = c.row - a.row;
-  const float area = x2 * y1 - x1 * y2;  // rows run down
-  const float size = absolute(x1) + absolute(y1) + absolute(x2) + absolute(y2);
-  const float error = 1e-6f * size * (absolute(a.column) + absolute(a.row) + 2.0f * size) + 1e-5f;
-  return area > error ? 1 : (area < -error ? -1 : 0);
+// Which of eight faces have an area beyond all rounding, by the direction that they face: then it is face_sign(t,
+// false). Bit i is that of face i.
+struct ClearSigns {
+  unsigned front, back;
+};
+// Twice the area in pixels is compared with a bound of its error in float, and with what min_determinant is at kLeastW
+// in the largest image.
+inline ClearSigns clear_signs(const ScreenVertex* screen, const int32_t* corners) {
+  using N = Eight<float>;
+  N column[3], row[3];
+  for (int k = 0; k < 3; ++k) {
+    load_pairs([&](int i) DIBR_INLINE_LAMBDA { return &screen[corners[3 * i + k]].column; }, &column[k], &row[k]);
+  }
+  const N x1 = column[1] - column[0], y1 = row[1] - row[0], x2 = column[2] - column[0], y2 = row[2] - row[0];
+  const N area = x2 * y1 - x1 * y2;  // rows run down
+  const N size = absolute(x1) + absolute(y1) + absolute(x2) + absolute(y2);
+  const N reach = absolute(column[0]) + absolute(row[0]) + N(2.0f) * size;
+  const N error = N(1e-6f) * size * reach + N(1e-5f);
+  return {(error < area).bits(), (area < -error).bits()};
 }
 
 // raster_box as a union of what the vertices reach: rounding keeps order, so the numbers are the same.
@@ -65,9 +100,11 @@ class Screen {
   template <class T>
   auto project(const T* positions, bool depth_clip, int64_t height, int64_t width) const {
     return phase_of_blocks(batch_ * vertices_, 1024, [=, screen = screen_](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        screen[i] = screen_vertex(positions + 4 * i, depth_clip, double(width), double(height));
+      int64_t i = begin;
+      for (; i + kEight <= end; i += kEight) {
+        place_eight(positions + 4 * i, depth_clip, double(height), double(width), screen + i);
       }
+      if (i < end) place_few(positions + 4 * i, int(end - i), depth_clip, double(height), double(width), screen + i);
     });
   }
 
