@@ -51,26 +51,29 @@ class Bins {
 
   // The phases that fill the bins. range_of(image) gives the image's faces; boxes_of(image, face, count, boxes) makes
   // the boxes of at most eight faces from that one on, and says which of them can be drawn: bit i is that of face + i.
-  // A box that cannot is of no interest.
-  template <class BoxesOf, class RangeOf>
-  auto build_by_eights(const RangeOf& range_of, const BoxesOf& boxes_of) const {
+  // A box that cannot is of no interest. Of a box of many tiles, band_of(image, face)(y0, y1, x0, x1) narrows the
+  // columns from *x0 to *x1, both inclusive, to those that the face can touch in the rows from y0 to y1.
+  template <class BoxesOf, class RangeOf, class BandOf>
+  auto build_by_eights(const RangeOf& range_of, const BoxesOf& boxes_of, const BandOf& band_of) const {
     const int64_t tasks = batch_ * chunks_;
-    return std::make_tuple(Phase{tasks, [=](int64_t i) { count_chunk(i / chunks_, i % chunks_, range_of, boxes_of); }},
-                           Phase{batch_, [=](int64_t image) { scan(image); }},
-                           Phase{tasks, [=](int64_t i) { fill_chunk(i / chunks_, apart(i % chunks_), range_of); }});
+    return std::make_tuple(
+        Phase{tasks, [=](int64_t i) { count_chunk(i / chunks_, i % chunks_, range_of, boxes_of, band_of); }},
+        Phase{batch_, [=](int64_t image) { scan(image); }},
+        Phase{tasks, [=](int64_t i) { fill_chunk(i / chunks_, apart(i % chunks_), range_of, band_of); }});
   }
 
   // The same with box_of(image, face), which gives a face's FaceBox, empty where nothing can be drawn.
   template <class BoxOf, class RangeOf>
   auto build(const RangeOf& range_of, const BoxOf& box_of) const {
-    return build_by_eights(range_of, [=](int64_t image, int64_t face, int count, FaceBox* boxes) {
+    const auto boxes_of = [=](int64_t image, int64_t face, int count, FaceBox* boxes) {
       unsigned drawn = 0;
       for (int i = 0; i < count; ++i) {
         boxes[i] = box_of(image, face + i);
         drawn |= unsigned(!is_empty(boxes[i])) << i;
       }
       return drawn;
-    });
+    };
+    return build_by_eights(range_of, boxes_of, [](int64_t, int64_t) { return [](int, int, int*, int*) {}; });
   }
 
   TileArea area(int64_t tile) const {
@@ -106,6 +109,8 @@ class Bins {
  private:
   // How many faces ahead a box is fetched, which another thread may have made.
   static constexpr int64_t kAhead = 8;
+  // From how many tiles on a face's box is narrowed row by row: of a few, the face touches nearly all.
+  static constexpr int kManyTiles = 6;
 
   // Of every tile, how many faces of the chunk touch it; after `scan`, where these begin among the image's entries. The
   // last slot of the first chunk is then where all end. Threads write to different slots at the same time, so those of
@@ -123,19 +128,31 @@ class Bins {
     return {first, first + drawn_counts_[image * chunks_ + chunk]};
   }
 
-  template <class Visit>
-  void for_each_tile(const FaceBox& b, const Visit& visit) const {
-    const int x0 = b.x0 / kTile, x1 = b.x1 / kTile, y1 = b.y1 / kTile;
-    for (int y = b.y0 / kTile; y <= y1; ++y) {
+  template <class BandOf, class Visit>
+  void for_each_tile(int64_t image, int64_t face, const FaceBox& b, const BandOf& band_of, const Visit& visit) const {
+    const int x0 = b.x0 / kTile, x1 = b.x1 / kTile, y0 = b.y0 / kTile, y1 = b.y1 / kTile;
+    if (x0 == x1 && y0 == y1) return visit(y0 * columns_ + x0);
+    if ((x1 - x0 + 1) * (y1 - y0 + 1) >= kManyTiles) return for_each_tile_of_many(b, band_of(image, face), visit);
+    for (int y = y0; y <= y1; ++y) {
       for (int x = x0; x <= x1; ++x) visit(y * columns_ + x);
+    }
+  }
+  template <class Band, class Visit>
+  __attribute__((noinline)) void for_each_tile_of_many(const FaceBox& b, const Band& band, const Visit& visit) const {
+    const int y1 = b.y1 / kTile;
+    for (int y = b.y0 / kTile; y <= y1; ++y) {
+      int first = b.x0, last = b.x1;
+      band(std::max<int>(b.y0, y * kTile), std::min<int>(b.y1, y * kTile + kTile - 1), &first, &last);
+      for (int x = first / kTile; first <= last && x <= last / kTile; ++x) visit(y * columns_ + x);
     }
   }
 
   // The chunks in an order in which neighbours, whose entries share lines of memory, are not filled at the same time.
   int64_t apart(int64_t i) const { return i % 2 == 0 ? i / 2 : (chunks_ + 1) / 2 + i / 2; }
 
-  template <class BoxesOf, class RangeOf>
-  void count_chunk(int64_t image, int64_t chunk, const RangeOf& range_of, const BoxesOf& boxes_of) const {
+  template <class BoxesOf, class RangeOf, class BandOf>
+  void count_chunk(int64_t image, int64_t chunk, const RangeOf& range_of, const BoxesOf& boxes_of,
+                   const BandOf& band_of) const {
     int64_t* counts = slots(image, chunk);
     std::fill_n(counts, tiles(), 0);
     const FaceRange range = range_of(image);
@@ -148,7 +165,7 @@ class Bins {
            bits &= bits - 1) {
         const int i = __builtin_ctz(bits);
         *next++ = int32_t(face + i);
-        for_each_tile(boxes[i], [&](int64_t tile) { ++counts[tile]; });
+        for_each_tile(image, face + i, boxes[i], band_of, [&](int64_t tile) { ++counts[tile]; });
       }
     }
     drawn_counts_[image * chunks_ + chunk] = next - first;
@@ -166,15 +183,15 @@ class Bins {
     first[tiles()] = next;
   }
 
-  template <class RangeOf>
-  void fill_chunk(int64_t image, int64_t chunk, const RangeOf& range_of) const {
+  template <class RangeOf, class BandOf>
+  void fill_chunk(int64_t image, int64_t chunk, const RangeOf& range_of, const BandOf& band_of) const {
     // Starts must survive for the reader, so the running positions live in a thread's own scratch.
     static thread_local std::vector<int64_t> next;
     const int64_t* first = slots(image, chunk);
     next.assign(first, first + tiles());
     int32_t* entries = entries_ + image * capacity_;
     for (const int32_t face : drawn_faces(image, chunk, range_of(image))) {
-      for_each_tile(box(image, face), [&](int64_t tile) {
+      for_each_tile(image, face, box(image, face), band_of, [&](int64_t tile) {
         const int64_t position = next[size_t(tile)]++;
         if (position < capacity_) entries[position] = face;
       });

@@ -11,6 +11,7 @@
 
 #include "core/rasterize.h"
 #include "cpu/bins.h"
+#include "cpu/face_lines.h"
 #include "cpu/screen.h"
 #include "cpu/simd.h"
 
@@ -91,6 +92,10 @@ class TileBuffer {
   // For TileRasterizer.
   void start(const RasterScene<T>& scene, const TileArea& area) {
     area_ = area;
+    width_ = scene.width;
+    height_ = scene.height;
+    pitch_x_ = T(2) / T(width_);
+    pitch_y_ = T(2) / T(height_);
     large_faces_ = 0;
     farthest_ = std::numeric_limits<T>::infinity();
     std::fill_n(depth_, kPixels, std::numeric_limits<T>::infinity());
@@ -105,7 +110,7 @@ class TileBuffer {
     const Triangle<T> t = scene.triangle(image, face);
     const int x0 = std::max<int>(box.x0 - int(area_.x0), 0), x1 = std::min<int>(box.x1 + 1 - int(area_.x0), kTile);
     const int y0 = std::max<int>(box.y0 - int(area_.y0), 0), y1 = std::min<int>(box.y1 + 1 - int(area_.y0), kTile);
-    if ((x1 - x0) * (y1 - y0) >= kManyPixels) return draw_large(scene.rules, t, face, box.sign, x0, x1, y0, y1);
+    if ((x1 - x0) * (y1 - y0) >= kManyPixels) return draw_large(scene.rules, t, face, box, x0, x1, y0, y1);
     const Face f = {broadcast(t), broadcast(depth_plane(t)), T(box.sign), face};
     for (int x = x0; x < x1; x += Lanes::kLanes) draw_columns(scene.rules, t, f, x, x1, y0, y1);
   }
@@ -115,6 +120,8 @@ class TileBuffer {
   // From how many pixels of its box on a face is looked at as a whole before its pixels are, and after how many such
   // faces the farthest depth is found again.
   static constexpr int kManyPixels = 256, kFarthestEvery = 8, kLeastLanes = 2;
+  // From what longer side of its box on a face may be thin.
+  static constexpr int kLong = 64;
 
   struct Face {
     Triangle<Lanes> triangle;
@@ -124,50 +131,135 @@ class TileBuffer {
   };
 
   // A face whose box has many pixels in the tile: often it covers few of them, none, or is behind all others.
-  __attribute__((noinline)) void draw_large(const RasterRules& rules, const Triangle<T>& t, int32_t face, int sign,
-                                            int x0, int x1, int y0, int y1) {
+  __attribute__((noinline)) void draw_large(const RasterRules& rules, const Triangle<T>& t, int32_t face,
+                                            const FaceBox& box, int x0, int x1, int y0, int y1) {
     if (is_hidden(t)) return;
+    const FaceLines<T> lines = face_lines<T>(t, box.sign);
+    if (std::max(box.x1 - box.x0, box.y1 - box.y0) >= kLong) {
+      const Thinness thinness = thinness_of(lines);
+      if (thinness != Thinness::kNone) {
+        const Face f = {broadcast(t), broadcast(depth_plane(t)), T(box.sign), face};
+        return thinness == Thinness::kAcross ? draw_thin<true>(rules, f, lines, x0, x1, y0, y1)
+                                             : draw_thin<false>(rules, f, lines, x0, x1, y0, y1);
+      }
+    }
     int first[kTile / kLeastLanes], last[kTile / kLeastLanes];
+    T inverse[3];
+    for (int k = 0; k < 3; ++k) inverse[k] = T(1) / (lines.b[k] * pitch_y_);
     bool any = false;
     for (int x = x0, i = 0; x < x1; x += Lanes::kLanes, ++i) {
       first[i] = y0;
       last[i] = y1;
-      narrow(t, T(sign), px_[x], px_[std::min(x + Lanes::kLanes, x1) - 1], &first[i], &last[i]);
+      narrow(lines, inverse, px_[x], px_[std::min(x + Lanes::kLanes, x1) - 1], &first[i], &last[i]);
       any = any || first[i] < last[i];
     }
     if (!any) return;
-    const Face f = {broadcast(t), broadcast(depth_plane(t)), T(sign), face};
+    const Face f = {broadcast(t), broadcast(depth_plane(t)), T(box.sign), face};
     for (int x = x0, i = 0; x < x1; x += Lanes::kLanes, ++i) draw_columns(rules, t, f, x, x1, first[i], last[i]);
     if (++large_faces_ % kFarthestEvery == 0) farthest_ = farthest_depth();
   }
 
   // Leaves out of the rows from *first on, before *last, those where no centre between left and right can be inside of
-  // the face. An edge function is linear: where it is negative at the farther of left and right, by more than what
-  // rounding can do to it, it is so between them. A row more at each end covers the rounding of the row itself.
-  void narrow(const Triangle<T>& t, T sign, T left, T right, int* first, int* last) const {
-    const T cx = (left + right) / 2, half = (right - left) / 2, cy = py_[0], pitch = py_[0] - py_[1];
-    T x[3], y[3], reach[3];
+  // the face; inverse is that of what an edge function changes by from one row to the next. A hundredth of a row covers
+  // the rounding of a quotient.
+  void narrow(const FaceLines<T>& lines, const T* inverse, T left, T right, int* first, int* last) const {
+    constexpr T kMargin = T(0.01);
+    const T middle = (left + right) / 2, half = (right - left) / 2;
+    T from = T(-1), to = T(kTile);
     for (int k = 0; k < 3; ++k) {
-      x[k] = t.x[k] - cx * t.w[k];
-      y[k] = t.y[k] - cy * t.w[k];
-      reach[k] = absolute(t.x[k]) + absolute(t.y[k]) + 2 * absolute(t.w[k]);
+      const T value = lines.c[k] + lines.a[k] * middle + absolute(lines.a[k]) * half + lines.b[k] * py_[0];
+      keep_not_negative(value, inverse[k], &from, &to);
     }
-    T from = T(0), to = T(kTile);
+    *first = std::max(*first, kTile - int(T(kTile) - minimum(maximum(from - kMargin, T(0)), T(kTile))));
+    *last = std::min(*last, int(minimum(maximum(to + kMargin, T(-1)), T(kTile)) + T(1)));
+  }
+
+  enum class Thinness { kNone, kAcross, kDown };
+
+  // Which way a face is at most kThin pixels wide everywhere. From the vertex opposite of edge k to that edge it is as
+  // wide as the sum of the edge functions over how fast that of edge k changes.
+  Thinness thinness_of(const FaceLines<T>& lines) const {
+    constexpr T kThin = T(2);
+    T sum = T(0), across = T(0), down = T(0);
+    const T px = px_[kTile / 2], py = py_[kTile / 2];
     for (int k = 0; k < 3; ++k) {
-      const int i = k == 2 ? 0 : k + 1, j = k == 0 ? 2 : k - 1;
-      const T rounding = 32 * std::numeric_limits<T>::epsilon() * reach[i] * reach[j];
-      const T most = sign * (x[i] * y[j] - y[i] * x[j]) + half * absolute(y[i] * t.w[j] - t.w[i] * y[j]) + rounding;
-      const T down = sign * pitch * (x[i] * t.w[j] - t.w[i] * x[j]);  // from one row to the next
-      if (down > T(0)) {
-        from = maximum(from, -most / down);
-      } else if (down < T(0)) {
-        to = minimum(to, most / -down);
-      } else if (most < T(0)) {
-        to = T(-1);
+      sum += lines.c[k] + lines.a[k] * px + lines.b[k] * py;
+      across = maximum(across, absolute(lines.a[k]) * pitch_x_);
+      down = maximum(down, absolute(lines.b[k]) * pitch_y_);
+    }
+    if (sum > kThin * maximum(across, down)) return Thinness::kNone;
+    return across > down ? Thinness::kAcross : Thinness::kDown;
+  }
+
+  // A face that is thin across, or down: with a row, or a column, to each lane, and in it those few pixels that the
+  // face can cover.
+  template <bool kAcross>
+  void draw_thin(const RasterRules& rules, const Face& f, const FaceLines<T>& lines, int x0, int x1, int y0, int y1) {
+    // The least fraction of a pixel beyond what the lines allow that still counts: it covers the rounding of a
+    // quotient.
+    constexpr T kMargin = T(0.02), kNearest = T(0.5) - kMargin;
+    const int begin = kAcross ? y0 : x0, end = kAcross ? y1 : x1;
+    const T least = T(kAcross ? x0 : y0), greatest = T((kAcross ? x1 : y1) - 1);
+    const T start = kAcross ? px_[0] : py_[0], pitch = kAcross ? pitch_x_ : -pitch_y_;
+    const T *slopes = kAcross ? lines.a : lines.b, *along = kAcross ? lines.b : lines.a;
+    T value[3], inverse[3];
+    for (int k = 0; k < 3; ++k) {
+      value[k] = lines.c[k] + slopes[k] * start;
+      inverse[k] = T(-1) / (slopes[k] * pitch);
+    }
+    for (int i = begin; i < end; i += Lanes::kLanes) {
+      const Lanes place = Lanes::count_from(T(i)), p = Lanes::load((kAcross ? py_ : px_) + i);
+      Lanes low = least, high = greatest;
+      for (int k = 0; k < 3; ++k) {
+        keep_not_negative(Lanes(value[k]) + Lanes(along[k]) * p, inverse[k], &low, &high);
+      }
+      low = nearest(low + Lanes(kNearest));
+      high = nearest(high - Lanes(kNearest));
+      Mask<T> open = (low <= high) & (place < Lanes(T(end)));
+      for (; open.any(); low += Lanes(T(1)), open = open & (low <= high)) {
+        const Lanes other = select(open, low, Lanes(least));
+        draw_scattered(rules, f, kAcross ? other : place, kAcross ? place : other, open);
       }
     }
-    *first = std::max(*first, int(minimum(from, T(kTile))) - 1);
-    *last = std::min(*last, int(maximum(to, T(-2))) + 2);
+  }
+
+  static Lanes nearest(Lanes a) {
+    const Lanes shift = T(sizeof(T) == 4 ? 0x1.8p23 : 0x1.8p52);  // leaves no place for a fraction
+    return (a + shift) - shift;
+  }
+
+  // One pixel in each open lane, by its column and row in the tile.
+  void draw_scattered(const RasterRules& rules, const Face& f, Lanes x, Lanes y, Mask<T> open) {
+    const Lanes px = (x + x + Lanes(T(2 * area_.x0 + 1 - width_))) / Lanes(T(width_));
+    const Lanes py = (Lanes(T(height_ - 2 * area_.y0 - 1)) - (y + y)) / Lanes(T(height_));
+    Lanes column[3], row[3];
+    for (int k = 0; k < 3; ++k) {
+      column[k] = f.triangle.x[k] - px * f.triangle.w[k];
+      row[k] = Lanes(f.sign) * (f.triangle.y[k] - py * f.triangle.w[k]);
+    }
+    const Edges<Lanes> edges = edge_functions<Lanes>(column[0], column[1], column[2], row[0], row[1], row[2]);
+    const Mask<T> inside = open & (edges.e[0] >= T(0)) & (edges.e[1] >= T(0)) & (edges.e[2] >= T(0));
+    if (!inside.any()) return;
+    const Pack<Integer> i = integers(select(inside, y * Lanes(T(kTile)) + x, Lanes(T(0))));
+    const Lanes sum_w = weighted_sum(edges, f.triangle.w);
+    const Lanes z = f.plane.base + weighted_sum(edges, f.plane.slope) / sum_w;
+    const Lanes lowest = rules.depth_clip ? T(-1) : -Limits<T>::max_depth;
+    const Lanes highest = rules.depth_clip ? T(1) : Limits<T>::max_depth;
+    const Mask<T> visible = inside & (sum_w > T(0)) & (z >= lowest) & (z <= highest) & (z < gathered(depth_, i));
+    if (!visible.any()) return;
+    T numbers[4][Lanes::kLanes];
+    Integer places[Lanes::kLanes];
+    z.store(numbers[3]);
+    for (int k = 0; k < 3; ++k) {
+      (rules.perspective_correct ? edges.e[k] : edges.e[k] * f.triangle.w[k]).store(numbers[k]);
+    }
+    i.store(places);
+    for (uint32_t bits = visible.lanes(); bits != 0; bits &= bits - 1) {
+      const int lane = __builtin_ctz(bits), place = int(places[lane]);
+      depth_[place] = numbers[3][lane];
+      face_[place] = f.face;
+      for (int k = 0; k < 3; ++k) weight_[k][place] = numbers[k][lane];
+    }
   }
 
   // Whether the whole tile shows something nearer than any point of the face, rounding included.
@@ -244,7 +336,9 @@ class TileBuffer {
   TileArea area_ = {};
   int large_faces_ = 0;
   T farthest_ = 0;  // no pixel shows anything beyond
-  alignas(kVectorBytes) T px_[kRow] = {}, py_[kTile] = {};
+  int64_t width_ = 0, height_ = 0;
+  T pitch_x_ = 0, pitch_y_ = 0;  // from one pixel to the next, in NDC
+  alignas(kVectorBytes) T px_[kRow] = {}, py_[kRow] = {};
   alignas(kVectorBytes) T depth_[kPixels + Lanes::kLanes] = {}, weight_[3][kPixels + Lanes::kLanes] = {};
   alignas(kVectorBytes) Integer face_[kPixels + Lanes::kLanes] = {};
 };
@@ -266,7 +360,8 @@ class TileRasterizer {
     return bins_.build_by_eights([this](int64_t image) { return faces_of(scene_, image); },
                                  [this](int64_t image, int64_t face, int count, FaceBox* out) {
                                    return boxes(screen_.of_image(image), image, face, count, out);
-                                 });
+                                 },
+                                 [this](int64_t image, int64_t face) { return band(image, face); });
   }
 
   int64_t tiles() const { return bins_.tiles(); }  // of one image
@@ -312,6 +407,23 @@ class TileRasterizer {
       drawn |= unsigned(!is_empty(out[i])) << i;
     }
     return drawn;
+  }
+  // What narrows the columns of a band of rows, as Bins takes it.
+  auto band(int64_t image, int64_t face) const {
+    const FaceLines<double> lines = face_lines<double>(scene_.triangle(image, face), bins_.box(image, face).sign);
+    const double width = double(scene_.width), height = double(scene_.height);
+    double inverse[3];
+    for (int k = 0; k < 3; ++k) inverse[k] = -1.0 / lines.a[k];
+    return [=](int y0, int y1, int* x0, int* x1) {
+      const double middle = (height - y0 - y1 - 1) / height, half = (y1 - y0) / height;
+      double from = -2.0, to = 2.0;
+      for (int k = 0; k < 3; ++k) {
+        const double value = lines.c[k] + lines.b[k] * middle + absolute(lines.b[k]) * half;
+        keep_not_negative(value, inverse[k], &from, &to);
+      }
+      *x0 = int(minimum(maximum(first_pixel(column_of(from, width)), double(*x0)), width));
+      *x1 = int(maximum(minimum(last_pixel(column_of(to, width)), double(*x1)), -1.0));
+    };
   }
   unsigned valid_faces(int64_t image, int64_t face, int count) const {
     unsigned bits = (1u << count) - 1;

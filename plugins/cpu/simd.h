@@ -205,6 +205,30 @@ DIBR_HD Pack<T> select(Mask<T> mask, Pack<T> a, Pack<T> b) {
   return mask.select(a, b);
 }
 
+// Rounded towards 0.
+template <class T>
+DIBR_HD Pack<IntegerLike<T>> integers(Pack<T> a) {
+  using Integers = Pack<IntegerLike<T>>;
+  return Integers(__builtin_convertvector(a.v, typename Integers::Vector));
+}
+// p[i] for each i.
+DIBR_HD Pack<float> gathered(const float* p, Pack<int32_t> i) {
+#if defined(__AVX512F__)
+  return Pack<float>(Pack<float>::Vector(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, __m512i(i.v), p, 4)));
+#elif defined(__AVX2__)
+  return Pack<float>(Pack<float>::Vector(_mm256_i32gather_ps(p, __m256i(i.v), 4)));
+#else
+  Pack<float> out;
+  for (int lane = 0; lane < Pack<float>::kLanes; ++lane) out.v[lane] = p[i.v[lane]];
+  return out;
+#endif
+}
+DIBR_HD Pack<double> gathered(const double* p, Pack<int64_t> i) {
+  Pack<double> out;
+  for (int lane = 0; lane < Pack<double>::kLanes; ++lane) out.v[lane] = p[i.v[lane]];
+  return out;
+}
+
 // Lets other threads see what this one has streamed.
 inline void publish_streams() {
 #if defined(__SSE2__)
