@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <tuple>
 
 #include "core/texture.h"
 #include "cpu/channels.h"
@@ -28,25 +27,29 @@ template <class T>
 class Footprints {
  public:
   static constexpr int kAtOnce = kEight;
+  // Samples come in as many as this, or a multiple: whole registers, of their offsets too.
+  static constexpr int kWhole = std::max(kAtOnce, Pack<int32_t>::kLanes);
 
-  // at(i) is the uv of sample i, as a pair. A sample whose uv is not finite is one of uv 0.
-  template <class S, class At>
-  void find(const SampledTexture<S>& texture, int count, const At& at) {
-    read(count, at);
+  // u and v, [kRow], are changed: a sample whose uv is not finite is one of uv 0, and beyond the samples comes the
+  // first one again.
+  template <class S>
+  void find(const SampledTexture<S>& texture, int count, T* u, T* v) {
+    prepare(count, u, v);
     if (texture.filter == DIBR_FILTER_NEAREST) {
-      find<DIBR_FILTER_NEAREST>(texture.wrap, texture.height, texture.width);
+      find<DIBR_FILTER_NEAREST>(texture.wrap, texture.height, texture.width, u, v);
     } else {
-      find<DIBR_FILTER_BILINEAR>(texture.wrap, texture.height, texture.width);
+      find<DIBR_FILTER_BILINEAR>(texture.wrap, texture.height, texture.width, u, v);
     }
   }
 
-  // How the four texels of every sample lie: all in one place, two neighbours in a row and two in another, or anyhow.
+  // How the four texels of a sample lie: all in one place, two neighbours in a row and two in another, or anyhow.
   enum class Layout { kOne, kPairs, kFour };
-  // Calls body with it as a constant.
+  // Calls body with that of samples i to i + kAtOnce as a constant.
   template <class Body>
-  void with_layout(const Body& body) const {
-    if (layout_ == Layout::kOne) return body(std::integral_constant<Layout, Layout::kOne>{});
-    if (layout_ == Layout::kPairs) return body(std::integral_constant<Layout, Layout::kPairs>{});
+  DIBR_HD void with_layout(int i, const Body& body) const {
+    constexpr uint32_t kAll = (1u << kAtOnce) - 1;
+    if (nearest_) return body(std::integral_constant<Layout, Layout::kOne>{});
+    if ((neighbours_ >> place(i) & kAll) == kAll) return body(std::integral_constant<Layout, Layout::kPairs>{});
     body(std::integral_constant<Layout, Layout::kFour>{});
   }
 
@@ -82,45 +85,58 @@ class Footprints {
   int32_t offset(int k, int i) const { return offset_[k][place(i)]; }
 
  private:
-  // Beyond the samples, up to a whole number of kAtOnce, the first one again.
-  template <class At>
-  void read(int count, const At& at) {
+  void prepare(int count, T* u, T* v) {
+    using N = Pack<T>;
     samples_ = count;
-    for (int i = 0; i < count; ++i) std::tie(uv_[0][i], uv_[1][i]) = at(i);
-    unsigned finite = 1, same = 1;  // no ways out of the loops, so that the compiler makes vectors of them
-    for (int i = 0; i < count; ++i) {
-      finite &= unsigned(uv_[0][i] - uv_[0][i] == T(0)) & unsigned(uv_[1][i] - uv_[1][i] == T(0));
+    for (int i = count; i % kWhole != 0; i += N::kLanes - i % N::kLanes) {
+      N(u[0]).store(u + i);
+      N(v[0]).store(v + i);
     }
-    finite_ = finite != 0;
-    for (int i = 0; !finite_ && i < count; ++i) {
-      is_finite_[i] = is_finite_uv(uv_[0][i], uv_[1][i]);
-      if (!is_finite_[i]) uv_[0][i] = uv_[1][i] = T(0);
-    }
-    for (int i = 1; i < count; ++i) same &= unsigned(uv_[0][i] == uv_[0][0]) & unsigned(uv_[1][i] == uv_[1][0]);
-    same_ = same != 0;
-    for (int i = count; i % kAtOnce != 0; ++i) {
-      for (auto& numbers : uv_) numbers[i] = numbers[0];
+    finite_ = all(count, [&](int i) {
+      const N x = N::load(u + i), y = N::load(v + i);
+      return (x - x == N(T(0))) & (y - y == N(T(0)));
+    });
+    if (!finite_) clear_what_is_not_finite(u, v);
+    const N first_u = u[0], first_v = v[0];
+    same_ = all(count, [&](int i) { return (N::load(u + i) == first_u) & (N::load(v + i) == first_v); });
+  }
+  // Whether test(i) is true for all lanes of each Pack of samples, the first of which is sample i.
+  template <class Test>
+  static DIBR_HD bool all(int count, const Test& test) {
+    constexpr uint32_t kAll = ~0u >> (32 - Pack<T>::kLanes);
+    uint32_t lanes = kAll;
+    for (int i = 0; i < count; i += Pack<T>::kLanes) lanes &= test(i).lanes();
+    return lanes == kAll;
+  }
+  void clear_what_is_not_finite(T* u, T* v) {
+    for (int i = 0; i < (samples_ + kWhole - 1) / kWhole * kWhole; ++i) {
+      is_finite_[i] = is_finite_uv(u[i], v[i]);
+      if (!is_finite_[i]) u[i] = v[i] = T(0);
     }
   }
 
   template <dibr_filter kFilter>
-  void find(dibr_wrap wrap, int32_t height, int32_t width) {
-    if (wrap == DIBR_WRAP_CLAMP) return find<kFilter, DIBR_WRAP_CLAMP>(height, width);
-    if (wrap == DIBR_WRAP_REPEAT) return find<kFilter, DIBR_WRAP_REPEAT>(height, width);
-    find<kFilter, DIBR_WRAP_MIRROR>(height, width);
+  void find(dibr_wrap wrap, int32_t height, int32_t width, const T* u, const T* v) {
+    if (wrap == DIBR_WRAP_CLAMP) return find<kFilter, DIBR_WRAP_CLAMP>(height, width, u, v);
+    if (wrap == DIBR_WRAP_REPEAT) return find<kFilter, DIBR_WRAP_REPEAT>(height, width, u, v);
+    find<kFilter, DIBR_WRAP_MIRROR>(height, width, u, v);
   }
   template <dibr_filter kFilter, dibr_wrap kWrap>
-  void find(int32_t height, int32_t width) {
-    const int count = (distinct() + kAtOnce - 1) / kAtOnce * kAtOnce;
+  void find(int32_t height, int32_t width, const T* __restrict u, const T* __restrict v) {
+    const int count = (distinct() + kWhole - 1) / kWhole * kWhole;
     for (int i = 0; i < count; ++i) {
-      const Footprint<T, int32_t> f = texture_footprint(uv_[0][i], uv_[1][i], height, width, kFilter, kWrap);
+      const Footprint<T, int32_t> f = texture_footprint(u[i], v[i], height, width, kFilter, kWrap);
       for (int k = 0; k < 4; ++k) offset_[k][i] = f.offset[k];
       fraction_[0][i] = f.x.fraction;
       fraction_[1][i] = f.y.fraction;
     }
-    int32_t apart = 0;
-    for (int i = 0; i < count; ++i) apart |= (offset_[1][i] - offset_[0][i]) ^ 1;
-    layout_ = kFilter == DIBR_FILTER_NEAREST ? Layout::kOne : (apart == 0 ? Layout::kPairs : Layout::kFour);
+    nearest_ = kFilter == DIBR_FILTER_NEAREST;
+    if (nearest_) return;
+    using N = Pack<int32_t>;
+    neighbours_ = 0;
+    for (int i = 0; i < count; i += N::kLanes) {
+      neighbours_ |= (N::load(offset_[1] + i) - N::load(offset_[0] + i) == N(1)).lanes() << i;
+    }
   }
 
   // Where sample i stands.
@@ -169,9 +185,9 @@ class Footprints {
 
   int samples_;
   bool finite_, same_;
-  Layout layout_;
+  bool nearest_;
+  uint32_t neighbours_;         // bit i: so are the texels of sample i in a row
   bool is_finite_[kRowPixels];  // where not all are
-  T uv_[2][kRowPixels];
   int32_t offset_[4][kRowPixels];
   T fraction_[2][kRowPixels];
 };
@@ -179,24 +195,24 @@ class Footprints {
 // Samples `count` channels from plane on into arrays.
 template <int kCount, class T, class S>
 void sample_few(const Footprints<T>& footprints, const S* plane, int64_t plane_size, Channels<T>& out) {
-  footprints.with_layout([&](auto layout) {
-    for (int i = 0; i < footprints.distinct(); i += Footprints<T>::kAtOnce) {
+  for (int i = 0; i < footprints.distinct(); i += Footprints<T>::kAtOnce) {
+    footprints.with_layout(i, [&](auto layout) DIBR_INLINE_LAMBDA {
       const auto weights = footprints.weights(i);
       for (int c = 0; c < kCount; ++c) {
         footprints.template sample<layout>(plane + c * plane_size, i, weights).store(out[c] + i);
       }
-    }
-  });
+    });
+  }
   if (footprints.distinct() == 1) {
     for (int c = 0; c < kCount; ++c) std::fill_n(out[c], footprints.samples(), T(out[c][0]));
   }
 }
 
-// Samples all channels of up to kRowPixels pixels; at(i) is the uv of pixel i. 0 where it is not finite.
-template <class T, class S, class At>
-void sample_row(const SampledTexture<S>& texture, int columns, const At& at, S* out) {
+// Samples all channels of up to kRowPixels pixels, 0 where a uv is not finite. u and v as for Footprints::find.
+template <class T, class S>
+void sample_row(const SampledTexture<S>& texture, int columns, T* u, T* v, S* out) {
   Footprints<T> footprints;
-  footprints.find(texture, columns, at);
+  footprints.find(texture, columns, u, v);
   const int64_t plane_size = int64_t(texture.height) * texture.width;
   for (int64_t c = 0; c < texture.channels; c += kFewChannels) {
     Channels<T> channels;

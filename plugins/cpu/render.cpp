@@ -1,5 +1,6 @@
 // Render on the CPU: every tile is rasterised, and while its raster is in the cache all that was asked for is made of
-// it and written, a row of the tile at a time. The raster itself goes nowhere unless it was asked for.
+// it and written, a row of the tile at a time. The raster itself goes nowhere unless it was asked for. Once all tiles
+// are drawn it is known which faces the soft mask needs, and it is written where those are.
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -20,7 +21,8 @@ bool writes(const dibr_render_params& p, uint32_t outputs) { return (p.outputs &
 bool samples_uv(const dibr_render_params& p) { return writes(p, DIBR_RENDER_COLOR | DIBR_RENDER_UV); }
 bool writes_attributes(const dibr_render_params& p, int k) { return writes(p, DIBR_RENDER_FIRST_ATTRIBUTES << k); }
 
-// One row of a tile: the visible faces, the runs of columns that show the same one, and barycentrics and depths.
+// The part of a tile's row from the first to the last pixel that shows something: the visible faces, the runs of
+// columns that show the same one, and barycentrics and depths.
 template <class T>
 struct Row {
   struct Run {
@@ -28,28 +30,51 @@ struct Row {
     int begin, end;
   };
 
+  int first, columns;  // in the tile; columns below count from the first
   const typename TileBuffer<T>::Integer* faces;
-  int columns, runs;
+  uint32_t gaps;  // bit x: nothing covers column x
+  int runs;
   Run run[kTile];
   T b[3][TileBuffer<T>::kRow], depth[TileBuffer<T>::kRow];
 
-  // Shows nothing.
-  void clear(const typename TileBuffer<T>::Integer* no_faces) {
-    faces = no_faces;
-    find_runs();
-    for (auto& weights : b) std::fill_n(weights, columns, T(0));
-    std::fill_n(depth, columns, T(1));
+  // Finds where it is, and what covers it; bit x of `open`: nothing covers column x of the tile.
+  void find(const TileBuffer<T>& drawn, int row, uint32_t open) {
+    const int tile_columns = int(drawn.area().x1 - drawn.area().x0);
+    const uint32_t covered = ~open & (~0u >> (kTile - tile_columns));
+    first = columns = 0;
+    if (covered == 0) return;
+    first = __builtin_ctz(covered);
+    columns = kTile - __builtin_clz(covered) - first;
+    faces = drawn.faces(row) + first;
+    gaps = ~covered >> first & (~0u >> (kTile - columns));
   }
-  void find_runs() {
-    runs = 0;
-    for (int x = 0; x < columns; ++runs) {
-      const int begin = x;
-      while (++x < columns && faces[x] == faces[begin]) {
-      }
-      run[runs] = {int64_t(faces[begin]), begin, x};
+
+  // After that, the rest.
+  void resolve(const TileBuffer<T>& drawn, int row) {
+    find_runs(drawn.faces(row));
+    for (int x = 0; x < columns; x += Pack<T>::kLanes) {
+      Pack<T> weights[3], z;
+      drawn.resolve(row, first + x, weights, &z);
+      for (int k = 0; k < 3; ++k) weights[k].store(b[k] + x);
+      z.store(depth + x);
     }
   }
-  bool is_empty() const { return runs == 1 && run[0].face < 0; }
+
+ private:
+  void find_runs(const typename TileBuffer<T>::Integer* of_tile) {
+    using Integers = Pack<typename TileBuffer<T>::Integer>;
+    uint32_t same = 0;  // bit x: column x + 1 of the tile shows what column x does
+    for (int x = 0; x < kTile; x += Integers::kLanes) {
+      same |= (Integers::load(of_tile + x) == Integers::load(of_tile + x + 1)).lanes() << x;
+    }
+    uint32_t ends = (~same >> first | 1u << (columns - 1)) & (~0u >> (kTile - columns));
+    runs = 0;
+    for (int begin = 0; ends != 0; ends &= ends - 1, ++runs) {
+      const int end = __builtin_ctz(ends) + 1;
+      run[runs] = {int64_t(faces[begin]), begin, end};
+      begin = end;
+    }
+  }
 };
 
 static_assert(kTile <= kRowPixels, "Channels hold a row of a tile");
@@ -88,10 +113,6 @@ const S* values_of(const dibr_render_attributes& a, int64_t image) {
 // Interpolates over a row.
 template <class T, class S>
 void interpolate_row(const Row<T>& row, const dibr_render_attributes& a, int64_t image, S* out) {
-  if (row.is_empty()) {
-    std::fill_n(out, row.columns * a.channels, S{});
-    return;
-  }
   for (int64_t c = 0; c < a.channels; c += kFewChannels) {
     Channels<T> channels;
     with_few(a.channels - c, [&](auto count) {
@@ -108,52 +129,82 @@ SampledTexture<S> texture_of(const dibr_render_params& p, int64_t image) {
   return {texels, p.texture_channels, int32_t(p.texture_height), int32_t(p.texture_width), p.filter, p.wrap};
 }
 
-// The faces near each tile, for its soft mask.
+// What the pixels that nothing covers have for a colour: the texture at uv 0, found once and then copied.
 template <class T>
-class NearFaces {
+class BackgroundColor {
  public:
-  NearFaces(const dibr_render_params& p, Arena& arena)
+  BackgroundColor(const dibr_render_params& p, Arena& arena)
+      : p_(p), images_(std::min(p.batch, p.texture_batch)), columns_(int(std::min<int64_t>(p.width, kTile))) {
+    colors_ = arena.take<T>(images_ * stride());
+  }
+
+  // How many have one of their own.
+  int64_t images() const { return images_; }
+  template <class S>
+  void find(int64_t image) const {
+    Channels<T> uv = {};
+    sample_row(texture_of<S>(p_, image), columns_, uv[0], uv[1], of<S>(image));
+  }
+  // Of as many pixels as a tile has columns.
+  template <class S>
+  S* of(int64_t image) const {
+    static_assert(sizeof(S) <= sizeof(T));
+    return reinterpret_cast<S*>(colors_ + (images_ == 1 ? 0 : image) * stride());
+  }
+
+ private:
+  int64_t stride() const { return columns_ * p_.texture_channels; }
+
+  const dibr_render_params& p_;
+  int64_t images_;
+  int columns_;
+  T* colors_;  // [images, columns, channels] of what the texture is stored in
+};
+
+// The soft mask of all tiles.
+template <class T>
+class SoftMasks {
+ public:
+  SoftMasks(const dibr_render_params& p, int64_t tiles, Arena& arena)
       : p_(p),
+        tiles_(tiles),
         vertices_(p.batch, p.vertices, p.height, p.width, arena),
-        bins_(p.batch, p.faces, p.height, p.width, arena) {}
+        near_(p.batch, p.vertices, p.faces, p.height, p.width, arena) {
+    open_ = arena.take<OpenPixels>(p.batch * tiles);
+  }
 
   auto place() const {
     return phase_of_blocks(p_.batch * p_.vertices, 4096, [this](int64_t begin, int64_t end) {
       vertices_.place(static_cast<const T*>(p_.positions), T(p_.boxlen), begin, end);
     });
   }
-  auto bin() const {
-    return bins_.build([this](int64_t image) { return faces_of(p_, image); },
-                       [this](int64_t image, int64_t face) {
-                         const MaskReach box = reach_of_face(vertices_.reaches(image), p_.face_indices + 3 * face);
-                         if (box.is_empty()) return kEmptyBox;
-                         return FaceBox{int16_t(box.x0()), int16_t(box.y0()), int16_t(box.x1()), int16_t(box.y1()), 1};
-                       });
+  // To be called for every tile.
+  void note_uncovered(int64_t image, int64_t tile, const TileArea& area, const OpenPixels& open) const {
+    open_[image * tiles_ + tile] = open;
+    near_.note_uncovered(image, area, open.cells());
   }
-
-  MaskImage<T> image(int64_t image) const {
-    return {vertices_.points(image), p_.face_indices, p_.height, p_.width,
-            SoftMaskRules<T>(p_.sigmainv, p_.boxlen, p_.knum)};
+  // After that.
+  auto choose(LowestFault& fault) const {
+    return near_.choose(
+        p_.face_indices, [this](int64_t image) { return faces_of(p_, image); },
+        [this](int64_t image) { return vertices_.reaches(image); }, fault);
   }
-
-  // Those that reach the open cells of a tile. The thread's own.
-  const FacesOfTile& of_tile(int64_t image, int64_t tile, uint64_t open) const {
+  // Writes the mask of a tile's uncovered pixels, where it is not 0 already.
+  void write(int64_t image, int64_t tile, const TileArea& area) const {
     static thread_local FacesOfTile faces;
-    faces.clear();
-    const TileArea area = bins_.area(tile);
-    bins_.for_each_face(image, tile, faces_of(p_, image), [&](int32_t face) {
-      faces.reserve(1);
-      const MaskReach reach = reach_of_face(vertices_.reaches(image), p_.face_indices + 3 * face);
-      faces.add(face, open & cells_reached(reach, area));
-      return true;
-    });
-    return faces;
+    if (!near_.of_tile(image, area, &faces)) return;
+    const MaskImage<T> of_image = {vertices_.points(image), p_.face_indices, p_.height, p_.width,
+                                   SoftMaskRules<T>(p_.sigmainv, p_.boxlen, p_.knum)};
+    T* mask = static_cast<T*>(p_.mask) + (image * p_.height + area.y0) * p_.width + area.x0;
+    mask_tile(of_image, area, open_[image * tiles_ + tile], faces, mask, p_.width);
   }
 
  private:
   const dibr_render_params& p_;
+  int64_t tiles_;
   MaskVertices<T> vertices_;
-  Bins bins_;
+  MaskFaces near_;
+  OpenPixels* open_;  // [B, tiles]
 };
 
 // Finds corners of faces that are no vertices, in every array of faces that is used.
@@ -192,21 +243,27 @@ class IndexChecks {
 template <class T>
 class Renderer {
  public:
-  Renderer(const dibr_render_params& p, Arena& arena) : p_(p), rasterizer_(RasterScene<T>(p), arena) {
-    if (writes(p, DIBR_RENDER_MASK)) near_.emplace(p, arena);
+  Renderer(const dibr_render_params& p, Arena& arena)
+      : p_(p),
+        rasterizer_(RasterScene<T>(p), arena),
+        is_resolved_(writes(p, ~(DIBR_RENDER_FACE_INDEX | DIBR_RENDER_MASK))) {
+    if (writes(p, DIBR_RENDER_COLOR)) background_.emplace(p, arena);
+    if (writes(p, DIBR_RENDER_MASK)) masks_.emplace(p, rasterizer_.tiles(), arena);
   }
 
   dibr_status run(const dibr_launch& launch) const {
     IndexChecks checks(p_);
     const auto indices_are_good = [&] { return !checks.found(); };
-    const int64_t tiles = rasterizer_.tiles();
-    const Phase draw_all = {p_.batch * tiles, [=](int64_t i) { draw(i / tiles, i % tiles); }};
-    if (near_) {
-      run_phases(launch, indices_are_good, together(rasterizer_.project(), near_->place(), checks.phase()),
-                 rasterizer_.bin(), near_->bin(), draw_all);
+    const auto draw_all = for_each_tile([this](int64_t image, int64_t tile) { draw(image, tile); });
+    const auto prepare = together(rasterizer_.project(), find_background(), checks.phase());
+    if (masks_) {
+      LowestFault none;  // the checks have found it
+      run_phases(launch, indices_are_good, together(prepare, masks_->place()), rasterizer_.bin(), draw_all,
+                 masks_->choose(none), for_each_tile([this](int64_t image, int64_t tile) {
+                   masks_->write(image, tile, rasterizer_.area(tile));
+                 }));
     } else {
-      run_phases(launch, indices_are_good, together(rasterizer_.project(), checks.phase()), rasterizer_.bin(),
-                 draw_all);
+      run_phases(launch, indices_are_good, prepare, rasterizer_.bin(), draw_all);
     }
     return checks.status();
   }
@@ -214,35 +271,35 @@ class Renderer {
  private:
   using Integer = typename TileBuffer<T>::Integer;
 
+  template <class Body>
+  auto for_each_tile(const Body& body) const {
+    const int64_t tiles = rasterizer_.tiles();
+    return Phase{p_.batch * tiles, [=](int64_t i) { body(i / tiles, i % tiles); }};
+  }
+
+  auto find_background() const {
+    return Phase{background_ ? background_->images() : 0, [this](int64_t image) {
+                   with_storage(p_.texture_dtype, [&](auto s) { background_->template find<decltype(s)>(image); });
+                 }};
+  }
+
   void draw(int64_t image, int64_t tile) const {
     const TileBuffer<T>* drawn = rasterizer_.draw(image, tile);
     const TileArea area = rasterizer_.area(tile);
+    const int columns = int(area.x1 - area.x0);
+    const OpenPixels open =
+        uncovered_pixels(area, drawn != nullptr ? drawn->faces(0) : no_faces(), drawn != nullptr ? kTile : 0);
     Row<T> row;
-    row.columns = int(area.x1 - area.x0);
-    if (drawn == nullptr) row.clear(no_faces());
+    row.first = row.columns = 0;
     for (int64_t y = area.y0; y < area.y1; ++y) {
-      if (drawn != nullptr) {
-        row.faces = drawn->faces(int(y - area.y0));
-        row.find_runs();
-        drawn->resolve(int(y - area.y0), row.b[0], row.b[1], row.b[2], row.depth);
-      }
-      write(row, image, (image * p_.height + y) * p_.width + area.x0);
+      const int64_t pixel = (image * p_.height + y) * p_.width + area.x0;
+      if (drawn != nullptr) row.find(*drawn, int(y - area.y0), open.rows[y - area.y0]);
+      if (row.columns < columns) write_background(image, pixel, columns);
+      if (row.columns == 0) continue;
+      if (is_resolved_) row.resolve(*drawn, int(y - area.y0));
+      write(row, image, pixel + row.first);
     }
-    if (near_) write_mask(image, tile, drawn);
-  }
-
-  void write_mask(int64_t image, int64_t tile, const TileBuffer<T>* drawn) const {
-    const TileArea area = rasterizer_.area(tile);
-    const Integer* faces = drawn != nullptr ? drawn->faces(0) : no_faces();
-    const int64_t stride = drawn != nullptr ? kTile : 0;
-    T* mask = static_cast<T*>(p_.mask) + (image * p_.height + area.y0) * p_.width + area.x0;
-    for (int64_t y = 0; y < area.y1 - area.y0; ++y) {
-      for (int64_t x = 0; x < area.x1 - area.x0; ++x) mask[y * p_.width + x] = faces[y * stride + x] < 0 ? T(0) : T(1);
-    }
-    const OpenPixels open = uncovered_pixels(area, faces, stride);
-    const uint64_t cells = open.cells();
-    if (cells == 0) return;
-    mask_tile(near_->image(image), area, open, near_->of_tile(image, tile, cells), mask, p_.width);
+    if (masks_) masks_->note_uncovered(image, tile, area, open);
   }
 
   // A row that nothing covers.
@@ -254,11 +311,38 @@ class Renderer {
     }();
     return faces.data();
   }
-  // A row of a tile, whose first pixel is `pixel`, into every output but the mask.
+
+  // What `columns` pixels of a tile's row show where nothing covers them, into every output.
+  void write_background(int64_t image, int64_t pixel, int columns) const {
+    const auto fill = [&](void* out, int64_t channels, auto value) {
+      std::fill_n(static_cast<decltype(value)*>(out) + pixel * channels, columns * channels, value);
+    };
+    if (writes(p_, DIBR_RENDER_FACE_INDEX)) fill(p_.face_index, 1, int32_t(-1));
+    if (writes(p_, DIBR_RENDER_DEPTH)) fill(p_.depth, 1, T(1));
+    if (writes(p_, DIBR_RENDER_BARYCENTRICS)) fill(p_.barycentrics, 3, T(0));
+    if (writes(p_, DIBR_RENDER_MASK)) fill(p_.mask, 1, T(0));
+    if (writes(p_, DIBR_RENDER_UV)) fill(p_.uv.output, 2, T(0));
+    if (writes(p_, DIBR_RENDER_COLOR)) {
+      with_storage(p_.texture_dtype, [&](auto s) {
+        using S = decltype(s);
+        const int64_t channels = p_.texture_channels;
+        std::copy_n(background_->template of<S>(image), columns * channels,
+                    static_cast<S*>(p_.color) + pixel * channels);
+      });
+    }
+    for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
+      if (!writes_attributes(p_, k)) continue;
+      const dibr_render_attributes& a = p_.attributes[k];
+      with_storage(p_.attribute_dtype, [&](auto s) { fill(a.output, a.channels, s); });
+    }
+  }
+
+  // A row of a tile, whose first pixel is `pixel`, into every output: the mask as far as it is known without faces.
   void write(const Row<T>& row, int64_t image, int64_t pixel) const {
     if (writes(p_, DIBR_RENDER_FACE_INDEX)) std::copy_n(row.faces, row.columns, p_.face_index + pixel);
     if (writes(p_, DIBR_RENDER_DEPTH)) std::copy_n(row.depth, row.columns, static_cast<T*>(p_.depth) + pixel);
     if (writes(p_, DIBR_RENDER_BARYCENTRICS)) write_barycentrics(row, pixel);
+    if (writes(p_, DIBR_RENDER_MASK)) write_coverage(row, pixel);
     if (samples_uv(p_)) write_color(row, image, pixel);
     for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
       if (writes_attributes(p_, k)) write_attributes(row, p_.attributes[k], image, pixel);
@@ -272,6 +356,12 @@ class Renderer {
     }
   }
 
+  void write_coverage(const Row<T>& row, int64_t pixel) const {
+    T* mask = static_cast<T*>(p_.mask) + pixel;
+    std::fill_n(mask, row.columns, T(1));
+    for (uint32_t gaps = row.gaps; gaps != 0; gaps &= gaps - 1) mask[__builtin_ctz(gaps)] = T(0);
+  }
+
   void write_color(const Row<T>& row, int64_t image, int64_t pixel) const {
     Channels<T> uv;
     interpolate_few<2>(row, p_.uv, values_of<T>(p_.uv, image), uv);
@@ -279,9 +369,8 @@ class Renderer {
     if (!writes(p_, DIBR_RENDER_COLOR)) return;
     with_storage(p_.texture_dtype, [&](auto s) {
       using S = decltype(s);
-      sample_row<T>(
-          texture_of<S>(p_, image), row.columns, [&](int x) { return std::pair(uv[0][x], uv[1][x]); },
-          static_cast<S*>(p_.color) + pixel * p_.texture_channels);
+      sample_row(texture_of<S>(p_, image), row.columns, uv[0], uv[1],
+                 static_cast<S*>(p_.color) + pixel * p_.texture_channels);
     });
   }
 
@@ -306,7 +395,9 @@ class Renderer {
 
   const dibr_render_params& p_;
   TileRasterizer<T> rasterizer_;
-  std::optional<NearFaces<T>> near_;
+  bool is_resolved_;  // some output needs more than what covers a pixel
+  std::optional<BackgroundColor<T>> background_;
+  std::optional<SoftMasks<T>> masks_;
 };
 
 }  // namespace

@@ -2,7 +2,8 @@
 // background, most faces are far from every pixel that nothing covers.
 //
 //     MaskFaces near(batch, vertices, faces, height, width, arena);     // the same calls measure the workspace
-//     near.note_uncovered(image, band, covering)                        // for every band of kCell rows of every image
+//     near.note_uncovered(image, band, covering)                        // for every band of kCell rows of every image,
+//     near.note_uncovered(image, area, cells)                           // or for every tile
 //     near.choose(face_indices, range_of, reaches_of, fault)            // phases after that
 //     if (near.of_tile(image, area, &tile)) ...                         // for any tile
 #pragma once
@@ -99,6 +100,17 @@ class MaskFaces {
     }
     std::memset(cells + whole, 0, size_t(columns_ - whole));
     for (int64_t x = whole * kCell; x < width_; ++x) cells[whole] |= uint8_t(uint32_t(covering[x]) >> 31);
+  }
+
+  // cells: those of a tile that have an uncovered pixel, bit 8 * row + column.
+  void note_uncovered(int64_t image, const TileArea& area, uint64_t cells) const {
+    const int64_t first = area.y0 / kCell, rows = std::min<int64_t>(rows_ - first, kCellsOfTile);
+    for (int64_t y = 0; y < rows; ++y) {
+      // Bit i to byte i, alone; then to 0 or 1.
+      const uint64_t bits = (cells >> (8 * y) & 0xff) * 0x0101010101010101u & 0x8040201008040201u;
+      const uint64_t bytes = (bits + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
+      std::memcpy(uncovered_ + (image * rows_ + first + y) * columns_ + area.x0 / kCell, &bytes, sizeof bytes);
+    }
   }
 
   // The phases that choose, of the faces range_of(image), those that may reach an uncovered pixel, from the

@@ -23,14 +23,15 @@ SampledTexture<S> sampled_texture(const P& p, int64_t image) {
   return {texture_of<S>(p, image), p.channels, int32_t(p.texture_height), int32_t(p.texture_width), p.filter, p.wrap};
 }
 
-// Calls body(first pixel, columns, uv) for the short rows that a row consists of; uv(i) is that of pixel i.
+// Calls body(first pixel, columns, u, v) for the short rows that a row consists of.
 template <class T, class P, class Body>
 void for_each_short_row(const P& p, int64_t row, const Body& body) {
   for (int64_t x = 0; x < p.width; x += kRowPixels) {
     const int64_t pixel = row * p.width + x;
-    const T* uv = static_cast<const T*>(p.uv) + 2 * pixel;
-    body(pixel, int(std::min<int64_t>(p.width - x, kRowPixels)),
-         [=](int i) { return std::pair(uv[2 * i], uv[2 * i + 1]); });
+    const int columns = int(std::min<int64_t>(p.width - x, kRowPixels));
+    Channels<T> uv;
+    load_few<2>(static_cast<const T*>(p.uv) + 2 * pixel, columns, 2, uv);
+    body(pixel, columns, uv[0], uv[1]);
   }
 }
 
@@ -39,8 +40,8 @@ dibr_status forward(const dibr_texture_params& p, const dibr_launch& launch) {
   using T = typename ComputeOf<S>::Type;
   parallel_for(launch, p.batch * p.height, [&](int64_t row) {
     const SampledTexture<S> texture = sampled_texture<S>(p, row / p.height);
-    for_each_short_row<T>(p, row, [&](int64_t pixel, int columns, const auto& uv) {
-      sample_row<T>(texture, columns, uv, static_cast<S*>(p.output) + pixel * p.channels);
+    for_each_short_row<T>(p, row, [&](int64_t pixel, int columns, T* u, T* v) {
+      sample_row(texture, columns, u, v, static_cast<S*>(p.output) + pixel * p.channels);
     });
   });
   return DIBR_OK;
@@ -120,8 +121,8 @@ void uv_gradient(const SampledTexture<T>& texture, const Footprints<T>& footprin
     Channels<T> channels;
     with_few(texture.channels - c, [&](auto count) {
       load_few<count>(grad + c, columns, texture.channels, channels);
-      footprints.with_layout([&](auto layout) {
-        for (int i = 0; i < columns; i += kEight) {
+      for (int i = 0; i < columns; i += kEight) {
+        footprints.with_layout(i, [&](auto layout) DIBR_INLINE_LAMBDA {
           Eight<T> grad_u = Eight<T>::load(u + i), grad_v = Eight<T>::load(v + i);
           for (int j = 0; j < count; ++j) {
             Eight<T> x_slope, y_slope;
@@ -132,8 +133,8 @@ void uv_gradient(const SampledTexture<T>& texture, const Footprints<T>& footprin
           }
           grad_u.store(u + i);
           grad_v.store(v + i);
-        }
-      });
+        });
+      }
     });
   }
   for (int i = 0; i < columns; ++i) {
@@ -146,10 +147,10 @@ void uv_gradient(const SampledTexture<T>& texture, const Footprints<T>& footprin
 template <class T, class Add>
 void row_gradient(const dibr_texture_backward_params& p, int64_t row, const Add& add) {
   const SampledTexture<T> texture = sampled_texture<T>(p, row / p.height);
-  for_each_short_row<T>(p, row, [&](int64_t pixel, int columns, const auto& uv) {
+  for_each_short_row<T>(p, row, [&](int64_t pixel, int columns, T* u, T* v) {
     const T* grad = static_cast<const T*>(p.grad_output) + pixel * p.channels;
     Footprints<T> footprints;
-    footprints.find(texture, columns, uv);
+    footprints.find(texture, columns, u, v);
     add(footprints, grad);
     if (p.grad_uv == nullptr) return;
     T* out = static_cast<T*>(p.grad_uv) + 2 * pixel;
