@@ -51,9 +51,11 @@ def _by_name(names: list[str], arrays: Sequence[Any], named_arrays: Mapping[str,
 def _checked(info: TensorInfo, value: Any, sizes: dict[str, int]) -> Any:
     """The array, if it fits the input; ``sizes`` collects the sizes that names in shapes stand for."""
     array = value if _is_on_device(value) else _host_array(info.name, value)
-    dtype, shape = _dtype_name(info.name, array), tuple(array.shape)
-    if dtype != info.dtype.name:
+    # Names of dtypes, which numpy makes anew each time, take longer than the dtypes do.
+    is_same = array.dtype == info.dtype if isinstance(array, np.ndarray) else False
+    if not is_same and (dtype := _dtype_name(info.name, array)) != info.dtype.name:
         raise DibrError(f"input {info.name} must be {info.dtype}, got {dtype}")
+    shape = tuple(array.shape)
     fits = len(shape) == len(info.shape)
     for expected, size in zip(info.shape, shape, strict=False):
         if isinstance(expected, str):

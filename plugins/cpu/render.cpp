@@ -129,6 +129,21 @@ SampledTexture<S> texture_of(const dibr_render_params& p, int64_t image) {
   return {texels, p.texture_channels, int32_t(p.texture_height), int32_t(p.texture_width), p.filter, p.wrap};
 }
 
+// Calls body(count) for `columns` pixels of so many numbers each, with a constant for the usual ones, whose loops need
+// no call and no end of their own.
+template <class Body>
+void with_row_size(int columns, int64_t channels, const Body& body) {
+  if (columns == kTile && channels == 1) return body(std::integral_constant<int64_t, kTile>{});
+  if (columns == kTile && channels == 3) return body(std::integral_constant<int64_t, 3 * kTile>{});
+  body(columns * channels);
+}
+
+OpenPixels all_pixels(const TileArea& area) {
+  OpenPixels out;
+  std::fill_n(out.rows, area.y1 - area.y0, ~0u >> (kTile - (area.x1 - area.x0)));
+  return out;
+}
+
 // What the pixels that nothing covers have for a colour: the texture at uv 0, found once and then copied.
 template <class T>
 class BackgroundColor {
@@ -287,8 +302,7 @@ class Renderer {
     const TileBuffer<T>* drawn = rasterizer_.draw(image, tile);
     const TileArea area = rasterizer_.area(tile);
     const int columns = int(area.x1 - area.x0);
-    const OpenPixels open =
-        uncovered_pixels(area, drawn != nullptr ? drawn->faces(0) : no_faces(), drawn != nullptr ? kTile : 0);
+    const OpenPixels open = drawn != nullptr ? uncovered_pixels(area, drawn->faces(0), kTile) : all_pixels(area);
     Row<T> row;
     row.first = row.columns = 0;
     for (int64_t y = area.y0; y < area.y1; ++y) {
@@ -302,20 +316,13 @@ class Renderer {
     if (masks_) masks_->note_uncovered(image, tile, area, open);
   }
 
-  // A row that nothing covers.
-  static const Integer* no_faces() {
-    static const auto faces = [] {
-      std::array<Integer, kTile> all;
-      all.fill(-1);
-      return all;
-    }();
-    return faces.data();
-  }
-
   // What `columns` pixels of a tile's row show where nothing covers them, into every output.
   void write_background(int64_t image, int64_t pixel, int columns) const {
     const auto fill = [&](void* out, int64_t channels, auto value) {
-      std::fill_n(static_cast<decltype(value)*>(out) + pixel * channels, columns * channels, value);
+      auto* row = static_cast<decltype(value)*>(out) + pixel * channels;
+      with_row_size(columns, channels, [&](auto count) {
+        for (int64_t i = 0; i < count; ++i) row[i] = value;
+      });
     };
     if (writes(p_, DIBR_RENDER_FACE_INDEX)) fill(p_.face_index, 1, int32_t(-1));
     if (writes(p_, DIBR_RENDER_DEPTH)) fill(p_.depth, 1, T(1));
@@ -325,9 +332,11 @@ class Renderer {
     if (writes(p_, DIBR_RENDER_COLOR)) {
       with_storage(p_.texture_dtype, [&](auto s) {
         using S = decltype(s);
-        const int64_t channels = p_.texture_channels;
-        std::copy_n(background_->template of<S>(image), columns * channels,
-                    static_cast<S*>(p_.color) + pixel * channels);
+        const S* __restrict colors = background_->template of<S>(image);
+        S* __restrict row = static_cast<S*>(p_.color) + pixel * p_.texture_channels;
+        with_row_size(columns, p_.texture_channels, [&](auto count) {
+          for (int64_t i = 0; i < count; ++i) row[i] = colors[i];
+        });
       });
     }
     for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {

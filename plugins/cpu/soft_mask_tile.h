@@ -50,21 +50,26 @@ struct OpenPixels {
   }
 };
 
-// The pixels of an area that nothing covers: `face_index` points to its first one.
+// The pixels of an area whose values the test names: test(values) has a bit for each lane of a Pack, none where it is
+// 0. `values` points to those of the first pixel.
+template <class V, class Test>
+OpenPixels pixels_where(const TileArea& area, const V* values, int64_t stride, const Test& test) {
+  OpenPixels out;
+  const int64_t columns = area.x1 - area.x0;
+  V padded[kTile] = {};
+  for (int64_t y = 0; y < area.y1 - area.y0; ++y) {
+    const V* row = values + y * stride;
+    if (columns < kTile) row = std::copy_n(row, columns, padded) - columns;
+    for (int x = 0; x < kTile; x += Pack<V>::kLanes) out.rows[y] |= test(Pack<V>::load(row + x)) << x;
+  }
+  return out;
+}
+
+// Those that nothing covers.
 template <class Index>
 OpenPixels uncovered_pixels(const TileArea& area, const Index* face_index, int64_t stride) {
-  OpenPixels open;
-  const auto find = [&](int64_t columns) DIBR_INLINE_LAMBDA {
-    for (int64_t y = 0; y < area.y1 - area.y0; ++y) {
-      uint32_t bits = 0;
-      for (int64_t x = 0; x < columns; ++x) bits |= uint32_t(face_index[y * stride + x] < 0) << x;
-      open.rows[y] = bits;
-    }
-  };
-  // With a constant number of columns the compiler makes better vectors.
-  const int64_t columns = area.x1 - area.x0;
-  columns == kTile ? find(kTile) : find(columns);
-  return open;
+  return pixels_where(area, face_index, stride,
+                      [](Pack<Index> face) DIBR_INLINE_LAMBDA { return (face < Pack<Index>(0)).lanes(); });
 }
 
 // The open pixels of a cell, in fours: pixel i of four in the lanes from 4 * i on.
@@ -421,16 +426,10 @@ class TileGradient {
 
   // Open pixels through which a gradient comes.
   OpenPixels find_pulled() const {
-    OpenPixels pulled;
-    const auto find = [&](int64_t columns) DIBR_INLINE_LAMBDA {
-      for (int64_t y = 0; y < area_.y1 - area_.y0; ++y) {
-        uint32_t bits = 0;
-        for (int64_t x = 0; x < columns; ++x) bits |= uint32_t(grad_mask_[y * stride_ + x] != T(0)) << x;
-        pulled.rows[y] = bits & open_.rows[y];
-      }
-    };
-    const int64_t columns = area_.x1 - area_.x0;
-    columns == kTile ? find(kTile) : find(columns);
+    OpenPixels pulled = pixels_where(area_, grad_mask_, stride_, [](Pack<T> gradient) DIBR_INLINE_LAMBDA {
+      return (gradient == Pack<T>(T(0))).lanes() ^ (~0u >> (32 - Pack<T>::kLanes));
+    });
+    for (int y = 0; y < kTile; ++y) pulled.rows[y] &= open_.rows[y];
     return pulled;
   }
 
