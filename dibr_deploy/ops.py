@@ -18,7 +18,7 @@ Renderer", NeurIPS 2019 (DIB-R).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -103,7 +103,7 @@ def rasterize(
     valid = _face_valid(op, face_valid, positions, faces)
     rows, columns = _size(op, "height", height), _size(op, "width", width)
     cull_code = _choice(op, "cull", cull, CULL)
-    face_index, barycentrics, depth = _rasterize(
+    face_index, barycentrics, depth = torch.ops.dibr.rasterize(
         positions, faces, ranges, valid, rows, columns, bool(perspective_correct), cull_code, bool(depth_clip)
     )
     return Raster(face_index, barycentrics, depth)
@@ -137,8 +137,8 @@ def interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentr
     _shared_batch(op, "attributes", attributes, face_index.shape[0])
     rasterized = _rasterized(face_index, barycentrics) if attributes.dtype in _REAL else None
     if rasterized is not None:
-        return _interpolate_raster(attributes, faces, face_index, barycentrics, *rasterized)
-    return _interpolate(attributes, faces, face_index, barycentrics)
+        return torch.ops.dibr.interpolate_raster(attributes, faces, face_index, barycentrics, *rasterized)
+    return torch.ops.dibr.interpolate(attributes, faces, face_index, barycentrics)
 
 
 def soft_mask(
@@ -188,8 +188,8 @@ def soft_mask(
     count = _size(op, "knum", knum)
     arguments = (positions, faces, face_index, ranges, float(sigmainv), float(boxlen), count)
     if positions.requires_grad and torch.is_grad_enabled() and _values_are_readable(positions):
-        return _soft_mask_keeping(*arguments)[0]
-    return _soft_mask(*arguments)
+        return torch.ops.dibr.soft_mask_keeping(*arguments)[0]
+    return torch.ops.dibr.soft_mask(*arguments)
 
 
 def texture(
@@ -239,7 +239,7 @@ def texture(
         _tensor(op, "mip_level", mip_level, _REAL, ("B", "H", "W"))
         _like(op, "mip_level", mip_level, "texture", texture)
         _same_shape(op, "mip_level", mip_level, uv.shape[:3])
-    return _texture(texture, uv, mip_level, filter_code, _choice(op, "wrap", wrap, WRAP))
+    return torch.ops.dibr.texture(texture, uv, mip_level, filter_code, _choice(op, "wrap", wrap, WRAP))
 
 
 def antialias(
@@ -285,7 +285,7 @@ def antialias(
     if positions.shape[0] != image.shape[0]:
         _fail(op, "positions", f"have the batch size {image.shape[0]} of image", positions)
     ranges = _face_ranges(op, face_ranges, positions)
-    return _antialias(image, positions, faces, face_index, barycentrics, ranges)
+    return torch.ops.dibr.antialias(image, positions, faces, face_index, barycentrics, ranges)
 
 
 RENDER_OUTPUTS = ("color", "mask", "face_index", "depth", "barycentrics", "uv")
@@ -502,13 +502,10 @@ def _int32(op: str, name: str, integers: Tensor, reference: Tensor) -> Tensor:
     return integers if integers.dtype == torch.int32 else integers.to(torch.int32)
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    return type(tensor) is Tensor or type(tensor) is torch.nn.Parameter
-
-
 def _values_are_readable(tensor: Tensor) -> bool:
     """Whether reading values neither breaks a trace nor waits for a device."""
-    return _is_plain(tensor) and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    plain = type(tensor) is Tensor or type(tensor) is torch.nn.Parameter
+    return plain and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _render_outputs(op: str, outputs: Sequence[str], attributes: int) -> list[str]:
@@ -774,48 +771,24 @@ def _antialias_gradient(ctx, grad_output):
     return grad_image, grad_positions, None, None, None, None
 
 
-def _is_recorded(inputs: Sequence[Any]) -> bool:
-    """Whether autograd records a call, and nothing that traces has to see the operator first."""
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return False
-    tensors = [value for value in inputs if isinstance(value, Tensor)]
-    return any(tensor.requires_grad for tensor in tensors) and all(_is_plain(tensor) for tensor in tensors)
-
-
-def _register_gradient(op: str, setup_context: Callable, gradient: Callable) -> Callable:
-    """Gives ``dibr::<op>`` its gradient, and returns what calls it. That records an eager call itself: the Python that
-    torch.library runs for it takes longer than the kernels of a small image."""
-    operator = getattr(torch.ops.dibr, op).default
+def _register_gradient(op: str, setup_context, gradient) -> None:
     torch.library.register_autograd(f"dibr::{op}", gradient, setup_context=setup_context)
 
-    def forward(ctx, *inputs):
-        output = operator(*inputs)
-        setup_context(ctx, inputs, output)
-        return output
-
-    members = {"forward": staticmethod(forward), "backward": staticmethod(gradient)}
-    recorded: Any = type(f"dibr_{op}", (torch.autograd.Function,), members)
-    return lambda *inputs: recorded.apply(*inputs) if _is_recorded(inputs) else operator(*inputs)
-
-
-def _refuse_second_gradient(op: str) -> None:
     def refuse(ctx, *gradients):
         raise RuntimeError(f"dibr::{op} has no second derivative: its gradient cannot be differentiated again")
 
     torch.library.register_autograd(f"dibr::{op}_backward", refuse)
 
 
-_rasterize = _register_gradient("rasterize", _rasterize_context, _rasterize_gradient)
-_interpolate = _register_gradient("interpolate", _interpolate_context, _interpolate_gradient)
-_interpolate_raster = _register_gradient(
-    "interpolate_raster", _interpolate_raster_context, _interpolate_raster_gradient
+_register_gradient("rasterize", _rasterize_context, _rasterize_gradient)
+_register_gradient("interpolate", _interpolate_context, _interpolate_gradient)
+_register_gradient("interpolate_raster", _interpolate_raster_context, _interpolate_raster_gradient)
+_register_gradient("soft_mask", _soft_mask_context, _soft_mask_gradient)
+torch.library.register_autograd(
+    "dibr::soft_mask_keeping", _soft_mask_keeping_gradient, setup_context=_soft_mask_keeping_context
 )
-_soft_mask = _register_gradient("soft_mask", _soft_mask_context, _soft_mask_gradient)
-_soft_mask_keeping = _register_gradient("soft_mask_keeping", _soft_mask_keeping_context, _soft_mask_keeping_gradient)
-_texture = _register_gradient("texture", _texture_context, _texture_gradient)
-_antialias = _register_gradient("antialias", _antialias_context, _antialias_gradient)
-for _name in ("rasterize", "interpolate", "interpolate_raster", "soft_mask", "texture", "antialias"):
-    _refuse_second_gradient(_name)
+_register_gradient("texture", _texture_context, _texture_gradient)
+_register_gradient("antialias", _antialias_context, _antialias_gradient)
 
 
 def _no_gradient(ctx, *gradients):
