@@ -52,7 +52,7 @@ def _checked(info: TensorInfo, value: Any, sizes: dict[str, int]) -> Any:
     """The array, if it fits the input; ``sizes`` collects the sizes that names in shapes stand for."""
     array = value if _is_on_device(value) else _host_array(info.name, value)
     # Names of dtypes, which numpy makes anew each time, take longer than the dtypes do.
-    is_same = array.dtype == info.dtype if isinstance(array, np.ndarray) else False
+    is_same = isinstance(array, np.ndarray) and array.dtype == info.dtype
     if not is_same and (dtype := _dtype_name(info.name, array)) != info.dtype.name:
         raise DibrError(f"input {info.name} must be {info.dtype}, got {dtype}")
     shape = tuple(array.shape)

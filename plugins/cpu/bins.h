@@ -54,26 +54,12 @@ class Bins {
   // A box that cannot is of no interest. Of a box of many tiles, band_of(image, face)(y0, y1, x0, x1) narrows the
   // columns from *x0 to *x1, both inclusive, to those that the face can touch in the rows from y0 to y1.
   template <class BoxesOf, class RangeOf, class BandOf>
-  auto build_by_eights(const RangeOf& range_of, const BoxesOf& boxes_of, const BandOf& band_of) const {
+  auto build(const RangeOf& range_of, const BoxesOf& boxes_of, const BandOf& band_of) const {
     const int64_t tasks = batch_ * chunks_;
     return std::make_tuple(
         Phase{tasks, [=](int64_t i) { count_chunk(i / chunks_, i % chunks_, range_of, boxes_of, band_of); }},
         Phase{batch_, [=](int64_t image) { scan(image); }},
         Phase{tasks, [=](int64_t i) { fill_chunk(i / chunks_, apart(i % chunks_), range_of, band_of); }});
-  }
-
-  // The same with box_of(image, face), which gives a face's FaceBox, empty where nothing can be drawn.
-  template <class BoxOf, class RangeOf>
-  auto build(const RangeOf& range_of, const BoxOf& box_of) const {
-    const auto boxes_of = [=](int64_t image, int64_t face, int count, FaceBox* boxes) {
-      unsigned drawn = 0;
-      for (int i = 0; i < count; ++i) {
-        boxes[i] = box_of(image, face + i);
-        drawn |= unsigned(!is_empty(boxes[i])) << i;
-      }
-      return drawn;
-    };
-    return build_by_eights(range_of, boxes_of, [](int64_t, int64_t) { return [](int, int, int*, int*) {}; });
   }
 
   TileArea area(int64_t tile) const {

@@ -60,21 +60,8 @@ class TileBuffer {
   // For each column of a row of the tile, the visible face, -1 where nothing covers the pixel.
   const Integer* faces(int row) const { return face_ + row * kTile; }
 
-  // Barycentrics, 0 where nothing covers the pixel, and depth, 1 there, of a row of the tile. Each array has kRow
-  // elements, of which those beyond the tile's columns are left undefined.
-  void resolve(int row, T* b0, T* b1, T* b2, T* depth) const {
-    const int columns = int(area_.x1 - area_.x0);
-    for (int x = 0; x < columns; x += Lanes::kLanes) {
-      Lanes b[3], z;
-      resolve(row, x, b, &z);
-      b[0].store(b0 + x);
-      b[1].store(b1 + x);
-      b[2].store(b2 + x);
-      z.store(depth + x);
-    }
-  }
-
-  // The same of as many columns from x on as a Pack has lanes.
+  // Barycentrics, 0 where nothing covers the pixel, and depth, 1 there, of as many columns of a row from x on as a Pack
+  // has lanes; those beyond the tile's columns are undefined.
   DIBR_HD void resolve(int row, int x, Lanes* b, Lanes* depth) const {
     const int i = row * kTile + x;
     const Mask<T> covered = (Pack<Integer>::load(face_ + i) >= Pack<Integer>(0)).template of<T>();
@@ -357,11 +344,11 @@ class TileRasterizer {
   }
   // After `project`, with face_indices and face_ranges that were found to be in range.
   auto bin() const {
-    return bins_.build_by_eights([this](int64_t image) { return faces_of(scene_, image); },
-                                 [this](int64_t image, int64_t face, int count, FaceBox* out) {
-                                   return boxes(screen_.of_image(image), image, face, count, out);
-                                 },
-                                 [this](int64_t image, int64_t face) { return band(image, face); });
+    return bins_.build([this](int64_t image) { return faces_of(scene_, image); },
+                       [this](int64_t image, int64_t face, int count, FaceBox* out) {
+                         return boxes(screen_.of_image(image), image, face, count, out);
+                       },
+                       [this](int64_t image, int64_t face) { return band(image, face); });
   }
 
   int64_t tiles() const { return bins_.tiles(); }  // of one image

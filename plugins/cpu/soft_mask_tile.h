@@ -59,7 +59,10 @@ OpenPixels pixels_where(const TileArea& area, const V* values, int64_t stride, c
   V padded[kTile] = {};
   for (int64_t y = 0; y < area.y1 - area.y0; ++y) {
     const V* row = values + y * stride;
-    if (columns < kTile) row = std::copy_n(row, columns, padded) - columns;
+    if (columns < kTile) {
+      std::copy_n(row, columns, padded);
+      row = padded;
+    }
     for (int x = 0; x < kTile; x += Pack<V>::kLanes) out.rows[y] |= test(Pack<V>::load(row + x)) << x;
   }
   return out;
