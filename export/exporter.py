@@ -20,6 +20,7 @@ from dibr_deploy.errors import DibrError
 from dibr_deploy.files import write_atomically
 from dibr_deploy.runtime import schema
 
+from .broadcasts import lay_out_broadcasts
 from .fusion import fuse
 from .half import to_half
 from .images import TO_BYTES_AXIS, FromBytes, photo_index, to_bytes
@@ -116,6 +117,7 @@ def to_onnx(
         model = to_half(model)
     if fused:
         model = _checked(fuse(model))
+    model = _checked(lay_out_broadcasts(model))
     write_atomically(path, model.SerializeToString())
     return path
 

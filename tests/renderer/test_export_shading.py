@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from small_meshes import box, egg
+from stretches import LONGEST_ROW, stretches
 from torch import Tensor, nn
 
 from dibr_deploy.cameras import orbit, orthographic, perspective
@@ -105,6 +106,7 @@ def test_a_shading_model_is_the_same_in_onnx_runtime(model: str, options: dict, 
     assert report.passed
     assert report.covered is not None and report.covered > 0.2
     assert [difference.output for difference in report.differences] == list(OUTPUTS)
+    assert min(stretches(onnx.load(path), 2 * 24 * 20).values()) > LONGEST_ROW
 
 
 class AnySize(nn.Module):
