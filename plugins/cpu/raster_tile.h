@@ -67,7 +67,6 @@ class TileBuffer {
     const Mask<T> covered = (Pack<Integer>::load(face_ + i) >= Pack<Integer>(0)).template of<T>();
     for (int k = 0; k < 3; ++k) b[k] = T(0);
     *depth = T(1);
-    if (!covered.any()) return;
     const Lanes u0 = Lanes::load(weight_[0] + i), u1 = Lanes::load(weight_[1] + i), u2 = Lanes::load(weight_[2] + i);
     const Lanes total = u0 + u1 + u2;
     b[0] = select(covered, u0 / total, b[0]);
@@ -99,7 +98,8 @@ class TileBuffer {
     const int y0 = std::max<int>(box.y0 - int(area_.y0), 0), y1 = std::min<int>(box.y1 + 1 - int(area_.y0), kTile);
     if ((x1 - x0) * (y1 - y0) >= kManyPixels) return draw_large(scene.rules, t, face, box, x0, x1, y0, y1);
     const Face f = {broadcast(t), broadcast(depth_plane(t)), T(box.sign), face};
-    for (int x = x0; x < x1; x += Lanes::kLanes) draw_columns(scene.rules, t, f, x, x1, y0, y1);
+    place_rows(f, y0, y1);
+    for (int x = x0; x < x1; x += Lanes::kLanes) draw_columns(scene.rules, f, x, x1, y0, y1);
   }
 
  private:
@@ -116,6 +116,14 @@ class TileBuffer {
     T sign;
     int32_t face;
   };
+
+  // Finds y' of the face's vertices at the rows from y0 to y1, for `draw_columns`.
+  void place_rows(const Face& f, int y0, int y1) {
+    for (int y = y0; y < y1; y += Lanes::kLanes) {
+      const Lanes py = Lanes::load(py_ + y);
+      for (int k = 0; k < 3; ++k) (Lanes(f.sign) * (f.triangle.y[k] - py * f.triangle.w[k])).store(vertex_y_[k] + y);
+    }
+  }
 
   // A face whose box has many pixels in the tile: often it covers few of them, none, or is behind all others.
   __attribute__((noinline)) void draw_large(const RasterRules& rules, const Triangle<T>& t, int32_t face,
@@ -142,7 +150,8 @@ class TileBuffer {
     }
     if (!any) return;
     const Face f = {broadcast(t), broadcast(depth_plane(t)), T(box.sign), face};
-    for (int x = x0, i = 0; x < x1; x += Lanes::kLanes, ++i) draw_columns(rules, t, f, x, x1, first[i], last[i]);
+    place_rows(f, y0, y1);
+    for (int x = x0, i = 0; x < x1; x += Lanes::kLanes, ++i) draw_columns(rules, f, x, x1, first[i], last[i]);
     if (++large_faces_ % kFarthestEvery == 0) farthest_ = farthest_depth();
   }
 
@@ -290,7 +299,9 @@ class TileBuffer {
   // Rows y0 to y1 of the columns from x on, as many as there are lanes but none from x_end on. Multiplying y' by the
   // face's sign makes all three edge functions positive inside, front or back; the weights are ratios, so it cancels
   // there. A later face wins only when it is strictly nearer: on equal depth the lowest index stays.
-  void draw_columns(const RasterRules& rules, const Triangle<T>& t, const Face& f, int x, int x_end, int y0, int y1) {
+  // No branch looks whether any lane is inside or visible: at a face's outline it is as good as chance, and guessed
+  // wrong it costs more than a row.
+  void draw_columns(const RasterRules& rules, const Face& f, int x, int x_end, int y0, int y1) {
     const Lanes lowest = rules.depth_clip ? T(-1) : -Limits<T>::max_depth;
     const Lanes highest = rules.depth_clip ? T(1) : Limits<T>::max_depth;
     const Mask<T> in_box = Lanes::count_from(T(x)) < Lanes(T(x_end));
@@ -298,17 +309,14 @@ class TileBuffer {
     Lanes column[3];
     for (int k = 0; k < 3; ++k) column[k] = f.triangle.x[k] - px * f.triangle.w[k];
     for (int y = y0; y < y1; ++y) {
-      T row[3];
-      for (int k = 0; k < 3; ++k) row[k] = f.sign * (t.y[k] - py_[y] * t.w[k]);
-      const Edges<Lanes> edges = edge_functions<Lanes>(column[0], column[1], column[2], row[0], row[1], row[2]);
+      const Edges<Lanes> edges =
+          edge_functions<Lanes>(column[0], column[1], column[2], vertex_y_[0][y], vertex_y_[1][y], vertex_y_[2][y]);
       const Mask<T> inside = in_box & (edges.e[0] >= T(0)) & (edges.e[1] >= T(0)) & (edges.e[2] >= T(0));
-      if (!inside.any()) continue;
       const Lanes sum_w = weighted_sum(edges, f.triangle.w);
       const Lanes z = f.plane.base + weighted_sum(edges, f.plane.slope) / sum_w;
       const int i = y * kTile + x;
       const Lanes depth = Lanes::load(depth_ + i);
       const Mask<T> visible = inside & (sum_w > T(0)) & (z >= lowest) & (z <= highest) & (z < depth);
-      if (!visible.any()) continue;
       select(visible, z, depth).store(depth_ + i);
       select(visible.template of<Integer>(), Pack<Integer>(f.face), Pack<Integer>::load(face_ + i)).store(face_ + i);
       for (int k = 0; k < 3; ++k) {
@@ -326,6 +334,7 @@ class TileBuffer {
   int64_t width_ = 0, height_ = 0;
   T pitch_x_ = 0, pitch_y_ = 0;  // from one pixel to the next, in NDC
   alignas(kVectorBytes) T px_[kRow] = {}, py_[kRow] = {};
+  alignas(kVectorBytes) T vertex_y_[3][kRow] = {};  // times the face's sign, at each row
   alignas(kVectorBytes) T depth_[kPixels + Lanes::kLanes] = {}, weight_[3][kPixels + Lanes::kLanes] = {};
   alignas(kVectorBytes) Integer face_[kPixels + Lanes::kLanes] = {};
 };
