@@ -46,13 +46,15 @@ auto together(const Phase<A>& a, const Others&... others) {
 }
 
 // Phases that run one after another in one loop of the launch: its threads, which may sleep between loops, wake up
-// once. Threads take the phases' tasks in order. One that comes to a new phase waits for the end of the phase before,
-// so only for threads that are at work; nothing depends on how many there are, or when they come.
+// once. Threads take the phases' tasks while there are any; one that comes to a new phase waits for the end of the
+// phase before, so only for threads that are at work, and nothing depends on how many there are, or when they come. One
+// half of the threads takes a phase's tasks from the first on, the other from the last: of two threads each comes,
+// launch after launch, to the same tasks, whose memory its caches have.
 template <class Proceed, class... Bodies>
 class PhaseRun {
  public:
   PhaseRun(const Proceed& proceed, const std::tuple<Phase<Bodies>...>& phases) : proceed_(proceed), phases_(phases) {
-    int64_t end = 0, *next_end = ends_;
+    int64_t end = 0, *next_end = ends_ + 1;
     const auto note = [&](int64_t count) {
       *next_end++ = end += count;
       widest_ = std::max(widest_, count);
@@ -60,14 +62,17 @@ class PhaseRun {
     std::apply([&](const auto&... phase) { (note(phase.count), ...); }, phases);
   }
 
-  // The launch's tasks are as many threads as can be at work; each takes the phases' tasks while there are any.
+  // The launch's tasks are as many threads as can be at work.
   void run(const dibr_launch& launch) {
-    const int64_t threads = std::min(widest_, kMostThreads);
-    if (launch.parallel_for == nullptr || threads <= 1) {
-      work();
+    threads_ = std::min(widest_, kMostThreads);
+    if (launch.parallel_for == nullptr || threads_ <= 1) {
+      work(kFront);
     } else {
-      launch.parallel_for(
-          launch.parallel_for_state, threads, [](void* self, int64_t) { static_cast<PhaseRun*>(self)->work(); }, this);
+      const auto work_as = [](void* self, int64_t thread) {
+        PhaseRun* run = static_cast<PhaseRun*>(self);
+        run->work(2 * thread < run->threads_ ? kFront : kBack);
+      };
+      launch.parallel_for(launch.parallel_for_state, threads_, work_as, this);
     }
     if (out_of_memory_) throw std::bad_alloc();
   }
@@ -75,18 +80,27 @@ class PhaseRun {
  private:
   static constexpr int kPhases = sizeof...(Bodies);
   static constexpr int64_t kMostThreads = 256;
+  static constexpr int kLine = 64;  // bytes that threads fetch from each other at once
 
-  void work() {
-    if (next_ >= ends_[kPhases - 1]) return;
+  enum Side { kFront, kBack };
+  struct alignas(kLine) Taken {
+    std::atomic<int64_t> of[kPhases] = {};
+  };
+
+  void work(Side side) {
+    if (next_ >= ends_[kPhases]) return;
     int phase = 0;
     int64_t done = 0;  // of this phase, by this thread
-    for (int64_t i = next_++; i < ends_[kPhases - 1]; i = next_++) {
-      if (i >= ends_[phase]) {
+    for (int64_t i = next_++; i < ends_[kPhases]; i = next_++) {
+      if (i >= ends_[phase + 1]) {
         done_ += std::exchange(done, 0);
-        while (i >= ends_[phase]) ++phase;
+        while (i >= ends_[phase + 1]) ++phase;
         if (!enter(phase)) return;
       }
-      call(phase, i - (phase > 0 ? ends_[phase - 1] : 0), std::index_sequence_for<Bodies...>{});
+      // Both sides together take no more than there are, so they do not meet.
+      const int64_t nth = taken_[side].of[phase]++;
+      call(phase, side == kFront ? nth : ends_[phase + 1] - ends_[phase] - 1 - nth,
+           std::index_sequence_for<Bodies...>{});
       ++done;
     }
     done_ += done;
@@ -101,7 +115,7 @@ class PhaseRun {
   // Waits for the phases before. False where the rest is to be left out.
   bool enter(int phase) {
     constexpr int kShortWait = 2000;  // some 40 us: longer than what is left of a task, shorter than a nap
-    for (int turns = 0; done_ < ends_[phase - 1] && !stopped_; ++turns) {
+    for (int turns = 0; done_ < ends_[phase] && !stopped_; ++turns) {
       turns < kShortWait ? pause() : std::this_thread::yield();
     }
     if (out_of_memory_ || !proceed_()) stopped_ = true;
@@ -120,10 +134,12 @@ class PhaseRun {
 
   const Proceed& proceed_;
   const std::tuple<Phase<Bodies>...>& phases_;
-  int64_t ends_[kPhases];  // of tasks, which are counted through all phases
-  int64_t widest_ = 0;
-  std::atomic<int64_t> next_{0}, done_{0};
+  int64_t ends_[kPhases + 1] = {};  // of tasks, which are counted through all phases: phase k ends at ends_[k + 1]
+  int64_t widest_ = 0, threads_ = 1;
   std::atomic<bool> stopped_{false}, out_of_memory_{false};
+  alignas(kLine) std::atomic<int64_t> next_{0};
+  alignas(kLine) std::atomic<int64_t> done_{0};
+  Taken taken_[2];  // of each phase's tasks, by either side
 };
 
 template <class Body>

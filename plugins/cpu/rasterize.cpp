@@ -12,16 +12,16 @@ namespace {
 // A task takes so many tiles that its threads rarely meet at the counter of tasks.
 constexpr int64_t kTilesAtOnce = 4;
 
-// Writes tiles into the outputs: past the caches where these are too small, and where there are threads. A line that is
-// not there, or that another thread has written last, would have to be fetched before it can be written.
+// Writes tiles into the outputs, past the caches where these are too small: a line that is not there would have to be
+// fetched before it can be written.
 template <class T>
 class Writer {
  public:
   using Lanes = Pack<T>;
 
-  Writer(const dibr_rasterize_params& p, const dibr_launch& launch) : p_(p) {
+  explicit Writer(const dibr_rasterize_params& p) : p_(p) {
     const int64_t pixel_bytes = int64_t(sizeof(int32_t) + (p.depth != nullptr ? 4 : 3) * sizeof(T));
-    streams_ = launch.parallel_for != nullptr || p.batch * p.height * p.width * pixel_bytes > kCachedBytes;
+    streams_ = p.batch * p.height * p.width * pixel_bytes > kCachedBytes;
   }
 
   void write(int64_t image, const TileBuffer<T>& drawn) const {
@@ -43,7 +43,7 @@ class Writer {
   }
 
  private:
-  static constexpr int64_t kCachedBytes = 2 << 20;
+  static constexpr int64_t kCachedBytes = 8 << 20;
 
   struct Background {
     IntegerLike<T> faces[TileBuffer<T>::kRow];
@@ -125,7 +125,7 @@ dibr_status forward(const dibr_rasterize_params& p, const dibr_launch& launch) {
   if (const dibr_status status = check_face_ranges("rasterize", p)) return status;
   Arena arena(launch.workspace);
   const TileRasterizer<T> rasterizer(RasterScene<T>(p), arena);
-  const Writer<T> writer(p, launch);
+  const Writer<T> writer(p);
   CornerCheck corners("rasterize", p);
   const auto draw = phase_of_blocks(p.batch * rasterizer.tiles(), kTilesAtOnce, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
