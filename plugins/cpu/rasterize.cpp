@@ -81,15 +81,16 @@ class Writer {
   static void copy_faces(const IntegerLike<T>* faces, int columns, int32_t* out, bool streams) {
     using Integers = Pack<int32_t>;
     if constexpr (sizeof(T) == sizeof(int32_t)) {
-      if (streams) {
-        for (int x = 0; x < columns; x += Integers::kLanes) Integers::load(faces + x).stream(out + x);
+      if (columns == kTile) {
+        for (int x = 0; x < kTile; x += Integers::kLanes) put(Integers::load(faces + x), streams, out + x);
         return;
       }
     }
     std::copy(faces, faces + columns, out);
   }
 
-  static DIBR_HD void put(Lanes pack, bool streams, T* out) {
+  template <class U>
+  static DIBR_HD void put(Pack<U> pack, bool streams, U* out) {
     if (streams) {
       pack.stream(out);
     } else {
