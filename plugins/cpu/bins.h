@@ -116,7 +116,8 @@ class Bins {
 
   template <class BandOf, class Visit>
   void for_each_tile(int64_t image, int64_t face, const FaceBox& b, const BandOf& band_of, const Visit& visit) const {
-    const int x0 = b.x0 / kTile, x1 = b.x1 / kTile, y0 = b.y0 / kTile, y1 = b.y1 / kTile;
+    const auto tile_of = [](int16_t pixel) { return int(uint16_t(pixel) / kTile); };  // none is negative
+    const int x0 = tile_of(b.x0), x1 = tile_of(b.x1), y0 = tile_of(b.y0), y1 = tile_of(b.y1);
     if (x0 == x1 && y0 == y1) return visit(y0 * columns_ + x0);
     if ((x1 - x0 + 1) * (y1 - y0 + 1) >= kManyTiles) return for_each_tile_of_many(b, band_of(image, face), visit);
     for (int y = y0; y <= y1; ++y) {
@@ -175,11 +176,13 @@ class Bins {
     static thread_local std::vector<int64_t> next;
     const int64_t* first = slots(image, chunk);
     next.assign(first, first + tiles());
-    int32_t* entries = entries_ + image * capacity_;
+    int64_t* next_of = next.data();
+    const int64_t capacity = capacity_;
+    int32_t* entries = entries_ + image * capacity;
     for (const int32_t face : drawn_faces(image, chunk, range_of(image))) {
       for_each_tile(image, face, box(image, face), band_of, [&](int64_t tile) {
-        const int64_t position = next[size_t(tile)]++;
-        if (position < capacity_) entries[position] = face;
+        const int64_t position = next_of[tile]++;
+        if (position < capacity) entries[position] = face;
       });
     }
   }

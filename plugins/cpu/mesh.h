@@ -25,14 +25,15 @@ dibr_launch alone_if_small(const P& p, dibr_launch launch) {
   return launch;
 }
 
-// The phase that finds the first of values[0, count) outside of [lowest, highest]. The first loop has no way out, so
-// that the compiler can make vectors of it.
+// The phase that finds the first of values[0, count) outside of [lowest, highest], where lowest is 0 or -1. The
+// first loop has no way out and no truth values, so that the compiler makes vectors of it: a difference is negative
+// where a value is outside.
 inline auto find_fault(const int32_t* values, int64_t count, int32_t lowest, int64_t highest, LowestFault& fault) {
-  const int64_t span = highest - lowest;
+  const uint32_t low = uint32_t(lowest), high = uint32_t(highest);
   return phase_of_blocks(count, 1 << 14, [=, &fault](int64_t begin, int64_t end) {
-    bool good = span >= 0;
-    for (int64_t i = begin; i < end; ++i) good &= uint32_t(values[i]) - uint32_t(lowest) <= uint32_t(span);
-    if (good) return;
+    uint32_t signs = 0;
+    for (int64_t i = begin; i < end; ++i) signs |= (uint32_t(values[i]) - low) | (high - uint32_t(values[i]));
+    if (int32_t(signs) >= 0) return;
     for (int64_t i = begin; i < end; ++i) {
       if (values[i] < lowest || values[i] > highest) return fault.report(i);
     }

@@ -93,10 +93,12 @@ class TileBuffer {
   }
 
   void draw(const RasterScene<T>& scene, int64_t image, int32_t face, const FaceBox& box) {
-    const Triangle<T> t = scene.triangle(image, face);
     const int x0 = std::max<int>(box.x0 - int(area_.x0), 0), x1 = std::min<int>(box.x1 + 1 - int(area_.x0), kTile);
     const int y0 = std::max<int>(box.y0 - int(area_.y0), 0), y1 = std::min<int>(box.y1 + 1 - int(area_.y0), kTile);
-    if ((x1 - x0) * (y1 - y0) >= kManyPixels) return draw_large(scene.rules, t, face, box, x0, x1, y0, y1);
+    if ((x1 - x0) * (y1 - y0) >= kManyPixels) {
+      return draw_large(scene.rules, scene.triangle(image, face), face, box, x0, x1, y0, y1);
+    }
+    const Triangle<T> t = scene.triangle(image, face);
     const Face f = {broadcast(t), broadcast(depth_plane(t)), T(box.sign), face};
     place_rows(f, y0, y1);
     for (int x = x0; x < x1; x += Lanes::kLanes) draw_columns(scene.rules, f, x, x1, y0, y1);
@@ -304,6 +306,7 @@ class TileBuffer {
   void draw_columns(const RasterRules& rules, const Face& f, int x, int x_end, int y0, int y1) {
     const Lanes lowest = rules.depth_clip ? T(-1) : -Limits<T>::max_depth;
     const Lanes highest = rules.depth_clip ? T(1) : Limits<T>::max_depth;
+    const bool perspective_correct = rules.perspective_correct;  // what is not local the loop's stores might change
     const Mask<T> in_box = Lanes::count_from(T(x)) < Lanes(T(x_end));
     const Lanes px = Lanes::load(px_ + x);
     Lanes column[3];
@@ -320,7 +323,7 @@ class TileBuffer {
       select(visible, z, depth).store(depth_ + i);
       select(visible.template of<Integer>(), Pack<Integer>(f.face), Pack<Integer>::load(face_ + i)).store(face_ + i);
       for (int k = 0; k < 3; ++k) {
-        const Lanes weight = rules.perspective_correct ? edges.e[k] : edges.e[k] * f.triangle.w[k];
+        const Lanes weight = perspective_correct ? edges.e[k] : edges.e[k] * f.triangle.w[k];
         select(visible, weight, Lanes::load(weight_[k] + i)).store(weight_[k] + i);
       }
     }
@@ -394,8 +397,8 @@ class TileRasterizer {
          bits &= bits - 1) {
       const int i = __builtin_ctz(bits);
       const int32_t* v = corners + 3 * i;
-      out[i] = box_around(screen[v[0]], screen[v[1]], screen[v[2]], signs.front >> i & 1 ? 1 : -1);
-      drawn |= unsigned(!is_empty(out[i])) << i;
+      const int sign = signs.front >> i & 1 ? 1 : -1;
+      drawn |= unsigned(box_around(screen[v[0]], screen[v[1]], screen[v[2]], sign, &out[i])) << i;
     }
     for (unsigned bits = ~(signs.front | signs.back) & valid; bits != 0; bits &= bits - 1) {
       const int i = __builtin_ctz(bits);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <limits>
 
@@ -83,12 +84,24 @@ inline ClearSigns clear_signs(const ScreenVertex* screen, const int32_t* corners
   return {(error < area).bits(), (area < -error).bits()};
 }
 
-// raster_box as a union of what the vertices reach: rounding keeps order, so the numbers are the same.
-inline FaceBox box_around(const ScreenVertex& a, const ScreenVertex& b, const ScreenVertex& c, int sign) {
+// raster_box as a union of what the vertices reach: rounding keeps order, so the numbers are the same. False where it
+// is empty.
+inline bool box_around(const ScreenVertex& a, const ScreenVertex& b, const ScreenVertex& c, int sign, FaceBox* out) {
+#if defined(__SSE2__)
+  out->sign = int16_t(sign);
+  static_assert(offsetof(FaceBox, sign) == 4 * sizeof(int16_t));
+  const auto load = [](const ScreenVertex& v) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(v.reach)); };
+  const __m128i reach = _mm_max_epi16(_mm_max_epi16(load(a), load(b)), load(c)), first = _mm_cvtsi32_si128(-1);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_sub_epi16(_mm_xor_si128(reach, first), first));
+  // Last pixels less first ones, which may be -32769: saturated.
+  const __m128i extent = _mm_adds_epi16(reach, _mm_shuffle_epi32(reach, 0xe1));
+  return (_mm_movemask_epi8(extent) & 0xa) == 0;
+#else
   int16_t reach[4];
   for (int k = 0; k < 4; ++k) reach[k] = std::max(std::max(a.reach[k], b.reach[k]), c.reach[k]);
-  if (-reach[0] > reach[2] || -reach[1] > reach[3]) return kEmptyBox;
-  return {int16_t(-reach[0]), int16_t(-reach[1]), reach[2], reach[3], int16_t(sign)};
+  *out = {int16_t(-reach[0]), int16_t(-reach[1]), reach[2], reach[3], int16_t(sign)};
+  return reach[0] + reach[2] >= 0 && reach[1] + reach[3] >= 0;
+#endif
 }
 
 // All vertices of a batch.
