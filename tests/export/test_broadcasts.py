@@ -8,22 +8,23 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import phong_sphere
 import pytest
 import torch
 from onnx import TensorProto, helper
 from onnxruntime_door import modules
+from phong_sphere import PhongSphere
 from stretches import LONGEST_ROW, stretches
-from torch import Tensor, nn
+from torch import nn
 
 from dibr_deploy.export import exporter, to_onnx
 from dibr_deploy.export.broadcasts import lay_out_broadcasts
-from dibr_deploy.lighting import Phong
-from dibr_deploy.mesh import vertex_face_table
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
-from dibr_deploy.renderer import OUTPUTS, MeshRenderer
+from dibr_deploy.renderer import MeshRenderer
 from dibr_deploy.runtime import Session
 
 HEIGHT, WIDTH = 24, 40
+BACKGROUND = (0.1, 0.2, 0.3)
 LAYOUTS = {
     "pixels": ("batch", "H", "W", 3),
     "numbers": ("batch", "H", "W", 1),
@@ -164,33 +165,8 @@ def test_what_is_small_or_long_or_unknown_is_left_alone() -> None:
     assert lay_out_broadcasts(model).graph.node == model.graph.node
 
 
-class Lit(nn.Module):
-    """Phong's model in light of one's own, with every output: normals have several readers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sphere = modules.icosphere(2, radius=0.7)
-        self.vertex_faces = vertex_face_table(self.sphere.faces, len(self.sphere.vertices))
-        self.render = MeshRenderer(HEIGHT, WIDTH, background=(0.1, 0.2, 0.3))
-
-    def forward(self, world_to_clip: Tensor, texture: Tensor, light: Tensor) -> dict[str, Tensor]:
-        ball = self.sphere
-        return self.render(
-            ball.vertices[None],
-            ball.faces,
-            world_to_clip,
-            texture=texture,
-            uvs=ball.uvs,
-            uv_faces=ball.uv_faces,
-            light=light,
-            material=Phong(0.4, 12.0),
-            vertex_faces=self.vertex_faces,
-            outputs=OUTPUTS,
-        )
-
-
-def lit_inputs() -> tuple[Tensor, Tensor, Tensor]:
-    return modules.inputs(2)[1], torch.rand(2, 3, 8, 8), torch.tensor([[0.3, 0.2, 0.5, 0.6], [0.1, 0.9, 0.0, -0.2]])
+def lit_sphere() -> nn.Module:
+    return PhongSphere(MeshRenderer(HEIGHT, WIDTH, background=BACKGROUND), subdivisions=2, radius=0.7)
 
 
 def image_to_mesh() -> nn.Module:
@@ -200,7 +176,7 @@ def image_to_mesh() -> nn.Module:
 
 CASES: dict[str, tuple[Any, Any]] = {
     "image to mesh": (image_to_mesh, lambda: (torch.rand(2, 3, 32, 32), modules.inputs(2)[1])),
-    "phong": (Lit, lit_inputs),
+    "phong": (lit_sphere, phong_sphere.inputs),
 }
 
 
@@ -224,8 +200,8 @@ def test_shading_leaves_no_short_stretch_and_gives_the_same_bits(
 
 
 def test_a_texture_that_is_not_finite_stays_off_the_background(tmp_path: Path) -> None:
-    world_to_clip, texture, light = lit_inputs()
-    path = to_onnx(Lit(), (world_to_clip, texture, light), tmp_path / "model.onnx")
+    world_to_clip, texture, light = phong_sphere.inputs()
+    path = to_onnx(lit_sphere(), (world_to_clip, texture, light), tmp_path / "model.onnx")
     for value in (float("nan"), float("inf")):
         outputs = Session(path, "cpu", threads=1).run(
             world_to_clip.numpy(), torch.full_like(texture, value).numpy(), light.numpy()
@@ -233,4 +209,4 @@ def test_a_texture_that_is_not_finite_stays_off_the_background(tmp_path: Path) -
         covered = outputs["face_index"] >= 0
         assert 0 < covered.sum() < covered.size
         assert not np.isfinite(outputs["image"][covered]).any()
-        assert (outputs["image"][~covered] == np.float32([0.1, 0.2, 0.3])).all()
+        assert (outputs["image"][~covered] == np.float32(BACKGROUND)).all()

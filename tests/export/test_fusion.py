@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import phong_sphere
 import pytest
 import torch
 from onnx import helper
@@ -17,7 +18,6 @@ from torch import Tensor, nn
 from dibr_deploy import ops, renderer
 from dibr_deploy.export import to_half, to_onnx, verify
 from dibr_deploy.export.fusion import fuse
-from dibr_deploy.mesh import vertex_face_table
 from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.runtime import Session
 
@@ -251,31 +251,9 @@ def test_the_model_that_training_makes(tmp_path: Path) -> None:
 def test_a_phong_sphere_with_every_output(tmp_path: Path) -> None:
     """Normals, positions and uvs; the second texture, of bumps, samples the same uvs."""
 
-    class Scene(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.sphere = modules.icosphere(1)
-            self.vertex_faces = vertex_face_table(self.sphere.faces, len(self.sphere.vertices))
-            self.render = renderer.MeshRenderer(20, 33)
-
-        def forward(self, world_to_clip: Tensor, texture: Tensor) -> dict[str, Tensor]:
-            ball = self.sphere
-            return self.render(
-                ball.vertices[None],
-                ball.faces,
-                world_to_clip,
-                texture=texture,
-                uvs=ball.uvs,
-                uv_faces=ball.uv_faces,
-                light=torch.tensor([[0.3, 0.2, 0.5, 0.6]]),
-                material=renderer.Phong(0.4, 12.0),
-                normal_map=1 - texture,
-                vertex_faces=self.vertex_faces,
-                outputs=renderer.OUTPUTS,
-            )
-
-    args = modules.inputs(2)[1], torch.rand(2, 3, 8, 8)
-    fused, unfused = both_forms(Scene(), args, tmp_path)
+    args = phong_sphere.inputs()
+    sphere = phong_sphere.PhongSphere(renderer.MeshRenderer(20, 33), bumpy=True)
+    fused, unfused = both_forms(sphere, args, tmp_path)
     assert [node.op_type for node in our_nodes(onnx.load(fused))] == ["Render", "Texture"]
     assert_same_bits(fused, unfused, args)
 
