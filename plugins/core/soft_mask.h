@@ -88,6 +88,25 @@ DIBR_HD PixelBox mask_box(const Triangle<S>& t, S boxlen, int64_t width, int64_t
   return pixels_in(box, width, height);
 }
 
+// The point of an edge that is nearest to p: t along it from where it starts, 0 <= t. Its far end is left to the next
+// edge, which starts there: p minus that vertex is exact, while a point that is found from the near end of a long edge
+// is not. So where t >= 1 this is no point of the edge.
+template <class N>
+struct EdgePoint {
+  N t;
+  N dx, dy;  // p minus the point
+  N distance2;
+
+  template <class S>
+  DIBR_HD EdgePoint(const MaskFace<S>& face, int k, N vx, N vy) {
+    const N edge_x = N(face.edge_x[k]), edge_y = N(face.edge_y[k]);
+    t = maximum((vx * edge_x + vy * edge_y) * N(face.inverse[k]), N(0));
+    dx = vx - t * edge_x;
+    dy = vy - t * edge_y;
+    distance2 = dx * dx + dy * dy;
+  }
+};
+
 // The point of a triangle's boundary that is nearest to p: on the edge from vertex 0 to 1 unless a flag names that from
 // vertex 1 to 2, or from 2 to 0, which goes before it; t along that edge, 0 <= t < 1.
 template <class N>
@@ -107,25 +126,33 @@ struct BoundaryPoint {
   }
 };
 
-// Starts from vertex 0. The far end of an edge is left to the next edge, which starts there: p minus that vertex is
-// exact, while a point that is found from the near end of a long edge is not.
+// Starts from vertex 0.
 template <class N, class S>
 DIBR_HD BoundaryPoint<N> nearest_boundary_point(const MaskFace<S>& face, N px, N py) {
   BoundaryPoint<N> best;
   for (int k = 0; k < 3; ++k) {
-    const N edge_x = N(face.edge_x[k]), edge_y = N(face.edge_y[k]);
     const N vx = px - N(face.x[k]), vy = py - N(face.y[k]);
-    const N t = maximum((vx * edge_x + vy * edge_y) * N(face.inverse[k]), N(0));
-    const N dx = vx - t * edge_x, dy = vy - t * edge_y;
-    const N distance2 = dx * dx + dy * dy;
+    const EdgePoint<N> point(face, k, vx, vy);
     if (k == 0) best = {N(0) < N(0), N(0) < N(0), N(0), vx, vy, vx * vx + vy * vy};
-    const typename BoundaryPoint<N>::Flag nearer = (t < N(1)) & (distance2 < best.distance2);
-    best.t = select(nearer, t, best.t);
-    best.dx = select(nearer, dx, best.dx);
-    best.dy = select(nearer, dy, best.dy);
-    best.distance2 = select(nearer, distance2, best.distance2);
+    const typename BoundaryPoint<N>::Flag nearer = (point.t < N(1)) & (point.distance2 < best.distance2);
+    best.t = select(nearer, point.t, best.t);
+    best.dx = select(nearer, point.dx, best.dx);
+    best.dy = select(nearer, point.dy, best.dy);
+    best.distance2 = select(nearer, point.distance2, best.distance2);
     if (k == 1) best.on_edge1 = nearer;
     if (k == 2) best.on_edge2 = nearer;
+  }
+  return best;
+}
+// The square of its distance, the same bits, for who needs nothing else.
+template <class N, class S>
+DIBR_HD N boundary_distance2(const MaskFace<S>& face, N px, N py) {
+  N best;
+  for (int k = 0; k < 3; ++k) {
+    const N vx = px - N(face.x[k]), vy = py - N(face.y[k]);
+    const EdgePoint<N> point(face, k, vx, vy);
+    if (k == 0) best = vx * vx + vy * vy;
+    best = select(point.t < N(1), minimum(best, point.distance2), best);
   }
   return best;
 }

@@ -341,76 +341,74 @@ DIBR_HD Lanes<T, n> exponent_from_low_bits(Lanes<T, n> a) {
   return a;
 }
 
-// Of each four lanes, lane i of the result is that lane of a which bits 2 * i and 2 * i + 1 of kPlaces name.
-template <int kPlaces, class T, int n>
-DIBR_HD Lanes<T, n> permuted_in_fours(Lanes<T, n> a) {
-  using P = PartOf<T, n>;
-  Lanes<T, n> out;
-  for (int i = 0; i < P::kCount; ++i) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4 && P::kBytes == 64) out.v[i] = _mm512_maskz_permute_ps(0xffff, a.v[i], kPlaces);
-    if constexpr (sizeof(T) == 8 && P::kBytes == 64) out.v[i] = _mm512_maskz_permutex_pd(0xff, a.v[i], kPlaces);
-#endif
-#if defined(__AVX2__)
-    if constexpr (sizeof(T) == 4 && P::kBytes == 32) out.v[i] = _mm256_permute_ps(a.v[i], kPlaces);
-    if constexpr (sizeof(T) == 8 && P::kBytes == 32) out.v[i] = _mm256_permute4x64_pd(a.v[i], kPlaces);
-#endif
-    if constexpr (P::kBytes == 16) {
-      for (int lane = 0; lane < P::kLanes; ++lane) {
-        const int to = i * P::kLanes + lane, from = to / 4 * 4 + (kPlaces >> (2 * (to % 4)) & 3);
-        out.v[i][lane] = a.v[from / P::kLanes][from % P::kLanes];
-      }
-    }
-  }
-  return out;
-}
-
-// Lane i of the result is lane i ^ kStep of a, for a kStep of 1 or 2.
-template <int kStep, class T, int n>
-DIBR_HD Lanes<T, n> swapped(Lanes<T, n> a) {
-  static_assert(kStep == 1 || kStep == 2);
-  return permuted_in_fours<kStep == 1 ? 0xb1 : 0x4e>(a);
-}
-
-// Lane i of the result is lane kPlace of the four lanes that i is among.
-template <int kPlace, class T, int n>
-DIBR_HD Lanes<T, n> spread_within_four(Lanes<T, n> a) {
-  return permuted_in_fours<kPlace * 0x55>(a);
-}
-
-// Bit i is bit `bit` of number i, of sixteen.
-DIBR_HD unsigned bit_of_sixteen(const uint32_t* numbers, int bit) {
-#if defined(__AVX512F__)
-  return _mm512_test_epi32_mask(_mm512_loadu_si512(numbers), _mm512_set1_epi32(int32_t(1u << bit)));
-#else
+// Sixteen numbers of 32 bits.
+struct SixteenWords {
   using P = PartOf<float, 16>;
-  LaneFlags<float, 16> signs;
-  for (int i = 0; i < P::kCount; ++i) {
-    P::Bits part;
-    std::memcpy(&part, numbers + i * P::kLanes, sizeof part);
-    signs.v[i] = P::Flags(part << (31 - bit));
-  }
-  return signs.bits();
-#endif
-}
+  typename P::Bits v[P::kCount];
 
-// Bit i is set where number i of a has one of the bits of `of_a`, and that of b one of `of_b`. Sixteen of them.
-DIBR_HD unsigned both_have(const uint32_t* a, uint32_t of_a, const uint32_t* b, uint32_t of_b) {
-#if defined(__AVX512F__)
-  return _mm512_test_epi32_mask(_mm512_loadu_si512(a), _mm512_set1_epi32(int32_t(of_a))) &
-         _mm512_test_epi32_mask(_mm512_loadu_si512(b), _mm512_set1_epi32(int32_t(of_b)));
-#else
-  using P = PartOf<float, 16>;
-  LaneFlags<float, 16> flags;
-  for (int i = 0; i < P::kCount; ++i) {
-    P::Bits parts[2];
-    std::memcpy(&parts[0], a + i * P::kLanes, sizeof parts[0]);
-    std::memcpy(&parts[1], b + i * P::kLanes, sizeof parts[1]);
-    flags.v[i] = P::Flags((parts[0] & of_a) != 0) & P::Flags((parts[1] & of_b) != 0);
+  static DIBR_HD SixteenWords load(const uint32_t* p) {
+    SixteenWords out;
+    std::memcpy(out.v, p, sizeof out.v);
+    return out;
   }
-  return flags.bits();
+  DIBR_HD void store(uint32_t* p) const { std::memcpy(p, v, sizeof v); }
+  // All bits of number i, or none, as bit i is set.
+  static DIBR_HD SixteenWords spread(unsigned bits) {
+    SixteenWords out;
+#if defined(__AVX512F__)
+    out.v[0] = typename P::Bits(_mm512_movm_epi32(__mmask16(bits)));
+#else
+    const LaneFlags<float, 16> flags = LaneFlags<float, 16>::of(bits);
+    for (int i = 0; i < P::kCount; ++i) out.v[i] = typename P::Bits(flags.v[i]);
 #endif
-}
+    return out;
+  }
+  // Bit i is the highest one of number i.
+  DIBR_HD unsigned signs() const {
+#if defined(__AVX512F__)
+    return _mm512_movepi32_mask(__m512i(v[0]));
+#else
+    LaneFlags<float, 16> flags;
+    for (int i = 0; i < P::kCount; ++i) flags.v[i] = typename P::Flags(v[i]);
+    return flags.bits();
+#endif
+  }
+  // All bits of a number that is above 0 as a signed one, else none.
+  DIBR_HD SixteenWords positive() const {
+    SixteenWords out;
+    for (int i = 0; i < P::kCount; ++i) out.v[i] = typename P::Bits(typename P::Wide(-v[i]) >> 31);
+    return out;
+  }
+
+  friend DIBR_HD SixteenWords operator&(SixteenWords a, SixteenWords b) {
+    for (int i = 0; i < P::kCount; ++i) a.v[i] &= b.v[i];
+    return a;
+  }
+  friend DIBR_HD SixteenWords operator&(SixteenWords a, uint32_t b) {
+    for (auto& part : a.v) part &= b;
+    return a;
+  }
+  friend DIBR_HD SixteenWords operator|(SixteenWords a, SixteenWords b) {
+    for (int i = 0; i < P::kCount; ++i) a.v[i] |= b.v[i];
+    return a;
+  }
+  friend DIBR_HD SixteenWords operator+(SixteenWords a, SixteenWords b) {
+    for (int i = 0; i < P::kCount; ++i) a.v[i] += b.v[i];
+    return a;
+  }
+  friend DIBR_HD SixteenWords operator-(SixteenWords a, SixteenWords b) {
+    for (int i = 0; i < P::kCount; ++i) a.v[i] -= b.v[i];
+    return a;
+  }
+  friend DIBR_HD SixteenWords operator<<(SixteenWords a, int count) {
+    for (auto& part : a.v) part <<= count;
+    return a;
+  }
+  friend DIBR_HD SixteenWords operator>>(SixteenWords a, int count) {
+    for (auto& part : a.v) part >>= count;
+    return a;
+  }
+};
 
 // How many bits are set of eight.
 struct BitCounts {
@@ -444,53 +442,6 @@ DIBR_HD void append_set(const I* numbers, unsigned bits, I* out) {
   }
 #endif
 }
-
-// Number i of sixteen is number x[i] of a, as far as number y[i] of b and only[i] have the same bits. a and b are four
-// numbers each, x and y below 4.
-DIBR_HD void store_both(uint64_t a, const uint16_t* x, uint64_t b, const uint16_t* y, const uint16_t* only,
-                        uint16_t* out) {
-#if defined(__AVX512BW__)
-  const auto load = [](const uint16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
-  const __m256i of_a = _mm256_permutexvar_epi16(load(x), _mm256_set1_epi64x(int64_t(a)));
-  const __m256i of_b = _mm256_permutexvar_epi16(load(y), _mm256_set1_epi64x(int64_t(b)));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_and_si256(_mm256_and_si256(of_a, of_b), load(only)));
-#else
-  for (int i = 0; i < 16; ++i) out[i] = uint16_t((a >> (16 * x[i])) & (b >> (16 * y[i])) & only[i]);
-#endif
-}
-
-// Four times sixteen numbers, number i of each of the four from out[place_of_four(i)] on.
-constexpr int place_of_four(int i) { return i % 4 * 16 + i / 4 * 4; }
-template <class T>
-DIBR_HD void store_by_fours(const T* a, const T* b, const T* c, const T* d, T* out) {
-  for (int i = 0; i < 16; ++i) {
-    T* own = out + place_of_four(i);
-    own[0] = a[i];
-    own[1] = b[i];
-    own[2] = c[i];
-    own[3] = d[i];
-  }
-}
-#if defined(__SSE2__)
-DIBR_HD void store_by_fours(const float* a, const float* b, const float* c, const float* d, float* out) {
-#if defined(__AVX512F__)
-  const __m512 va = _mm512_loadu_ps(a), vb = _mm512_loadu_ps(b), vc = _mm512_loadu_ps(c), vd = _mm512_loadu_ps(d);
-  const auto low = [](__m512 x, __m512 y) { return __m512d(_mm512_maskz_unpacklo_ps(0xffff, x, y)); };
-  const auto high = [](__m512 x, __m512 y) { return __m512d(_mm512_maskz_unpackhi_ps(0xffff, x, y)); };
-  const __m512d ab = low(va, vb), cd = low(vc, vd), ab2 = high(va, vb), cd2 = high(vc, vd);
-  _mm512_storeu_pd(out, _mm512_maskz_unpacklo_pd(0xff, ab, cd));
-  _mm512_storeu_pd(out + 16, _mm512_maskz_unpackhi_pd(0xff, ab, cd));
-  _mm512_storeu_pd(out + 32, _mm512_maskz_unpacklo_pd(0xff, ab2, cd2));
-  _mm512_storeu_pd(out + 48, _mm512_maskz_unpackhi_pd(0xff, ab2, cd2));
-#else
-  for (int i = 0; i < 4; ++i) {
-    __m128 r[4] = {_mm_loadu_ps(a + 4 * i), _mm_loadu_ps(b + 4 * i), _mm_loadu_ps(c + 4 * i), _mm_loadu_ps(d + 4 * i)};
-    _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
-    for (int k = 0; k < 4; ++k) _mm_storeu_ps(out + place_of_four(4 * i + k), r[k]);
-  }
-#endif
-}
-#endif
 
 // As other numbers.
 template <class U, class T, int n>
@@ -595,15 +546,14 @@ DIBR_HD void store_fours(Eight<T> a, Eight<T> b, Eight<T> c, Eight<T> d, T* p, i
   d.store(lanes[3]);
   for (int i = 0; i < 4 * kEight; ++i) p[i / 4 * stride + i % 4] = lanes[i % 4][i / 4];
 }
-// Of sixteen numbers each, the sums of every fourth one; those of place i are added to targets[i][0] to targets[i][3].
+// Adds the sum of the sixteen lanes of each of six to p[0], p[1], ...; p has room for eight.
 template <class T>
-DIBR_HD void add_sums(const T* a, const T* b, const T* c, const T* d, T* const* targets) {
-  const T* all[4] = {a, b, c, d};
-  for (int i = 0; i < 4; ++i) {
-    for (int k = 0; k < 4; ++k) {
-      const T* p = all[k] + i;
-      targets[i][k] += (p[0] + p[8]) + (p[4] + p[12]);
-    }
+DIBR_HD void add_totals(const Sixteen<T> (&all)[6], T* p) {
+  for (int k = 0; k < 6; ++k) {
+    T lanes[16], sums[4];
+    all[k].store(lanes);
+    for (int i = 0; i < 4; ++i) sums[i] = (lanes[i] + lanes[i + 8]) + (lanes[i + 4] + lanes[i + 12]);
+    p[k] += (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 }
 // a[0], b[0], a[1], b[1], ...
@@ -662,15 +612,43 @@ DIBR_HD void store_fours(Eight<float> a, Eight<float> b, Eight<float> c, Eight<f
     for (int i = 0; i < 4; ++i) _mm_storeu_ps(p + stride * (4 * half + i), r[i]);
   }
 }
-DIBR_HD void add_sums(const float* a, const float* b, const float* c, const float* d, float* const* targets) {
-  const auto sums = [](const float* p) DIBR_INLINE_LAMBDA {
-    return _mm_add_ps(_mm_add_ps(_mm_loadu_ps(p), _mm_loadu_ps(p + 8)),
-                      _mm_add_ps(_mm_loadu_ps(p + 4), _mm_loadu_ps(p + 12)));
+#if defined(__AVX512F__)
+DIBR_HD void add_totals(const Sixteen<float> (&all)[6], float* p) {
+  // Halves of two, then quarters of four, then of all six the even and the odd lanes.
+  const auto halves = [&](int i) DIBR_INLINE_LAMBDA {
+    const __m512 a = all[i].v[0], b = all[i + 1].v[0];
+    return _mm512_maskz_shuffle_f32x4(0xffff, a, b, 0x44) + _mm512_maskz_shuffle_f32x4(0xffff, a, b, 0xee);
   };
-  __m128 r[4] = {sums(a), sums(b), sums(c), sums(d)};
-  _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
-  for (int i = 0; i < 4; ++i) _mm_storeu_ps(targets[i], _mm_add_ps(_mm_loadu_ps(targets[i]), r[i]));
+  const auto quarters = [](__m512 a, __m512 b) DIBR_INLINE_LAMBDA {
+    return _mm512_maskz_shuffle_f32x4(0xffff, a, b, 0x88) + _mm512_maskz_shuffle_f32x4(0xffff, a, b, 0xdd);
+  };
+  const __m512 last = halves(4), four = quarters(halves(0), halves(2)), two = quarters(last, last);
+  const __m512 pairs =
+      _mm512_maskz_shuffle_ps(0xffff, four, two, 0x88) + _mm512_maskz_shuffle_ps(0xffff, four, two, 0xdd);
+  const __m512 sums = pairs + _mm512_maskz_permute_ps(0xffff, pairs, 0xb1);
+  const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+  const __m512 six = _mm512_maskz_permutexvar_ps(0x3f, places, sums);
+  _mm256_storeu_ps(p, _mm256_add_ps(_mm256_loadu_ps(p), _mm512_maskz_extractf32x8_ps(0xff, six, 0)));
 }
+#else
+DIBR_HD void add_totals(const Sixteen<float> (&all)[6], float* p) {
+  const auto fours = [&](int i) DIBR_INLINE_LAMBDA {
+    const Sixteen<float>& a = all[i];
+#if defined(__AVX2__)
+    const __m256 eight = _mm256_add_ps(a.v[0], a.v[1]);
+    return _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+#else
+    return _mm_add_ps(_mm_add_ps(a.v[0], a.v[2]), _mm_add_ps(a.v[1], a.v[3]));
+#endif
+  };
+  const auto add = [](__m128 a, __m128 b, __m128 c, __m128 d, float* out) DIBR_INLINE_LAMBDA {
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(out, _mm_add_ps(_mm_loadu_ps(out), _mm_add_ps(_mm_add_ps(a, b), _mm_add_ps(c, d))));
+  };
+  add(fours(0), fours(1), fours(2), fours(3), p);
+  add(fours(4), fours(5), _mm_setzero_ps(), _mm_setzero_ps(), p + 4);
+}
+#endif
 DIBR_HD void store_pairs(Eight<float> a, Eight<float> b, float* out) {
 #if defined(__AVX2__)
   const __m256 low = _mm256_unpacklo_ps(a.v[0], b.v[0]), high = _mm256_unpackhi_ps(a.v[0], b.v[0]);

@@ -55,7 +55,7 @@ struct Scene {
 template <class T, class P>
 void scan_band(const P& p, const MaskFaces& near, int64_t image, int64_t band, LowestFault& fault, T* mask) {
   static thread_local std::vector<int32_t> covering_of_thread;
-  covering_of_thread.assign(size_t(p.width), 0);
+  covering_of_thread.assign(size_t(p.width + kTile), 0);
   int32_t* __restrict covering = covering_of_thread.data();
   const int64_t y0 = band * MaskFaces::kCell, y1 = std::min(y0 + MaskFaces::kCell, p.height);
   // i is in [-1, faces) where neither i + 1 nor faces - 1 - i has its sign set.

@@ -70,6 +70,15 @@ inline uint64_t cells_reached(const MaskReach& box, const TileArea& area) {
   return t.columns_from[x0] & t.columns_to[x1] & t.rows_from[y0] & t.rows_to[y1];
 }
 
+// Of 32 columns, a bit each, to the eight cells that have one of them.
+inline unsigned cells_of_columns(uint32_t bits) {
+  bits |= bits >> 2;
+  bits = (bits | bits >> 1) & 0x11111111u;  // of every four, the lowest
+  bits = (bits | bits >> 3) & 0x03030303u;
+  bits = (bits | bits >> 6) & 0x000f000fu;
+  return (bits | bits >> 12) & 0xff;
+}
+
 class MaskFaces {
  public:
   static constexpr int kCell = kMaskCell;
@@ -77,10 +86,11 @@ class MaskFaces {
   MaskFaces(int64_t batch, int64_t vertices, int64_t faces, int64_t height, int64_t width, Arena& arena)
       : batch_(batch), vertices_(vertices), height_(height), width_(width) {
     rows_ = (height + kCell - 1) / kCell;
-    columns_ = (width + kTile - 1) / kTile * kCellsOfTile;
+    columns_ = (width + kCell - 1) / kCell;
+    words_ = (columns_ + kWord - 1) / kWord;
     chunks_ = (faces + kChunk - 1) / kChunk;
-    uncovered_ = arena.take<uint8_t>(batch * rows_ * columns_);
-    distances_ = arena.take<uint8_t>(batch * rows_ * columns_);
+    uncovered_ = arena.take<uint64_t>(batch * rows_ * words_);
+    inside_ = arena.take<uint64_t>(batch * words_of_inside());
     chosen_ = arena.take<Chosen>(batch * chunks_);
     boxes_ = arena.take<MaskReach>(batch * chunks_ * kChunk);
     indices_ = arena.take<int32_t>(batch * chunks_ * kChunk);
@@ -89,27 +99,25 @@ class MaskFaces {
   // Bands of kCell rows of pixels, the last one perhaps lower.
   int64_t bands() const { return rows_; }
 
-  // covering [width]: of each column, the bitwise or of face_index over the band's rows: < 0 where one is uncovered.
+  // covering: of each column, the bitwise or of face_index over the band's rows: < 0 where one is uncovered. It goes
+  // on, with 0, to the end of the last tile.
   void note_uncovered(int64_t image, int64_t band, const int32_t* covering) const {
-    uint8_t* cells = uncovered_ + (image * rows_ + band) * columns_;
-    const int64_t whole = width_ / kCell;
-    for (int64_t i = 0; i < whole; ++i) {
-      const int32_t* c = covering + i * kCell;
-      static_assert(kCell == 4);
-      cells[i] = uint8_t(uint32_t(c[0] | c[1] | c[2] | c[3]) >> 31);
+    using N = Pack<int32_t>;
+    uint8_t* cells = bytes(uncovered_ + (image * rows_ + band) * words_);
+    for (int64_t tile = 0; tile * kTile < width_; ++tile) {
+      uint32_t uncovered = 0;
+      for (int x = 0; x < kTile; x += N::kLanes) {
+        uncovered |= (N::load(covering + tile * kTile + x) < N(0)).lanes() << x;
+      }
+      cells[tile] = uint8_t(cells_of_columns(uncovered));
     }
-    std::memset(cells + whole, 0, size_t(columns_ - whole));
-    for (int64_t x = whole * kCell; x < width_; ++x) cells[whole] |= uint8_t(uint32_t(covering[x]) >> 31);
   }
 
   // cells: those of a tile that have an uncovered pixel, bit 8 * row + column.
   void note_uncovered(int64_t image, const TileArea& area, uint64_t cells) const {
     const int64_t first = area.y0 / kCell, rows = std::min<int64_t>(rows_ - first, kCellsOfTile);
     for (int64_t y = 0; y < rows; ++y) {
-      // Bit i to byte i, alone; then to 0 or 1.
-      const uint64_t bits = (cells >> (8 * y) & 0xff) * 0x0101010101010101u & 0x8040201008040201u;
-      const uint64_t bytes = (bits + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
-      std::memcpy(uncovered_ + (image * rows_ + first + y) * columns_ + area.x0 / kCell, &bytes, sizeof bytes);
+      bytes(uncovered_ + (image * rows_ + first + y) * words_)[area.x0 / kTile] = uint8_t(cells >> (8 * y));
     }
   }
 
@@ -127,7 +135,7 @@ class MaskFaces {
                                   choose_in_chunk(image, chunk, face_indices, range, reaches_of(image), fault);
                                 }
                               }};
-    return std::make_tuple(Phase{batch_, [=](int64_t image) { find_distances(image); }}, choose_all);
+    return std::make_tuple(Phase{batch_, [=](int64_t image) { find_inside(image); }}, choose_all);
   }
 
   // False where no face reaches an uncovered pixel of the tile.
@@ -143,10 +151,11 @@ class MaskFaces {
   }
 
  private:
-  static constexpr int kCellsOfTile = kTile / kCell;
-  static_assert(kCellsOfTile == 8);
+  static constexpr int kCellsOfTile = kTile / kCell, kLogCell = 2;
+  static_assert(kCellsOfTile == 8 && 1 << kLogCell == kCell);
   static constexpr int kChunk = 256, kTask = 8;  // faces, and chunks
-  // Distances are told apart up to here; what reaches further is chosen.
+  static constexpr int kWord = 64;               // cells, a bit each; byte by byte those of a tile's row
+  // Distances are told apart below this; what reaches further is chosen.
   static constexpr int kFarthest = 8;
 
   // How many are chosen of kChunk faces, and the union of their boxes.
@@ -155,36 +164,38 @@ class MaskFaces {
     MaskReach box;
   };
 
-  // Of each cell, how many cells it is from the nearest with an uncovered pixel, across edges and corners alike.
-  void find_distances(int64_t image) const {
-    static thread_local std::vector<uint8_t> far_of_thread, next_of_thread;
-    std::vector<uint8_t>&far = far_of_thread, &next = next_of_thread;
-    const int64_t stride = columns_ + 2;
-    far.assign(size_t(stride * (rows_ + 2)), 1);
-    next.assign(size_t(stride * (rows_ + 2)), 1);
-    const uint8_t* cells = uncovered_ + image * rows_ * columns_;
-    uint8_t* distances = distances_ + image * rows_ * columns_;
-    for (int64_t y = 0; y < rows_; ++y) {
-      uint8_t* row = far.data() + (y + 1) * stride + 1;
-      for (int64_t x = 0; x < columns_; ++x) row[x] = cells[y * columns_ + x] ^ 1;
-    }
-    std::fill_n(distances, rows_ * columns_, uint8_t(0));
-    for (int step = 0; step < kFarthest; ++step) {
-      for (int64_t y = 0; y < rows_; ++y) {
-        spread_row(far.data() + y * stride, stride, columns_, distances + y * columns_,
-                   next.data() + (y + 1) * stride + 1);
+  // What lies inside of the outline: two bits that stand for no cell, the first of which is set, in a word, then for
+  // each distance below kFarthest a bit for each cell. It is set where nothing so many cells away or nearer, across
+  // edges and corners alike, has an uncovered pixel.
+  int64_t words_of_inside() const { return 1 + kFarthest * rows_ * words_; }
+  static constexpr int32_t kNeverNear = 0, kAlwaysNear = 1;
+
+  void find_inside(int64_t image) const {
+    static thread_local std::vector<uint64_t> across_of_thread;
+    across_of_thread.resize(size_t(rows_ * words_));
+    uint64_t* across = across_of_thread.data();
+    const uint64_t* uncovered = uncovered_ + image * rows_ * words_;
+    uint64_t* inside = inside_ + image * words_of_inside();
+    *inside++ = 1u << kNeverNear;
+    const int64_t last = words_ - 1;
+    const uint64_t beyond = columns_ % kWord == 0 ? 0 : ~uint64_t(0) << (columns_ % kWord);
+    for (int64_t i = 0; i < rows_ * words_; ++i) inside[i] = ~uncovered[i] | (i % words_ == last ? beyond : 0);
+    for (int step = 1; step < kFarthest; ++step, inside += rows_ * words_) {
+      for (int64_t y = 0; y < rows_; ++y) shrink_row(inside + y * words_, words_, across + y * words_);
+      for (int64_t i = 0; i < rows_ * words_; ++i) {
+        const uint64_t above = i >= words_ ? across[i - words_] : ~uint64_t(0);
+        const uint64_t below = i < (rows_ - 1) * words_ ? across[i + words_] : ~uint64_t(0);
+        inside[rows_ * words_ + i] = above & across[i] & below;
       }
-      far.swap(next);
     }
   }
-
-  static void spread_row(const uint8_t* __restrict above, int64_t stride, int64_t count, uint8_t* __restrict distances,
-                         uint8_t* __restrict next) {
-    const uint8_t *row = above + stride, *below = row + stride;
-    for (int64_t x = 0; x < count; ++x) {
-      distances[x] = uint8_t(distances[x] + row[x + 1]);
-      next[x] = above[x] & above[x + 1] & above[x + 2] & row[x] & row[x + 1] & row[x + 2] & below[x] & below[x + 1] &
-                below[x + 2];
+  // Leaves the bits set whose neighbours in the row are set, too, as is what lies beyond its ends.
+  static void shrink_row(const uint64_t* row, int64_t words, uint64_t* out) {
+    uint64_t before = ~uint64_t(0);
+    for (int64_t i = 0; i < words; ++i) {
+      const uint64_t after = i + 1 < words ? row[i + 1] : ~uint64_t(0);
+      out[i] = row[i] & (row[i] << 1 | before >> 63) & (row[i] >> 1 | after << 63);
+      before = row[i];
     }
   }
 
@@ -197,27 +208,33 @@ class MaskFaces {
     const int count = int(end - first);
     MaskReach all[kChunk];
     for (int i = 0; i < count; ++i) all[i] = reach_of_face(reaches, face_indices + 3 * (first + i));
-    // All of a box is within `radius` cells of `middle`.
-    int32_t radii[kChunk], middles[kChunk];
+    // All of a box is within `radius` cells of its middle.
+    int32_t places[kChunk];
+    const int row = int(words_ * kWord), plane = int(rows_) * row;
     for (int i = 0; i < count; ++i) {
       const int x0 = all[i].x0(), y0 = all[i].y0(), x1 = all[i].x1(), y1 = all[i].y1();
-      const int cx0 = x0 / kCell, cy0 = y0 / kCell, cx1 = x1 / kCell, cy1 = y1 / kCell;
+      const int cx0 = x0 >> kLogCell, cy0 = y0 >> kLogCell, cx1 = x1 >> kLogCell, cy1 = y1 >> kLogCell;
       const bool empty = (x0 > x1) | (y0 > y1) | (x0 < 0);
-      radii[i] = empty ? -1 : std::max(cx1 - cx0 + 1, cy1 - cy0 + 1) >> 1;
-      middles[i] = empty ? 0 : ((cy0 + cy1) >> 1) * int(columns_) + ((cx0 + cx1) >> 1);
+      const int radius = std::max(cx1 - cx0 + 1, cy1 - cy0 + 1) >> 1;
+      const int place = kWord + radius * plane + ((cy0 + cy1) >> 1) * row + ((cx0 + cx1) >> 1);
+      places[i] = empty ? kNeverNear : radius >= kFarthest ? kAlwaysNear : place;
     }
-    const uint8_t* distances = distances_ + image * rows_ * columns_;
-    MaskReach* boxes = boxes_ + (image * chunks_ + chunk) * kChunk;
-    int32_t* indices = indices_ + (image * chunks_ + chunk) * kChunk;
+    const auto* inside = reinterpret_cast<const uint8_t*>(inside_ + image * words_of_inside());
+    int32_t near[kChunk];
     int found = 0;
     for (int i = 0; i < count; ++i) {
-      boxes[found] = all[i];
-      indices[found] = int32_t(first + i);
-      found += (distances[middles[i]] <= radii[i]) | (radii[i] >= kFarthest);
+      near[found] = i;
+      found += ~(inside[places[i] >> 3] >> (places[i] & 7)) & 1;
     }
+    MaskReach* boxes = boxes_ + (image * chunks_ + chunk) * kChunk;
+    int32_t* indices = indices_ + (image * chunks_ + chunk) * kChunk;
+    MaskReach box = chosen.box;
     for (int i = 0; i < found; ++i) {
-      for (int k = 0; k < 4; ++k) chosen.box.v[k] = std::max(chosen.box.v[k], boxes[i].v[k]);
+      boxes[i] = all[near[i]];
+      indices[i] = int32_t(first + near[i]);
+      box = united(box, boxes[i]);
     }
+    chosen.box = box;
     chosen.count = found;
   }
 
@@ -250,13 +267,11 @@ class MaskFaces {
     uint64_t open = 0;
     const int64_t first = area.y0 / kCell, rows = std::min<int64_t>(rows_ - first, kCellsOfTile);
     for (int64_t y = 0; y < rows; ++y) {
-      uint64_t bytes;
-      std::memcpy(&bytes, uncovered_ + (image * rows_ + first + y) * columns_ + area.x0 / kCell, sizeof bytes);
-      // Byte i, 0 or 1, to bit i.
-      open |= bytes * 0x0102040810204080u >> 56 << (8 * y);
+      open |= uint64_t(bytes(uncovered_ + (image * rows_ + first + y) * words_)[area.x0 / kTile]) << (8 * y);
     }
     return open;
   }
+  static uint8_t* bytes(uint64_t* words) { return reinterpret_cast<uint8_t*>(words); }
 
   static MaskReach box_around(uint64_t cells, const TileArea& area) {
     uint64_t columns = cells | cells >> 32;
@@ -269,13 +284,14 @@ class MaskFaces {
   }
 
   int64_t batch_, vertices_, height_, width_;
-  int64_t rows_, columns_;  // of cells; the columns of all tiles, also where they go beyond the image
+  int64_t rows_, columns_;  // of cells
+  int64_t words_;           // of a row
   int64_t chunks_;
-  uint8_t* uncovered_;  // [B, rows, columns]: 1 where a pixel of the cell is not covered
-  uint8_t* distances_;  // [B, rows, columns]
-  Chosen* chosen_;      // [B, chunks]
-  MaskReach* boxes_;    // [B, chunks, kChunk]: of those that are chosen
-  int32_t* indices_;    // [B, chunks, kChunk]
+  uint64_t* uncovered_;  // [B, rows, words]: a bit for each cell with an uncovered pixel; beyond the columns undefined
+  uint64_t* inside_;     // [B, words_of_inside()]
+  Chosen* chosen_;       // [B, chunks]
+  MaskReach* boxes_;     // [B, chunks, kChunk]: of those that are chosen
+  int32_t* indices_;     // [B, chunks, kChunk]
 };
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

@@ -1,5 +1,5 @@
-// What SoftMask has found on its way, for the backward to start from: of every tile, its faces, and the faces and
-// visits of its cells. All tiles share one pool, whose size depends on shapes alone; a tile that does not fit is not
+// What SoftMask has found on its way, for the backward to start from: of every tile, its faces, and the visits of its
+// cells. All tiles share one pool, whose size depends on shapes alone; a tile that does not fit is not
 // kept, and its backward finds the same things again.
 #pragma once
 
@@ -13,32 +13,23 @@
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
-// Four faces, one or more of which take one or more of four pixels. One number, which is written at once.
-class Visit {
- public:
-  Visit() = default;
-  Visit(int64_t faces, unsigned takes, int pixels)
-      : bits_(uint64_t(faces) | uint64_t(takes) << 32 | uint64_t(pixels) << 48) {}
-
-  int32_t faces() const { return int32_t(bits_); }
-  unsigned takes() const { return unsigned(bits_ >> 32) & 0xffff; }  // bit 4 * i + k: face k takes pixel i
-  int pixels() const { return int(bits_ >> 48); }
-
- private:
-  uint64_t bits_;
+// The faces that pixels of a cell take: their places among the tile's faces, and which pixels take each, bit 4 * y + x.
+struct Visits {
+  int64_t count = 0;
+  const int32_t* faces = nullptr;
+  const uint32_t* takes = nullptr;
 };
 
-// One cell, followed in memory by its visits and by its faces, as places among the tile's.
+// One cell, followed in memory by its visits.
 struct alignas(8) KeptCell {
-  int32_t cell, faces, visits;
+  int32_t cell, count;
 
-  const Visit* visit() const { return reinterpret_cast<const Visit*>(this + 1); }
-  const int32_t* face() const { return reinterpret_cast<const int32_t*>(visit() + visits); }
-  size_t bytes() const {
-    return sizeof(KeptCell) + size_t(visits) * sizeof(Visit) + size_t(faces + 1) / 2 * 2 * sizeof(int32_t);
+  Visits visits() const {
+    const auto* faces = reinterpret_cast<const int32_t*>(this + 1);
+    return {count, faces, reinterpret_cast<const uint32_t*>(faces + count)};
   }
+  size_t bytes() const { return sizeof(KeptCell) + size_t(count) * (sizeof(int32_t) + sizeof(uint32_t)); }
 };
-static_assert(sizeof(KeptCell) % alignof(Visit) == 0);
 
 // The cells of one tile, one after another, then its faces.
 class KeptTile {
@@ -74,12 +65,15 @@ class KeptTile {
 class TileNotes {
  public:
   void clear() { bytes_ = bytes_of_cells_ = faces_ = 0; }
-  void add(const KeptCell& cell, const Visit* visits, const int32_t* faces) {
-    char* own = take(cell.bytes());
-    std::memcpy(own, &cell, sizeof cell);
-    if (cell.visits > 0) std::memcpy(own + sizeof cell, visits, size_t(cell.visits) * sizeof(Visit));
-    own += sizeof cell + size_t(cell.visits) * sizeof(Visit);
-    if (cell.faces > 0) std::memcpy(own, faces, size_t(cell.faces) * sizeof(int32_t));
+  void add(int cell, const Visits& visits) {
+    const KeptCell kept = {cell, int32_t(visits.count)};
+    char* own = take(kept.bytes());
+    std::memcpy(own, &kept, sizeof kept);
+    if (visits.count > 0) {
+      const size_t half = size_t(visits.count) * sizeof(int32_t);
+      std::memcpy(own + sizeof kept, visits.faces, half);
+      std::memcpy(own + sizeof kept + half, visits.takes, half);
+    }
     bytes_of_cells_ = bytes_;
   }
   void finish(const int32_t* faces, int64_t count) {

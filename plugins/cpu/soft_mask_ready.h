@@ -20,21 +20,20 @@ struct MaskImage {
   SoftMaskRules<T> rules;
 };
 
-// Four faces, ready for their test against pixels, from a FaceNumbers each.
+// x, y, edge_x and edge_y of each vertex of a face, then the three inverses.
 template <class T>
-struct alignas(64) FourFaces {
-  T numbers[64];  // number i of each of them from place_of_four(i) on
+struct alignas(64) FaceNumbers {
+  T of[16];
 
-  // Again and again.
-  DIBR_HD Sixteen<T> repeated(int number) const { return Sixteen<T>::repeat(numbers + place_of_four(number)); }
-  DIBR_HD MaskFace<Sixteen<T>> repeated() const {
-    MaskFace<Sixteen<T>> out;
+  // Without its box.
+  DIBR_HD MaskFace<T> face() const {
+    MaskFace<T> out;
     for (int k = 0; k < 3; ++k) {
-      out.x[k] = repeated(4 * k);
-      out.y[k] = repeated(4 * k + 1);
-      out.edge_x[k] = repeated(4 * k + 2);
-      out.edge_y[k] = repeated(4 * k + 3);
-      out.inverse[k] = repeated(12 + k);
+      out.x[k] = of[4 * k];
+      out.y[k] = of[4 * k + 1];
+      out.edge_x[k] = of[4 * k + 2];
+      out.edge_y[k] = of[4 * k + 3];
+      out.inverse[k] = of[12 + k];
     }
     return out;
   }
@@ -85,15 +84,9 @@ class ReadyFaces {
   // 0, 1, 2, ...
   const int32_t* places() const { return places_.data(); }
 
-  DIBR_HD void load_four(const int32_t* i, FourFaces<T>* out) const {
-    const auto numbers = [&](int k) DIBR_INLINE_LAMBDA { return numbers_[size_t(i[k])].of; };
-    store_by_fours(numbers(0), numbers(1), numbers(2), numbers(3), out->numbers);
-  }
+  const FaceNumbers<T>* numbers() const { return numbers_.data(); }
 
  private:
-  struct alignas(64) FaceNumbers {
-    T of[16];  // x, y, edge_x, edge_y of each vertex, then the three inverses
-  };
   struct Corner {
     Eight<T> x, y;
 
@@ -151,7 +144,7 @@ class ReadyFaces {
   T px_[kTile], py_[kTile];
   const int32_t* faces_ = nullptr;
   int64_t count_ = 0, ready_ = 0;
-  std::vector<FaceNumbers> numbers_;
+  std::vector<FaceNumbers<T>> numbers_;
   std::vector<uint32_t> columns_, rows_;
   std::vector<int32_t> places_;
 };

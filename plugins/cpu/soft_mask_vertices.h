@@ -35,17 +35,20 @@ struct MaskReach {
   }
 };
 
-// The reach of a face, from those of its vertices.
-inline MaskReach reach_of_face(const MaskReach* reaches, const int32_t* vertices) {
-  const MaskReach *a = reaches + vertices[0], *b = reaches + vertices[1], *c = reaches + vertices[2];
+inline MaskReach united(const MaskReach& a, const MaskReach& b) {
   MaskReach out;
 #if defined(__SSE2__)
-  const auto load = [](const MaskReach* r) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(r)); };
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(&out), _mm_max_epi16(_mm_max_epi16(load(a), load(b)), load(c)));
+  const auto load = [](const MaskReach& r) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(r.v)); };
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(out.v), _mm_max_epi16(load(a), load(b)));
 #else
-  for (int k = 0; k < 4; ++k) out.v[k] = std::max(std::max(a->v[k], b->v[k]), c->v[k]);
+  for (int k = 0; k < 4; ++k) out.v[k] = std::max(a.v[k], b.v[k]);
 #endif
   return out;
+}
+
+// The reach of a face, from those of its vertices.
+inline MaskReach reach_of_face(const MaskReach* reaches, const int32_t* vertices) {
+  return united(united(reaches[vertices[0]], reaches[vertices[1]]), reaches[vertices[2]]);
 }
 
 template <class T>

@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kTilePixels)
     ProductWithout<T> product;
     for_each_staged(p, bins, tile, at, open, staged, [&](const StagedMaskFace<T>& s, bool takes) {
       if (!takes) return;
-      const T distance2 = nearest_boundary_point(s.face, at.px, at.py).distance2;
+      const T distance2 = boundary_distance2(s.face, at.px, at.py);
       product.include(T(1) - mask_probability(rules, distance2));
     });
     for_each_staged(p, bins, tile, at, open, staged, [&](const StagedMaskFace<T>& s, bool takes) {
