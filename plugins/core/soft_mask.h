@@ -88,34 +88,60 @@ DIBR_HD PixelBox mask_box(const Triangle<S>& t, S boxlen, int64_t width, int64_t
   return pixels_in(box, width, height);
 }
 
-// The point of an edge that is nearest to p: t along it from where it starts, 0 <= t. Its far end is left to the next
-// edge, which starts there: p minus that vertex is exact, while a point that is found from the near end of a long edge
-// is not. So where t >= 1 this is no point of the edge.
+// How far along an edge the point is that is nearest to a place, (vx, vy) from where the edge starts: 0 <= t. The far
+// end is left to the next edge, which starts there: p minus that vertex is exact, while a point that is found from the
+// near end of a long edge is not. So where t >= 1 that is no point of the edge.
 template <class N>
-struct EdgePoint {
-  N t;
-  N dx, dy;  // p minus the point
+DIBR_HD N place_along_edge(N edge_x, N edge_y, N inverse, N vx, N vy) {
+  return maximum((vx * edge_x + vy * edge_y) * inverse, N(0));
+}
+
+// The edge of a triangle that has the point nearest to p: that from vertex 2 to 0 if its flag is set, else that from 1
+// to 2, else that from 0 to 1. Where no flag is, that point is vertex 0.
+template <class N>
+struct NearestEdge {
+  using Flag = decltype(N(0) < N(0));
+  Flag is[3];
+  N distance2;  // of the point
+};
+
+template <class N, class S>
+DIBR_HD NearestEdge<N> nearest_edge(const MaskFace<S>& face, N px, N py) {
+  NearestEdge<N> best;
+  for (int k = 0; k < 3; ++k) {
+    const N edge_x = N(face.edge_x[k]), edge_y = N(face.edge_y[k]);
+    const N vx = px - N(face.x[k]), vy = py - N(face.y[k]);
+    const N t = place_along_edge(edge_x, edge_y, N(face.inverse[k]), vx, vy);
+    const N dx = vx - t * edge_x, dy = vy - t * edge_y;
+    const N distance2 = dx * dx + dy * dy;
+    if (k == 0) best.distance2 = vx * vx + vy * vy;
+    best.is[k] = (t < N(1)) & (distance2 < best.distance2);
+    best.distance2 = select(t < N(1), minimum(best.distance2, distance2), best.distance2);
+  }
+  return best;
+}
+
+// The point of a triangle's boundary that is nearest to p.
+template <class N>
+struct BoundaryPoint {
+  typename NearestEdge<N>::Flag on_edge1, on_edge2;  // as in NearestEdge
+  N t;                                               // along the edge, 0 <= t < 1
+  N dx, dy;                                          // p minus the point
   N distance2;
 
+  BoundaryPoint() = default;
+  // `edge` has the flags of nearest_edge.
   template <class S>
-  DIBR_HD EdgePoint(const MaskFace<S>& face, int k, N vx, N vy) {
-    const N edge_x = N(face.edge_x[k]), edge_y = N(face.edge_y[k]);
-    t = maximum((vx * edge_x + vy * edge_y) * N(face.inverse[k]), N(0));
+  DIBR_HD BoundaryPoint(const MaskFace<S>& face, const typename NearestEdge<N>::Flag* edge, N px, N py)
+      : on_edge1(edge[1]), on_edge2(edge[2]) {
+    const auto of_edge = [&](const S* of) { return select(edge[2], N(of[2]), select(edge[1], N(of[1]), N(of[0]))); };
+    const N edge_x = of_edge(face.edge_x), edge_y = of_edge(face.edge_y);
+    const N vx = px - of_edge(face.x), vy = py - of_edge(face.y);
+    t = select(edge[0] | edge[1] | edge[2], place_along_edge(edge_x, edge_y, of_edge(face.inverse), vx, vy), N(0));
     dx = vx - t * edge_x;
     dy = vy - t * edge_y;
     distance2 = dx * dx + dy * dy;
   }
-};
-
-// The point of a triangle's boundary that is nearest to p: on the edge from vertex 0 to 1 unless a flag names that from
-// vertex 1 to 2, or from 2 to 0, which goes before it; t along that edge, 0 <= t < 1.
-template <class N>
-struct BoundaryPoint {
-  using Flag = decltype(N(0) < N(0));
-  Flag on_edge1, on_edge2;
-  N t;
-  N dx, dy;  // p minus the point
-  N distance2;
 
   // What the vertices weigh in the point.
   DIBR_HD void shares(N* out) const {
@@ -125,37 +151,6 @@ struct BoundaryPoint {
     out[2] = select(on_edge2, rest, select(on_edge1, t, none));
   }
 };
-
-// Starts from vertex 0.
-template <class N, class S>
-DIBR_HD BoundaryPoint<N> nearest_boundary_point(const MaskFace<S>& face, N px, N py) {
-  BoundaryPoint<N> best;
-  for (int k = 0; k < 3; ++k) {
-    const N vx = px - N(face.x[k]), vy = py - N(face.y[k]);
-    const EdgePoint<N> point(face, k, vx, vy);
-    if (k == 0) best = {N(0) < N(0), N(0) < N(0), N(0), vx, vy, vx * vx + vy * vy};
-    const typename BoundaryPoint<N>::Flag nearer = (point.t < N(1)) & (point.distance2 < best.distance2);
-    best.t = select(nearer, point.t, best.t);
-    best.dx = select(nearer, point.dx, best.dx);
-    best.dy = select(nearer, point.dy, best.dy);
-    best.distance2 = select(nearer, point.distance2, best.distance2);
-    if (k == 1) best.on_edge1 = nearer;
-    if (k == 2) best.on_edge2 = nearer;
-  }
-  return best;
-}
-// The square of its distance, the same bits, for who needs nothing else.
-template <class N, class S>
-DIBR_HD N boundary_distance2(const MaskFace<S>& face, N px, N py) {
-  N best;
-  for (int k = 0; k < 3; ++k) {
-    const N vx = px - N(face.x[k]), vy = py - N(face.y[k]);
-    const EdgePoint<N> point(face, k, vx, vy);
-    if (k == 0) best = vx * vx + vy * vy;
-    best = select(point.t < N(1), minimum(best, point.distance2), best);
-  }
-  return best;
-}
 
 // 2^f for |f| <= 1/2, and what 2^x needs besides: `rounder` + x, rounded to T, ends in the bits of (x rounded to an
 // integer) + (the exponent's bias), which a shift by the mantissa's bits makes a number of; `lowest` gives 0. The

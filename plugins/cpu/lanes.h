@@ -69,6 +69,11 @@ struct LaneFlags {
     return a;
   }
 
+  friend DIBR_HD LaneFlags operator|(LaneFlags a, LaneFlags b) {
+    for (int i = 0; i < P::kCount; ++i) a.v[i] |= b.v[i];
+    return a;
+  }
+
   // Bit i is that of lane i.
   DIBR_HD unsigned bits() const {
     unsigned out = 0;

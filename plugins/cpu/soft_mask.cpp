@@ -55,18 +55,20 @@ struct Scene {
 template <class T, class P>
 void scan_band(const P& p, const MaskFaces& near, int64_t image, int64_t band, LowestFault& fault, T* mask) {
   static thread_local std::vector<int32_t> covering_of_thread;
-  covering_of_thread.assign(size_t(p.width + kTile), 0);
+  if (covering_of_thread.size() < size_t(p.width + kTile)) covering_of_thread.resize(size_t(p.width + kTile));
   int32_t* __restrict covering = covering_of_thread.data();
+  std::fill_n(covering + p.width, kTile, 0);
   const int64_t y0 = band * MaskFaces::kCell, y1 = std::min(y0 + MaskFaces::kCell, p.height);
   // i is in [-1, faces) where neither i + 1 nor faces - 1 - i has its sign set.
   const uint32_t last = uint32_t(p.faces - 1);
   uint32_t signs = 0;
   for (int64_t y = y0; y < y1; ++y) {
     const int32_t* face_index = p.face_index + (image * p.height + y) * p.width;
+    const int32_t kept = y == y0 ? 0 : -1;
     for (int64_t x = 0; x < p.width; ++x) {
       const uint32_t i = uint32_t(face_index[x]);
       signs |= (i + 1u) | (last - i);
-      covering[x] |= face_index[x];
+      covering[x] = (covering[x] & kept) | face_index[x];
     }
     if (mask == nullptr) continue;
     T* __restrict row = mask + (image * p.height + y) * p.width;

@@ -13,11 +13,16 @@
 
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
-// The faces that pixels of a cell take: their places among the tile's faces, and which pixels take each, bit 4 * y + x.
+// Which of a cell's pixels take a face, and what nearest_edge says of them; bit 4 * y + x is that of a pixel.
+struct VisitBits {
+  uint16_t takes, edges[3];
+};
+
+// The faces that pixels of a cell take, as places among the tile's faces.
 struct Visits {
   int64_t count = 0;
   const int32_t* faces = nullptr;
-  const uint32_t* takes = nullptr;
+  const VisitBits* bits = nullptr;
 };
 
 // One cell, followed in memory by its visits.
@@ -25,10 +30,12 @@ struct alignas(8) KeptCell {
   int32_t cell, count;
 
   Visits visits() const {
-    const auto* faces = reinterpret_cast<const int32_t*>(this + 1);
-    return {count, faces, reinterpret_cast<const uint32_t*>(faces + count)};
+    const auto* bits = reinterpret_cast<const VisitBits*>(this + 1);
+    return {count, reinterpret_cast<const int32_t*>(bits + count), bits};
   }
-  size_t bytes() const { return sizeof(KeptCell) + size_t(count) * (sizeof(int32_t) + sizeof(uint32_t)); }
+  size_t bytes() const {
+    return sizeof(KeptCell) + size_t(count) * sizeof(VisitBits) + size_t(count + 1) / 2 * 2 * sizeof(int32_t);
+  }
 };
 
 // The cells of one tile, one after another, then its faces.
@@ -70,9 +77,9 @@ class TileNotes {
     char* own = take(kept.bytes());
     std::memcpy(own, &kept, sizeof kept);
     if (visits.count > 0) {
-      const size_t half = size_t(visits.count) * sizeof(int32_t);
-      std::memcpy(own + sizeof kept, visits.faces, half);
-      std::memcpy(own + sizeof kept + half, visits.takes, half);
+      const size_t count = size_t(visits.count);
+      std::memcpy(own + sizeof kept, visits.bits, count * sizeof(VisitBits));
+      std::memcpy(own + sizeof kept + count * sizeof(VisitBits), visits.faces, count * sizeof(int32_t));
     }
     bytes_of_cells_ = bytes_;
   }

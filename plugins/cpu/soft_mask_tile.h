@@ -95,17 +95,26 @@ class PixelRoom {
   SixteenWords left_;
 };
 
-// What one cell needs: where its pixels are, lane 4 * y + x each, and the faces that they take.
+// A cell: where its pixels are, lane 4 * y + x each, and the faces that they take.
 template <class T>
 struct Cell {
-  int number;
-  Sixteen<T> px, py;
-  const FaceNumbers<T>* numbers;  // of the tile's faces
-  Visits visits;
+  using N = Sixteen<T>;
 
-  int64_t count() const { return visits.count; }
-  DIBR_HD MaskFace<T> face(int64_t i) const { return numbers[visits.faces[i]].face(); }
-  DIBR_HD typename Sixteen<T>::Flags takes(int64_t i) const { return Sixteen<T>::Flags::of(visits.takes[i]); }
+  int number;
+  N px, py;
+  const FaceNumbers<T>* numbers;  // of the tile's faces
+  int64_t count;
+  const int32_t* faces;   // [count]: places among the tile's
+  const uint32_t* takes;  // [count]: which pixels take each; NULL where there are VisitBits already
+
+  DIBR_HD MaskFace<T> face(int64_t i) const { return numbers[faces[i]].face(); }
+  DIBR_HD NearestEdge<N> nearest(int64_t i) const { return nearest_edge(face(i), px, py); }
+  DIBR_HD VisitBits bits(int64_t i, const NearestEdge<N>& edge) const {
+    return {uint16_t(takes[i]), {of(edge.is[0]), of(edge.is[1]), of(edge.is[2])}};
+  }
+
+ private:
+  static DIBR_HD uint16_t of(typename N::Flags flags) { return uint16_t(flags.bits()); }
 };
 
 // Finds the visits of cell after cell. One per thread, reused from tile to tile.
@@ -133,22 +142,21 @@ class CellVisits {
       cut = count = keep_takes(room, cut, count);
       pixels &= room.open();
     }
-    return cell_of(cell, {count, own_faces_.data(), own_takes_.data()});
+    return cell_of(cell, count, own_faces_.data(), own_takes_.data());
   }
 
   // What the cells that were found refer to.
   void finish(TileNotes* notes) const { notes->finish(faces_.faces(), faces_.ready()); }
-  // What `find` returned for it.
-  Cell<T> recall(const KeptCell& kept) const { return cell_of(kept.cell, kept.visits()); }
+  Cell<T> recall(const KeptCell& kept) const { return cell_of(kept.cell, kept.count, kept.visits().faces, nullptr); }
 
   const ReadyFaces<T>& of_tile() const { return faces_; }
 
  private:
   static constexpr int kAtOnce = 16;
 
-  Cell<T> cell_of(int cell, const Visits& visits) const {
+  Cell<T> cell_of(int cell, int64_t count, const int32_t* faces, const uint32_t* takes) const {
     const T *px = faces_.px() + column_of_cell(cell), *py = faces_.py() + row_of_cell(cell);
-    return {cell, Sixteen<T>::repeat(px), Sixteen<T>::each(py), faces_.numbers(), visits};
+    return {cell, Sixteen<T>::repeat(px), Sixteen<T>::each(py), faces_.numbers(), count, faces, takes};
   }
 
   void make_room() {
@@ -234,9 +242,9 @@ class TileMask {
       const int number = __builtin_ctzll(cells);
       const unsigned pixels = open.of_cell(number);
       const Cell<T> cell = visits_.find(number, pixels);
+      find_distances(cell, notes);
       write_pixels(mask_of(cell, image.rules), pixels, mask + row_of_cell(number) * stride + column_of_cell(number),
                    stride);
-      if (notes != nullptr) notes->add(number, cell.visits);
     }
     if (notes != nullptr) visits_.finish(notes);
   }
@@ -257,22 +265,38 @@ class TileMask {
     }
   }
 
-  // 1 - prod (1 - p), the faces of a pixel in index order: the same bits as one at a time. All distances go first: a
-  // processor looks ahead over few visits, and what it sees then does not wait for each other.
-  N mask_of(const Cell<T>& cell, const SoftMaskRules<T>& rules) {
-    if (distances2_.size() < size_t(cell.count())) distances2_.resize(2 * size_t(cell.count()));
+  // All distances go before what is made of them: a processor looks ahead over few visits, and so what it sees does not
+  // wait for each other.
+  void find_distances(const Cell<T>& cell, TileNotes* notes) {
+    if (distances2_.size() < size_t(cell.count)) distances2_.resize(2 * size_t(cell.count));
     N* distances2 = distances2_.data();
-    for (int64_t i = 0; i < cell.count(); ++i) distances2[i] = boundary_distance2(cell.face(i), cell.px, cell.py);
+    if (notes == nullptr) {
+      for (int64_t i = 0; i < cell.count; ++i) distances2[i] = cell.nearest(i).distance2;
+      return;
+    }
+    if (bits_.size() < size_t(cell.count)) bits_.resize(2 * size_t(cell.count));
+    VisitBits* bits = bits_.data();
+    for (int64_t i = 0; i < cell.count; ++i) {
+      const NearestEdge<N> edge = cell.nearest(i);
+      bits[i] = cell.bits(i, edge);
+      distances2[i] = edge.distance2;
+    }
+    notes->add(cell.number, {cell.count, cell.faces, bits});
+  }
+
+  // 1 - prod (1 - p), the faces of a pixel in index order: the same bits as one at a time.
+  N mask_of(const Cell<T>& cell, const SoftMaskRules<T>& rules) const {
     const N one = T(1);
     N product = one;
-    for (int64_t i = 0; i < cell.count(); ++i) {
-      product = product * (one - keep(cell.takes(i), mask_probability(rules, distances2[i])));
+    for (int64_t i = 0; i < cell.count; ++i) {
+      product = product * (one - keep(N::Flags::of(cell.takes[i]), mask_probability(rules, distances2_[size_t(i)])));
     }
     return one - product;
   }
 
   CellVisits<T> visits_;
   std::vector<N> distances2_;
+  std::vector<VisitBits> bits_;
 };
 
 template <class T>
@@ -308,7 +332,8 @@ class TileGradient {
     clear_faces();
     for (uint64_t cells = faces.all_cells & pulled_cells_; cells != 0; cells &= cells - 1) {
       const int number = __builtin_ctzll(cells);
-      add_cell(visits_.find(number, open_.of_cell(number)));
+      const Cell<T> cell = visits_.find(number, open_.of_cell(number));
+      add_cell(cell, find_bits(cell));
     }
     spread(sums);
   }
@@ -319,7 +344,7 @@ class TileGradient {
     visits_.list(tile);
     clear_faces();
     for (const KeptCell& cell : tile) {
-      if ((pulled_cells_ >> cell.cell & 1) != 0) add_cell(visits_.recall(cell));
+      if ((pulled_cells_ >> cell.cell & 1) != 0) add_cell(visits_.recall(cell), cell.visits().bits);
     }
     spread(sums);
   }
@@ -345,23 +370,31 @@ class TileGradient {
     return pulled;
   }
 
-  void add_cell(const Cell<T>& cell) {
-    if (cell.count() == 0) return;
-    take_steps(cell, image_->rules);
-    pull(cell, image_->rules);
+  const VisitBits* find_bits(const Cell<T>& cell) {
+    if (bits_.size() < size_t(cell.count)) bits_.resize(2 * size_t(cell.count));
+    for (int64_t i = 0; i < cell.count; ++i) bits_[size_t(i)] = cell.bits(i, cell.nearest(i));
+    return bits_.data();
   }
 
-  // All points go first, as in TileMask.
-  void take_steps(const Cell<T>& cell, const SoftMaskRules<T>& rules) {
-    if (steps_.size() < size_t(cell.count())) steps_.resize(2 * size_t(cell.count()));
+  void add_cell(const Cell<T>& cell, const VisitBits* bits) {
+    if (cell.count == 0) return;
+    take_steps(cell, bits, image_->rules);
+    pull(cell, bits, image_->rules);
+  }
+
+  // All points go first, as distances do in TileMask.
+  void take_steps(const Cell<T>& cell, const VisitBits* bits, const SoftMaskRules<T>& rules) {
+    if (steps_.size() < size_t(cell.count)) steps_.resize(2 * size_t(cell.count));
     Step* steps = steps_.data();
-    for (int64_t i = 0; i < cell.count(); ++i) {
-      steps[i].point = nearest_boundary_point(cell.face(i), cell.px, cell.py);
+    for (int64_t i = 0; i < cell.count; ++i) {
+      const uint16_t* edges = bits[i].edges;
+      const typename N::Flags flags[3] = {N::Flags::of(edges[0]), N::Flags::of(edges[1]), N::Flags::of(edges[2])};
+      steps[i].point = BoundaryPoint<N>(cell.face(i), flags, cell.px, cell.py);
     }
     N product = T(1);
-    for (int64_t i = 0; i < cell.count(); ++i) {
+    for (int64_t i = 0; i < cell.count; ++i) {
       Step& step = steps[i];
-      step.probability = keep(cell.takes(i), mask_probability(rules, step.point.distance2));
+      step.probability = keep(N::Flags::of(bits[i].takes), mask_probability(rules, step.point.distance2));
       step.product_before = product;
       product = product * (N(T(1)) - step.probability);
     }
@@ -370,21 +403,21 @@ class TileGradient {
   // With m = 1 - prod_j (1 - p_j):
   //     dm / d(d_k^2) = -sigmainv * p_k * prod_{j != k} (1 - p_j)
   // and the product without k is that before it times that after it: no division, so p_k = 1 is safe.
-  void pull(const Cell<T>& cell, const SoftMaskRules<T>& rules) {
+  void pull(const Cell<T>& cell, const VisitBits* bits, const SoftMaskRules<T>& rules) {
     const N scale = N(T(2) * rules.sigmainv) * gradient_of(cell.number);
     const Step* steps = steps_.data();
     FaceSum* sums = face_sums_.data();
     N after = T(1);
-    for (int64_t i = cell.count(); i-- > 0;) {
+    for (int64_t i = cell.count; i-- > 0;) {
       const Step& step = steps[i];
-      const N pull = keep(cell.takes(i), scale * step.probability * (step.product_before * after));
+      const N pull = keep(N::Flags::of(bits[i].takes), scale * step.probability * (step.product_before * after));
       after = after * (N(T(1)) - step.probability);
       const N pull_x = pull * step.point.dx, pull_y = pull * step.point.dy;
       N shares[3];
       step.point.shares(shares);
       add_totals({shares[0] * pull_x, shares[0] * pull_y, shares[1] * pull_x, shares[1] * pull_y, shares[2] * pull_x,
                   shares[2] * pull_y},
-                 sums[cell.visits.faces[i]].of);
+                 sums[cell.faces[i]].of);
     }
   }
 
@@ -413,8 +446,9 @@ class TileGradient {
       const FaceSum& face = face_sums_[size_t(i)];
       for (int k = 0; k < 3; ++k) {
         T* sum = sums[vertices[k]];
-        sum[0] += face.of[2 * k];
-        sum[1] += face.of[2 * k + 1];
+        const T x = face.of[2 * k], y = face.of[2 * k + 1];
+        sum[0] += x;
+        sum[1] += y;
       }
     }
   }
@@ -427,6 +461,7 @@ class TileGradient {
   uint64_t pulled_cells_ = 0;
 
   CellVisits<T> visits_;
+  std::vector<VisitBits> bits_;
   std::vector<Step> steps_;
   std::vector<FaceSum> face_sums_;  // of the tile's faces
 };

@@ -19,10 +19,11 @@ class TouchedVectors {
 
   // Vector i, all 0 at first.
   T* operator[](int64_t i) const {
-    uint8_t& touched = touched_[i / kBlock];
+    const uint64_t block = uint64_t(i) / kBlock;
+    uint8_t& touched = touched_[block];
     if (!touched) {
       touched = 1;
-      std::memset(vectors_ + kWidth * (i / kBlock * kBlock), 0, kWidth * kBlock * sizeof(T));
+      std::memset(vectors_ + kWidth * kBlock * block, 0, kWidth * kBlock * sizeof(T));
     }
     return vectors_ + kWidth * i;
   }

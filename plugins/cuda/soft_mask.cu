@@ -53,14 +53,14 @@ __global__ void __launch_bounds__(kTilePixels)
     ProductWithout<T> product;
     for_each_staged(p, bins, tile, at, open, staged, [&](const StagedMaskFace<T>& s, bool takes) {
       if (!takes) return;
-      const T distance2 = boundary_distance2(s.face, at.px, at.py);
+      const T distance2 = nearest_edge(s.face, at.px, at.py).distance2;
       product.include(T(1) - mask_probability(rules, distance2));
     });
     for_each_staged(p, bins, tile, at, open, staged, [&](const StagedMaskFace<T>& s, bool takes) {
       if (__ballot_sync(kFullWarp, takes) == 0) return;
       T gradient[3][4] = {};
       if (takes) {
-        const BoundaryPoint<T> point = nearest_boundary_point(s.face, at.px, at.py);
+        const BoundaryPoint<T> point(s.face, nearest_edge(s.face, at.px, at.py).is, at.px, at.py);
         const T probability = mask_probability(rules, point.distance2);
         const T pull = T(2) * rules.sigmainv * probability * product(T(1) - probability) * grad_mask;
         T shares[3];
