@@ -172,7 +172,7 @@ def soft_mask(
         [B, H, W] in 0..1.
 
     Where a gradient is recorded on the CPU, outside of ``torch.compile``, what the forward pass has found is kept for
-    the backward pass: at most 4 bytes a pixel, 12 a face and 16 a vertex, more in float64.
+    the backward pass: at most 8 bytes a pixel, 12 a face and 16 a vertex, more in float64.
     """
     op = "soft_mask"
     positions = _clip_positions(op, positions)

@@ -26,11 +26,11 @@ struct SoftMaskRules {
 
 // A face in NDC: its vertices, the edge from each to the next, 1 / (the edge's length)^2, and its enlarged, half-open
 // box. An edge too short for that quotient has 0 there, and counts as its first vertex.
-template <class N>
+template <class S>
 struct MaskFace {
-  N x[3], y[3];
-  N edge_x[3], edge_y[3], inverse[3];
-  N x0, x1, y0, y1;
+  S x[3], y[3];
+  S edge_x[3], edge_y[3], inverse[3];
+  S x0, x1, y0, y1;
 };
 
 // A vertex in NDC. False where no face around it takes part: non-finite, w <= 0, or in front of the near plane. Then

@@ -198,7 +198,6 @@ struct Lanes {
       return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
     }
 #endif
-    static_assert(P::kLanes <= 4 || P::kBytes > 16);
     Part out = {};
     std::memcpy(&out, p, sizeof(T) * (P::kLanes < 4 ? P::kLanes : 4));
     return out;
@@ -433,7 +432,7 @@ DIBR_HD int count_bits(unsigned bits) {
 #endif
 }
 
-// Writes those of sixteen numbers whose bits are set to out, and sixteen numbers in all.
+// Writes those of sixteen numbers whose bits are set to out, which has room for sixteen.
 template <class I>
 DIBR_HD void append_set(const I* numbers, unsigned bits, I* out) {
   static_assert(sizeof(I) == 4);

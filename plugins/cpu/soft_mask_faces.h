@@ -9,7 +9,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "cpu/bins.h"
@@ -35,12 +34,6 @@ struct FacesOfTile {
   void reserve(int64_t more) {
     const size_t least = size_t(count + more);
     if (faces.size() < least) faces.resize(2 * least);
-  }
-  // There must be room. What reaches nothing is not added.
-  void add(int32_t face, uint64_t reached) {
-    faces[size_t(count)] = face;
-    count += reached != 0;
-    all_cells |= reached;
   }
 };
 
@@ -84,7 +77,7 @@ class MaskFaces {
   static constexpr int kCell = kMaskCell;
 
   MaskFaces(int64_t batch, int64_t vertices, int64_t faces, int64_t height, int64_t width, Arena& arena)
-      : batch_(batch), vertices_(vertices), height_(height), width_(width) {
+      : batch_(batch), vertices_(vertices), width_(width) {
     rows_ = (height + kCell - 1) / kCell;
     columns_ = (width + kCell - 1) / kCell;
     words_ = (columns_ + kWord - 1) / kWord;
@@ -155,7 +148,7 @@ class MaskFaces {
   static_assert(kCellsOfTile == 8 && 1 << kLogCell == kCell);
   static constexpr int kChunk = 256, kTask = 8;  // faces, and chunks
   static constexpr int kWord = 64;               // cells, a bit each; byte by byte those of a tile's row
-  // Distances are told apart below this; what reaches further is chosen.
+  // Distances are told apart below this; what reaches as far is chosen.
   static constexpr int kFarthest = 8;
 
   // How many are chosen of kChunk faces, and the union of their boxes.
@@ -215,9 +208,9 @@ class MaskFaces {
       const int x0 = all[i].x0(), y0 = all[i].y0(), x1 = all[i].x1(), y1 = all[i].y1();
       const int cx0 = x0 >> kLogCell, cy0 = y0 >> kLogCell, cx1 = x1 >> kLogCell, cy1 = y1 >> kLogCell;
       const bool empty = (x0 > x1) | (y0 > y1) | (x0 < 0);
-      const int radius = std::max(cx1 - cx0 + 1, cy1 - cy0 + 1) >> 1;
+      const int radius = std::min(std::max(cx1 - cx0 + 1, cy1 - cy0 + 1) >> 1, kFarthest);
       const int place = kWord + radius * plane + ((cy0 + cy1) >> 1) * row + ((cx0 + cx1) >> 1);
-      places[i] = empty ? kNeverNear : radius >= kFarthest ? kAlwaysNear : place;
+      places[i] = empty ? kNeverNear : radius == kFarthest ? kAlwaysNear : place;
     }
     const auto* inside = reinterpret_cast<const uint8_t*>(inside_ + image * words_of_inside());
     int32_t near[kChunk];
@@ -228,13 +221,13 @@ class MaskFaces {
     }
     MaskReach* boxes = boxes_ + (image * chunks_ + chunk) * kChunk;
     int32_t* indices = indices_ + (image * chunks_ + chunk) * kChunk;
-    MaskReach box = chosen.box;
+    UnitedReach box(chosen.box);
     for (int i = 0; i < found; ++i) {
       boxes[i] = all[near[i]];
       indices[i] = int32_t(first + near[i]);
-      box = united(box, boxes[i]);
+      box.include(all[near[i]]);
     }
-    chosen.box = box;
+    chosen.box = box.get();
     chosen.count = found;
   }
 
@@ -258,9 +251,17 @@ class MaskFaces {
       count += boxes[i].meets(box);
     }
     tile->reserve(count);
+    int32_t* faces = tile->faces.data();
+    int64_t added = tile->count;
+    uint64_t all = tile->all_cells;
     for (int i = 0; i < count; ++i) {
-      tile->add(indices[near[i]], open & cells_reached(boxes[near[i]], area));
+      const uint64_t reached = open & cells_reached(boxes[near[i]], area);
+      faces[added] = indices[near[i]];
+      added += reached != 0;
+      all |= reached;
     }
+    tile->count = added;
+    tile->all_cells = all;
   }
 
   uint64_t uncovered_cells(int64_t image, const TileArea& area) const {
@@ -271,6 +272,8 @@ class MaskFaces {
     }
     return open;
   }
+  // Byte by byte, cells follow one another as they do bit by bit in a word: every machine that this is built for has
+  // the lowest byte first.
   static uint8_t* bytes(uint64_t* words) { return reinterpret_cast<uint8_t*>(words); }
 
   static MaskReach box_around(uint64_t cells, const TileArea& area) {
@@ -283,7 +286,7 @@ class MaskFaces {
     return {{int16_t(-x0), int16_t(-y0), int16_t(x1), int16_t(y1)}};
   }
 
-  int64_t batch_, vertices_, height_, width_;
+  int64_t batch_, vertices_, width_;
   int64_t rows_, columns_;  // of cells
   int64_t words_;           // of a row
   int64_t chunks_;

@@ -1,6 +1,6 @@
 // What SoftMask has found on its way, for the backward to start from: of every tile, its faces, and the visits of its
-// cells. All tiles share one pool, whose size depends on shapes alone; a tile that does not fit is not
-// kept, and its backward finds the same things again.
+// cells. All tiles share one pool, whose size depends on shapes alone; a tile that does not fit is not kept, and its
+// backward finds the same things again.
 #pragma once
 
 #include <algorithm>
@@ -17,6 +17,8 @@ namespace dibr::cpu::DIBR_CPU_LEVEL {
 struct VisitBits {
   uint16_t takes, edges[3];
 };
+
+static_assert(sizeof(VisitBits) % alignof(int32_t) == 0);
 
 // The faces that pixels of a cell take, as places among the tile's faces.
 struct Visits {
@@ -143,8 +145,8 @@ class KeptTiles {
     int64_t begin, bytes_of_cells, faces;
   };
 
-  // Outlines of fine meshes take one or two.
-  static constexpr int64_t kBytesOfPixel = 4;
+  // Outlines take one to three, to seven where a mesh has as many faces as the image has pixels.
+  static constexpr int64_t kBytesOfPixel = 8;
 
   int64_t tiles_, capacity_;
   int64_t* used_;

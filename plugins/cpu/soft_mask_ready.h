@@ -78,7 +78,7 @@ class ReadyFaces {
   }
 
   // Bit x of columns()[i] is set where the enlarged box of face i contains the pixels of the tile's column x; row by
-  // row the same. None beyond the last face.
+  // row the same. No columns beyond the last face.
   const uint32_t* columns() const { return columns_.data(); }
   const uint32_t* rows() const { return rows_.data(); }
   // 0, 1, 2, ...

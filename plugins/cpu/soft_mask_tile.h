@@ -1,13 +1,14 @@
 // SoftMask of one tile, for whoever has the tile's coverage and the faces near it.
 //
 // The pixels that nothing covers are looked at cell by cell: a visit is that of a face to the sixteen pixels of a cell,
-// a lane each. All of a cell's visits are found first; what follows is one loop without a branch, since a branch that
-// is guessed wrong costs as much as half a visit. A mask is the product over a pixel's faces in index order, to the
-// bit; the gradient's sums have an order that depends on the scene alone, since the lanes are the same on every
-// instruction set.
+// a lane each. All of a cell's visits are found first; what follows are loops without a branch, since a branch that is
+// guessed wrong costs as much as half a visit. A mask is the product over a pixel's faces in index order, to the bit;
+// the gradient's sums have an order that depends on the scene alone, since the lanes are the same on every instruction
+// set.
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -174,7 +175,7 @@ class CellVisits {
     int64_t i = *next, added = *count;
     while (added < enough && i < all) {
       faces_.template make_ready<true>(i + kAtOnce);
-      const int64_t ready = std::min(faces_.ready(), all);
+      const int64_t ready = faces_.ready();
       const uint32_t *columns = faces_.columns(), *rows = faces_.rows();
       const int32_t* places = faces_.places();
       int32_t* own_faces = own_faces_.data();
@@ -270,7 +271,7 @@ class TileMask {
   void find_distances(const Cell<T>& cell, TileNotes* notes) {
     if (distances2_.size() < size_t(cell.count)) distances2_.resize(2 * size_t(cell.count));
     N* distances2 = distances2_.data();
-    if (notes == nullptr) {
+    if (notes == nullptr || cell.count == 0) {
       for (int64_t i = 0; i < cell.count; ++i) distances2[i] = cell.nearest(i).distance2;
       return;
     }
@@ -324,7 +325,7 @@ class TileGradient {
     pulled_cells_ = find_pulled().cells();
   }
 
-  // Adds to the vectors sums[i], (x, y), i < V. Not inlined, as mask_cells.
+  // Adds to the vectors sums[i], (x, y), i < V. Not inlined, as TileMask::write.
   template <class Sums>
   __attribute__((noinline)) void add(const FacesOfTile& faces, const Sums& sums) {
     visits_.enter(*image_, area_);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 
 #include "abi/arena.h"
 #include "core/soft_mask.h"
@@ -22,7 +23,6 @@ struct MaskReach {
   int y0() const { return -v[1]; }
   int x1() const { return v[2]; }
   int y1() const { return v[3]; }
-  bool is_empty() const { return v[0] > 0 || v[0] + v[2] < 0 || v[1] + v[3] < 0; }
   bool meets(const MaskReach& b) const {
 #if defined(__SSE2__)
     const __m128i own = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(v));
@@ -35,20 +35,40 @@ struct MaskReach {
   }
 };
 
-inline MaskReach united(const MaskReach& a, const MaskReach& b) {
-  MaskReach out;
+// The union of some.
+class UnitedReach {
+ public:
 #if defined(__SSE2__)
-  const auto load = [](const MaskReach& r) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(r.v)); };
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(out.v), _mm_max_epi16(load(a), load(b)));
+  explicit UnitedReach(const MaskReach& first) : v_(load(first)) {}
+  void include(const MaskReach& other) { v_ = _mm_max_epi16(v_, load(other)); }
+  MaskReach get() const {
+    MaskReach out;
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out.v), v_);
+    return out;
+  }
+
+ private:
+  static __m128i load(const MaskReach& reach) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(reach.v)); }
+
+  __m128i v_;
 #else
-  for (int k = 0; k < 4; ++k) out.v[k] = std::max(a.v[k], b.v[k]);
+  explicit UnitedReach(const MaskReach& first) : all_(first) {}
+  void include(const MaskReach& other) {
+    for (int k = 0; k < 4; ++k) all_.v[k] = std::max(all_.v[k], other.v[k]);
+  }
+  MaskReach get() const { return all_; }
+
+ private:
+  MaskReach all_;
 #endif
-  return out;
-}
+};
 
 // The reach of a face, from those of its vertices.
 inline MaskReach reach_of_face(const MaskReach* reaches, const int32_t* vertices) {
-  return united(united(reaches[vertices[0]], reaches[vertices[1]]), reaches[vertices[2]]);
+  UnitedReach out(reaches[vertices[0]]);
+  out.include(reaches[vertices[1]]);
+  out.include(reaches[vertices[2]]);
+  return out.get();
 }
 
 template <class T>

@@ -19,7 +19,7 @@ class TouchedVectors {
 
   // Vector i, all 0 at first.
   T* operator[](int64_t i) const {
-    const uint64_t block = uint64_t(i) / kBlock;
+    const uint64_t block = uint64_t(i) / kBlock;  // a shift, which a signed quotient is not
     uint8_t& touched = touched_[block];
     if (!touched) {
       touched = 1;

@@ -420,7 +420,8 @@ def blobs(seed: int, height: int, width: int, dtype: type) -> tuple[Scene, np.nd
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("height", "width"), [(1, 1), (3, 200), (31, 33), (32, 32), (64, 96), (65, 37), (100, 7), (70, 131)]
+    ("height", "width"),
+    [(1, 1), (3, 200), (31, 33), (32, 32), (64, 96), (65, 37), (100, 7), (70, 131), (40, 256), (80, 290), (5, 520)],
 )
 def test_any_coverage_and_size_of_image_and_faces(height, width, dtype):
     """Crosses the borders of what the search for faces is divided into, whatever that is, also with the knum cut."""
@@ -440,6 +441,30 @@ def test_any_coverage_and_size_of_image_and_faces(height, width, dtype):
         # Of a face much smaller than its distance, float32 does not always know which edge is nearest.
         allowed = {np.float32: 1e-3, np.float64: compare.VALUE_TOLERANCE[np.dtype(np.float64)]}[dtype]
         assert np.abs(gradient - reference).max() <= allowed * max(np.abs(reference).max(), 1.0)
+
+
+@pytest.mark.parametrize("row", [0, 20, 39])
+@pytest.mark.parametrize("column", [0, 3, 251, 252, 255, 256, 259, 260, 383, 511, 512, 599])
+def test_a_face_that_reaches_the_only_uncovered_pixel_counts_wherever_that_is(row, column):
+    """The search for faces looks at the inside of an outline many cells at once. Each face has an image of its own."""
+    height, width, count = 40, 600, 150
+    rng = np.random.default_rng(height * column + row)
+    centres = np.array([column, row]) + rng.uniform(-25, 25, (count, 1, 2))
+    pixels = centres + rng.normal(size=(count, 3, 2)) * 10.0 ** rng.uniform(-1, 1.2, (count, 1, 1))
+    ndc = (2 * pixels + 1 - [width, height]) / [width, -height]
+    positions = homogeneous(np.concatenate([ndc, np.zeros((count, 3, 1))], axis=2).reshape(1, -1, 3))
+    ranges = np.stack([np.arange(count), np.ones(count)], axis=1).astype(np.int32)
+    faces = np.arange(3 * count, dtype=np.int32).reshape(-1, 3)
+    scene = Scene("near", np.repeat(positions, count, axis=0), faces, height, width, face_ranges=ranges)
+    face_index = np.repeat(np.arange(count, dtype=np.int32), height * width).reshape(count, height, width)
+    face_index[:, row, column] = -1
+    options = {"sigmainv": 5.0, "boxlen": 0.05}
+    x, y = (np.array([column, row]) * 2 + 1 - [width, height]) / [width, -height]
+    low, high = ndc.min(axis=1) - options["boxlen"], ndc.max(axis=1) + options["boxlen"]
+    reaches = ((low <= [x, y]) & ([x, y] < high)).all(axis=1)
+    assert 10 < reaches.sum() < count - 10
+    mask = kernel.soft_mask(scene, tensor(face_index), **options)[:, row, column].numpy()
+    assert np.array_equal(mask > 0.0, reaches)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
