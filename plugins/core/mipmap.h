@@ -114,13 +114,23 @@ DIBR_HD bool is_finite_sample(T u, T v, T mip_level) {
   return is_finite_uv(u, v) && mip_level == mip_level;
 }
 
+// NaN stays what it is.
+template <class T>
+DIBR_HD T clamped_level(T mip_level, T last) {
+  return minimum(maximum(mip_level, T(0)), last);
+}
+template <class T>
+DIBR_HD bool varies_with_level(T mip_level, T last) {
+  return mip_level >= T(0) && mip_level < last;
+}
+
 template <class T>
 DIBR_HD MipSample<T> mip_sample(const MipChain& chain, T u, T v, T mip_level, dibr_wrap wrap) {
   MipSample<T> sample;
-  const T last = T(chain.levels - 1), clamped = minimum(maximum(mip_level, T(0)), last), cell = std::floor(clamped);
+  const T last = T(chain.levels - 1), clamped = clamped_level(mip_level, last), cell = rounded_down(clamped);
   sample.first = int(cell);
   sample.fraction = clamped - cell;
-  sample.varies = mip_level >= T(0) && mip_level < last;
+  sample.varies = varies_with_level(mip_level, last);
   for (int part = 0; part < 2; ++part) {
     if (part == 1 && !sample.varies) continue;
     const int level = sample.first + part;

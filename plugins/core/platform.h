@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #if defined(__CUDACC__)
 #define DIBR_HD __host__ __device__ __forceinline__
@@ -50,6 +51,20 @@ DIBR_HD T maximum(T a, T b) {
 template <class T>
 DIBR_HD T absolute(T a) {
   return select(a < T(0), -a, a);
+}
+
+// The largest integer that is not above a.
+template <class T>
+DIBR_HD T rounded_down(T a) {
+#if defined(__SSE2__) && !defined(__SSE4_1__) && !defined(__CUDACC__)
+  // Without an instruction for it, and without a branch, so that the compiler makes vectors of a loop: a sum with a
+  // number that leaves no place for a fraction is rounded to the nearest integer.
+  const T shift = T(1) / std::numeric_limits<T>::epsilon(), size = absolute(a), rounded = (size + shift) - shift;
+  const T nearest = select(a < T(0), -rounded, rounded);
+  return select(size < shift, nearest - select(nearest > a, T(1), T(0)), a);
+#else
+  return std::floor(a);
+#endif
 }
 
 }  // namespace dibr

@@ -22,13 +22,20 @@ DIBR_HD I wrap_index(I i, I n, dibr_wrap wrap) {
   const I period = 2 * n, j = i < 0 ? i + period : (i >= period ? i - period : i);
   return j < n ? j : period - 1 - j;
 }
+// The same without branches, so that the compiler makes vectors of a loop over many.
+DIBR_HD int32_t wrap_index(int32_t i, int32_t n, dibr_wrap wrap) {
+  if (wrap == DIBR_WRAP_CLAMP) return minimum(maximum(i, 0), n - 1);
+  const int32_t period = wrap == DIBR_WRAP_REPEAT ? n : 2 * n;
+  const int32_t j = i + select(i < 0, period, 0) - select(i >= period, period, 0);
+  return wrap == DIBR_WRAP_REPEAT ? j : minimum(j, period - 1 - j);
+}
 
 // Brings a coordinate to where n texels and int64 hold it, without changing which texels it means.
 template <class T>
 DIBR_HD T reduce_coordinate(T u, dibr_wrap wrap) {
   if (wrap == DIBR_WRAP_CLAMP) return minimum(maximum(u, T(-1)), T(2));
-  if (wrap == DIBR_WRAP_REPEAT) return u - std::floor(u);
-  return u - T(2) * std::floor(u / T(2));
+  if (wrap == DIBR_WRAP_REPEAT) return u - rounded_down(u);
+  return u - T(2) * rounded_down(u / T(2));
 }
 
 // Taps for coordinate u (0..1 spans the axis of n texels). For nearest both taps are the texel that holds it.
@@ -36,7 +43,7 @@ template <class T, class I>
 DIBR_HD Taps<T, I> texture_taps(T u, I n, dibr_filter filter, dibr_wrap wrap) {
   const bool bilinear = filter == DIBR_FILTER_BILINEAR;
   const T x = reduce_coordinate(u, wrap) * T(n) - (bilinear ? T(0.5) : T(0));
-  const T cell = std::floor(x);
+  const T cell = rounded_down(x);
   const I i = I(cell);
   return {wrap_index(i, n, wrap), wrap_index(bilinear ? I(i + 1) : i, n, wrap), bilinear ? x - cell : T(0)};
 }

@@ -125,8 +125,9 @@ void interpolate_row(const Row<T>& row, const dibr_render_attributes& a, int64_t
 template <class S>
 SampledTexture<S> texture_of(const dibr_render_params& p, int64_t image) {
   const int64_t source = p.texture_batch == 1 ? 0 : image;
-  const S* texels = static_cast<const S*>(p.texture) + source * p.texture_channels * p.texture_height * p.texture_width;
-  return {texels, p.texture_channels, int32_t(p.texture_height), int32_t(p.texture_width), p.filter, p.wrap};
+  const int64_t plane = p.texture_height * p.texture_width;
+  const S* texels = static_cast<const S*>(p.texture) + source * p.texture_channels * plane;
+  return {{texels, plane}, p.texture_channels, int32_t(p.texture_height), int32_t(p.texture_width), p.filter, p.wrap};
 }
 
 // Calls body(count) for `columns` pixels of so many numbers each, with a constant for the usual ones, whose loops need
@@ -158,7 +159,7 @@ class BackgroundColor {
   template <class S>
   void find(int64_t image) const {
     Channels<T> uv = {};
-    sample_row(texture_of<S>(p_, image), columns_, uv[0], uv[1], of<S>(image));
+    sample_row(texture_of<S>(p_, image), columns_, uv, of<S>(image));
   }
   // Of as many pixels as a tile has columns.
   template <class S>
@@ -378,8 +379,7 @@ class Renderer {
     if (!writes(p_, DIBR_RENDER_COLOR)) return;
     with_storage(p_.texture_dtype, [&](auto s) {
       using S = decltype(s);
-      sample_row(texture_of<S>(p_, image), row.columns, uv[0], uv[1],
-                 static_cast<S*>(p_.color) + pixel * p_.texture_channels);
+      sample_row(texture_of<S>(p_, image), row.columns, uv, static_cast<S*>(p_.color) + pixel * p_.texture_channels);
     });
   }
 

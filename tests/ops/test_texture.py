@@ -56,22 +56,45 @@ def rows_of_every_kind(dtype, columns=41):
     return np.stack([inside, anywhere, np.tile(inside[:1], (columns, 1)), broken])[None].astype(dtype)
 
 
+def levels_of_every_kind(dtype, columns=41):
+    """Mip levels [1, 4, columns] for these: from the texture to the last of four levels, anywhere, the same everywhere,
+    and whole ones with two that are no number and beyond every chain."""
+    rng = np.random.default_rng(8)
+    whole = rng.integers(-1, 5, columns).astype(np.float64)
+    whole[3], whole[7] = np.nan, np.inf
+    rows = [np.linspace(0, 3, columns), rng.uniform(-1, 5, columns), np.full(columns, 1.25), whole]
+    return np.stack(rows)[None].astype(dtype)
+
+
+def lookups_of_every_kind(dtype, mode):
+    """uv, and the mip level where the filter takes one, by the names of the arguments."""
+    arrays = {"uv": rows_of_every_kind(dtype)}
+    if mode == "trilinear":
+        arrays["mip_level"] = levels_of_every_kind(dtype)
+    return {name: tensor(array) for name, array in arrays.items()}
+
+
+FILTERS = ["nearest", "bilinear", "trilinear"]
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("wrap", WRAPS)
-@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("mode", FILTERS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_sample_does_not_depend_on_those_beside_it(dtype, mode, wrap, channels):
-    """Neither its value nor its gradient in uv, bit for bit: a whole image beside images of a pixel each."""
+    """Neither its value nor its gradients in uv and mip level, bit for bit: a whole image beside images of a pixel."""
     texels, _ = random_input(dtype, (12, 9), batch=1, channels=channels)
-    uv = rows_of_every_kind(dtype)
 
-    def results(uv):
-        leaf = tensor(uv).requires_grad_()
-        output = ops.texture(tensor(texels), leaf, filter=mode, wrap=wrap)
-        return output.reshape(-1, channels), torch.autograd.grad(output.square().sum(), leaf)[0].reshape(-1, 2)
+    together = lookups_of_every_kind(dtype, mode)
+    alone = {name: lookup.reshape(-1, 1, 1, *lookup.shape[3:]) for name, lookup in together.items()}
 
-    for together, alone in zip(results(uv), results(uv.reshape(-1, 1, 1, 2)), strict=True):
-        assert torch.equal(together, alone)
+    def results(lookups):
+        leaves = {name: lookup.clone().requires_grad_() for name, lookup in lookups.items()}
+        output = ops.texture(tensor(texels), **leaves, filter=mode, wrap=wrap)
+        gradients = torch.autograd.grad(output.square().sum(), list(leaves.values()))
+        return [result.flatten() for result in (output, *gradients)]
+
+    assert all(map(torch.equal, results(together), results(alone)))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
@@ -93,12 +116,12 @@ def test_samples_of_every_kind_equal_the_oracle_and_float64_gradients(dtype, cha
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("mode", FILTERS)
 def test_texels_of_16_bits_are_sampled_in_float32(mode, half):
     texels, _ = random_input(np.float32, (12, 9), batch=1, channels=3)
-    stored, uv = tensor(texels).to(half), tensor(rows_of_every_kind(np.float32))
-    expected = ops.texture(stored.float(), uv, filter=mode).to(half)
-    assert torch.equal(ops.texture(stored, uv, filter=mode), expected)
+    stored, lookups = tensor(texels).to(half), lookups_of_every_kind(np.float32, mode)
+    expected = ops.texture(stored.float(), **lookups, filter=mode).to(half)
+    assert torch.equal(ops.texture(stored, **lookups, filter=mode), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
