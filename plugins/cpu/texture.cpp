@@ -151,7 +151,9 @@ class TexelSums {
   SparseScatter<T, kWidth> scatter(Arena& arena) const {
     // A shared texture collects from the rows of every image, a batched one from those of its own.
     const int64_t rows = p_.texture_batch == p_.batch ? p_.height : p_.batch * p_.height;
-    const int64_t runs = Scatter<T>::runs_within(p_.texture_batch, p_.channels * texels(), rows,
+    // Private arrays are as many as for the texture alone: with the levels below it counted as well, a texture as large
+    // as the image would be left with one, and one thread.
+    const int64_t runs = Scatter<T>::runs_within(p_.texture_batch, p_.channels * below_.chain.texels_at(0), rows,
                                                  p_.batch * p_.height * p_.width * p_.channels);
     return {p_.texture_batch, (p_.channels + kWidth - 1) / kWidth * stride(), rows, runs, arena};
   }
