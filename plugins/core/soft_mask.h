@@ -115,8 +115,9 @@ DIBR_HD NearestEdge<N> nearest_edge(const MaskFace<S>& face, N px, N py) {
     const N dx = vx - t * edge_x, dy = vy - t * edge_y;
     const N distance2 = dx * dx + dy * dy;
     if (k == 0) best.distance2 = vx * vx + vy * vy;
-    best.is[k] = (t < N(1)) & (distance2 < best.distance2);
-    best.distance2 = select(t < N(1), minimum(best.distance2, distance2), best.distance2);
+    const auto on_edge = t < N(1);
+    best.is[k] = on_edge & (distance2 < best.distance2);
+    best.distance2 = select(on_edge, minimum(best.distance2, distance2), best.distance2);
   }
   return best;
 }

@@ -176,6 +176,23 @@ struct Lanes {
     for (int i = 0; i < P::kCount; ++i) out.v[i] = -v[i];
     return out;
   }
+  // Of integers.
+  friend DIBR_HD Lanes operator&(Lanes a, Lanes b) {
+    for (int i = 0; i < P::kCount; ++i) a.v[i] &= b.v[i];
+    return a;
+  }
+  friend DIBR_HD Lanes operator|(Lanes a, Lanes b) {
+    for (int i = 0; i < P::kCount; ++i) a.v[i] |= b.v[i];
+    return a;
+  }
+  friend DIBR_HD Lanes operator<<(Lanes a, int count) {
+    for (Part& part : a.v) part <<= count;
+    return a;
+  }
+  friend DIBR_HD Lanes operator>>(Lanes a, int count) {
+    for (Part& part : a.v) part >>= count;
+    return a;
+  }
   friend DIBR_HD Flags operator<(Lanes a, Lanes b) {
     Flags out;
     for (int i = 0; i < P::kCount; ++i) out.v[i] = less<false>(a.v[i], b.v[i]);
@@ -345,74 +362,32 @@ DIBR_HD Lanes<T, n> exponent_from_low_bits(Lanes<T, n> a) {
   return a;
 }
 
-// Sixteen numbers of 32 bits.
-struct SixteenWords {
-  using P = PartOf<float, 16>;
-  typename P::Bits v[P::kCount];
-
-  static DIBR_HD SixteenWords load(const uint32_t* p) {
-    SixteenWords out;
-    std::memcpy(out.v, p, sizeof out.v);
-    return out;
-  }
-  DIBR_HD void store(uint32_t* p) const { std::memcpy(p, v, sizeof v); }
-  // All bits of number i, or none, as bit i is set.
-  static DIBR_HD SixteenWords spread(unsigned bits) {
-    SixteenWords out;
+// Sixteen integers: all bits of number i, or none, as bit i is set.
+DIBR_HD Sixteen<uint32_t> spread_bits(unsigned bits) {
+  Sixteen<uint32_t> out;
 #if defined(__AVX512F__)
-    out.v[0] = typename P::Bits(_mm512_movm_epi32(__mmask16(bits)));
+  out.v[0] = decltype(out)::Part(_mm512_movm_epi32(__mmask16(bits)));
 #else
-    const LaneFlags<float, 16> flags = LaneFlags<float, 16>::of(bits);
-    for (int i = 0; i < P::kCount; ++i) out.v[i] = typename P::Bits(flags.v[i]);
+  const auto flags = decltype(out)::Flags::of(bits);
+  for (int i = 0; i < decltype(out)::P::kCount; ++i) out.v[i] = decltype(out)::Part(flags.v[i]);
 #endif
-    return out;
-  }
-  // Bit i is the highest one of number i.
-  DIBR_HD unsigned signs() const {
+  return out;
+}
+// Bit i is the highest one of number i.
+DIBR_HD unsigned highest_bits(Sixteen<uint32_t> a) {
 #if defined(__AVX512F__)
-    return _mm512_movepi32_mask(__m512i(v[0]));
+  return _mm512_movepi32_mask(__m512i(a.v[0]));
 #else
-    LaneFlags<float, 16> flags;
-    for (int i = 0; i < P::kCount; ++i) flags.v[i] = typename P::Flags(v[i]);
-    return flags.bits();
+  decltype(a)::Flags flags;
+  for (int i = 0; i < decltype(a)::P::kCount; ++i) flags.v[i] = decltype(a)::P::Flags(a.v[i]);
+  return flags.bits();
 #endif
-  }
-  // All bits of a number that is above 0 as a signed one, else none.
-  DIBR_HD SixteenWords positive() const {
-    SixteenWords out;
-    for (int i = 0; i < P::kCount; ++i) out.v[i] = typename P::Bits(typename P::Wide(-v[i]) >> 31);
-    return out;
-  }
-
-  friend DIBR_HD SixteenWords operator&(SixteenWords a, SixteenWords b) {
-    for (int i = 0; i < P::kCount; ++i) a.v[i] &= b.v[i];
-    return a;
-  }
-  friend DIBR_HD SixteenWords operator&(SixteenWords a, uint32_t b) {
-    for (auto& part : a.v) part &= b;
-    return a;
-  }
-  friend DIBR_HD SixteenWords operator|(SixteenWords a, SixteenWords b) {
-    for (int i = 0; i < P::kCount; ++i) a.v[i] |= b.v[i];
-    return a;
-  }
-  friend DIBR_HD SixteenWords operator+(SixteenWords a, SixteenWords b) {
-    for (int i = 0; i < P::kCount; ++i) a.v[i] += b.v[i];
-    return a;
-  }
-  friend DIBR_HD SixteenWords operator-(SixteenWords a, SixteenWords b) {
-    for (int i = 0; i < P::kCount; ++i) a.v[i] -= b.v[i];
-    return a;
-  }
-  friend DIBR_HD SixteenWords operator<<(SixteenWords a, int count) {
-    for (auto& part : a.v) part <<= count;
-    return a;
-  }
-  friend DIBR_HD SixteenWords operator>>(SixteenWords a, int count) {
-    for (auto& part : a.v) part >>= count;
-    return a;
-  }
-};
+}
+// All bits of a number that is above 0 as a signed one, else none.
+DIBR_HD Sixteen<uint32_t> positive(Sixteen<uint32_t> a) {
+  for (auto& part : a.v) part = decltype(a)::Part(decltype(a)::P::Wide(-part) >> 31);
+  return a;
+}
 
 // How many bits are set of eight.
 struct BitCounts {

@@ -19,6 +19,13 @@ namespace dibr::cpu::DIBR_CPU_LEVEL {
 
 constexpr int kMaskCell = 4;
 
+// The first of at least so many in a vector that is reused. It grows beyond that, so that it seldom has to.
+template <class N>
+N* room_for(std::vector<N>& numbers, int64_t count) {
+  if (int64_t(numbers.size()) < count) numbers.resize(2 * size_t(count));
+  return numbers.data();
+}
+
 // The faces that a tile needs, and which of the tile's cells they reach: bit 8 * row + column. A cell is kMaskCell by
 // kMaskCell pixels.
 struct FacesOfTile {
@@ -29,11 +36,6 @@ struct FacesOfTile {
   void clear() {
     count = 0;
     all_cells = 0;
-  }
-  // Makes room for so many more.
-  void reserve(int64_t more) {
-    const size_t least = size_t(count + more);
-    if (faces.size() < least) faces.resize(2 * least);
   }
 };
 
@@ -250,8 +252,7 @@ class MaskFaces {
       near[count] = i;
       count += boxes[i].meets(box);
     }
-    tile->reserve(count);
-    int32_t* faces = tile->faces.data();
+    int32_t* faces = room_for(tile->faces, tile->count + count);
     int64_t added = tile->count;
     uint64_t all = tile->all_cells;
     for (int i = 0; i < count; ++i) {

@@ -22,9 +22,9 @@ static_assert(sizeof(VisitBits) % alignof(int32_t) == 0);
 
 // The faces that pixels of a cell take, as places among the tile's faces.
 struct Visits {
-  int64_t count = 0;
-  const int32_t* faces = nullptr;
-  const VisitBits* bits = nullptr;
+  int64_t count;
+  const int32_t* faces;
+  const VisitBits* bits;
 };
 
 // One cell, followed in memory by its visits.
@@ -75,14 +75,13 @@ class TileNotes {
  public:
   void clear() { bytes_ = bytes_of_cells_ = faces_ = 0; }
   void add(int cell, const Visits& visits) {
+    if (visits.count == 0) return;
     const KeptCell kept = {cell, int32_t(visits.count)};
+    const size_t bytes_of_bits = size_t(visits.count) * sizeof(VisitBits);
     char* own = take(kept.bytes());
     std::memcpy(own, &kept, sizeof kept);
-    if (visits.count > 0) {
-      const size_t count = size_t(visits.count);
-      std::memcpy(own + sizeof kept, visits.bits, count * sizeof(VisitBits));
-      std::memcpy(own + sizeof kept + count * sizeof(VisitBits), visits.faces, count * sizeof(int32_t));
-    }
+    std::memcpy(own + sizeof kept, visits.bits, bytes_of_bits);
+    std::memcpy(own + sizeof kept + bytes_of_bits, visits.faces, size_t(visits.count) * sizeof(int32_t));
     bytes_of_cells_ = bytes_;
   }
   void finish(const int32_t* faces, int64_t count) {

@@ -8,7 +8,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -77,23 +76,19 @@ OpenPixels uncovered_pixels(const TileArea& area, const Index* face_index, int64
 // How many faces each of a cell's pixels may still take.
 class PixelRoom {
  public:
-  explicit PixelRoom(int64_t knum) {
-    uint32_t all[16];
-    std::fill_n(all, 16, uint32_t(std::min<int64_t>(knum, std::numeric_limits<int32_t>::max())));
-    left_ = SixteenWords::load(all);
-  }
+  explicit PixelRoom(int64_t knum) : left_(uint32_t(std::min<int64_t>(knum, std::numeric_limits<int32_t>::max()))) {}
   // For a face that all of the pixels have room for.
-  DIBR_HD void take_all(unsigned pixels) { left_ = left_ + SixteenWords::spread(pixels); }
+  DIBR_HD void take_all(unsigned pixels) { left_ = left_ + spread_bits(pixels); }
   // Those of the pixels that have room: they take the face.
   DIBR_HD unsigned take(unsigned pixels) {
-    const SixteenWords takes = SixteenWords::spread(pixels) & left_.positive();
+    const Sixteen<uint32_t> takes = spread_bits(pixels) & positive(left_);
     left_ = left_ + takes;
-    return takes.signs();
+    return highest_bits(takes);
   }
-  DIBR_HD unsigned open() const { return left_.positive().signs(); }
+  DIBR_HD unsigned open() const { return highest_bits(positive(left_)); }
 
  private:
-  SixteenWords left_;
+  Sixteen<uint32_t> left_;
 };
 
 // A cell: where its pixels are, lane 4 * y + x each, and the faces that they take.
@@ -182,8 +177,8 @@ class CellVisits {
       uint32_t* own_takes = own_takes_.data();
       for (; added < enough && i < ready; i += kAtOnce) {
         uint32_t takes[kAtOnce];
-        const unsigned taken = pixels_of_cell(SixteenWords::load(columns + i) >> first_column,
-                                              SixteenWords::load(rows + i) >> first_row, pixels, takes);
+        const unsigned taken = pixels_of_cell(Sixteen<uint32_t>::load(columns + i) >> first_column,
+                                              Sixteen<uint32_t>::load(rows + i) >> first_row, pixels, takes);
         append_set(places + i, taken, own_faces + added);
         append_set(takes, taken, own_takes + added);
         added += count_bits(taken);
@@ -195,16 +190,17 @@ class CellVisits {
 
   // From the columns and rows of sixteen boxes, the lowest four bits of each, to those of a cell's pixels that they
   // contain. Bit i of what is returned is set where there are some.
-  static DIBR_HD unsigned pixels_of_cell(SixteenWords columns, SixteenWords rows, unsigned pixels, uint32_t* takes) {
+  static DIBR_HD unsigned pixels_of_cell(Sixteen<uint32_t> columns, Sixteen<uint32_t> rows, unsigned pixels,
+                                         uint32_t* takes) {
     columns = columns & 15;
     columns = columns | columns << 4;
     columns = columns | columns << 8;
     rows = rows & 15;
     rows = (rows | rows << 6) & 0x0303;
     rows = (rows | rows << 3) & 0x1111;  // of every four, the lowest
-    const SixteenWords own = columns & ((rows << 4) - rows) & pixels;
+    const Sixteen<uint32_t> own = columns & ((rows << 4) - rows) & pixels;
     own.store(takes);
-    return own.positive().signs();
+    return highest_bits(positive(own));
   }
 
   // Leaves out of visits `begin` to `end` the pixels that have no room for them, and the visits that no pixel is left
@@ -269,14 +265,12 @@ class TileMask {
   // All distances go before what is made of them: a processor looks ahead over few visits, and so what it sees does not
   // wait for each other.
   void find_distances(const Cell<T>& cell, TileNotes* notes) {
-    if (distances2_.size() < size_t(cell.count)) distances2_.resize(2 * size_t(cell.count));
-    N* distances2 = distances2_.data();
-    if (notes == nullptr || cell.count == 0) {
+    N* distances2 = room_for(distances2_, cell.count);
+    if (notes == nullptr) {
       for (int64_t i = 0; i < cell.count; ++i) distances2[i] = cell.nearest(i).distance2;
       return;
     }
-    if (bits_.size() < size_t(cell.count)) bits_.resize(2 * size_t(cell.count));
-    VisitBits* bits = bits_.data();
+    VisitBits* bits = room_for(bits_, cell.count);
     for (int64_t i = 0; i < cell.count; ++i) {
       const NearestEdge<N> edge = cell.nearest(i);
       bits[i] = cell.bits(i, edge);
@@ -372,9 +366,9 @@ class TileGradient {
   }
 
   const VisitBits* find_bits(const Cell<T>& cell) {
-    if (bits_.size() < size_t(cell.count)) bits_.resize(2 * size_t(cell.count));
-    for (int64_t i = 0; i < cell.count; ++i) bits_[size_t(i)] = cell.bits(i, cell.nearest(i));
-    return bits_.data();
+    VisitBits* bits = room_for(bits_, cell.count);
+    for (int64_t i = 0; i < cell.count; ++i) bits[i] = cell.bits(i, cell.nearest(i));
+    return bits;
   }
 
   void add_cell(const Cell<T>& cell, const VisitBits* bits) {
@@ -385,8 +379,7 @@ class TileGradient {
 
   // All points go first, as distances do in TileMask.
   void take_steps(const Cell<T>& cell, const VisitBits* bits, const SoftMaskRules<T>& rules) {
-    if (steps_.size() < size_t(cell.count)) steps_.resize(2 * size_t(cell.count));
-    Step* steps = steps_.data();
+    Step* steps = room_for(steps_, cell.count);
     for (int64_t i = 0; i < cell.count; ++i) {
       const uint16_t* edges = bits[i].edges;
       const typename N::Flags flags[3] = {N::Flags::of(edges[0]), N::Flags::of(edges[1]), N::Flags::of(edges[2])};
@@ -433,9 +426,8 @@ class TileGradient {
   }
 
   void clear_faces() {
-    const size_t count = size_t(visits_.of_tile().count());
-    if (face_sums_.size() < count) face_sums_.resize(2 * count);
-    if (count > 0) std::memset(face_sums_.data(), 0, count * sizeof(FaceSum));
+    const int64_t count = visits_.of_tile().count();
+    std::fill_n(room_for(face_sums_, count), count, FaceSum{});
   }
 
   // From the tile's faces to the vertices.
