@@ -2,6 +2,8 @@
 
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <sstream>
@@ -146,15 +148,19 @@ const void* Call::stored(const char* name, const Tensor& tensor, Shape shape, di
   return hold(name, tensor, half ? tensor.scalar_type() : first_.scalar_type(), shape).const_data_ptr();
 }
 
-Tensor Call::new_real(std::initializer_list<int64_t> shape) const { return ::torch::stable::new_empty(first_, shape); }
+Tensor Call::new_real(std::initializer_list<int64_t> shape) const {
+  int32_t dtype;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(first_.get(), &dtype));
+  return new_tensor(shape, dtype);
+}
 
 Tensor Call::new_int32(std::initializer_list<int64_t> shape) const {
-  return ::torch::stable::new_empty(first_, shape, ScalarType::Int);
+  return new_tensor(shape, aoti_torch_dtype_int32());
 }
 
 Tensor Call::new_stored(dibr_dtype dtype, std::initializer_list<int64_t> shape) const {
   if (dtype == dtype_) return new_real(shape);
-  return ::torch::stable::new_empty(first_, shape, dtype == DIBR_FLOAT16 ? ScalarType::Half : ScalarType::BFloat16);
+  return new_tensor(shape, dtype == DIBR_FLOAT16 ? aoti_torch_dtype_float16() : aoti_torch_dtype_bfloat16());
 }
 
 const Tensor& Call::hold(const char* name, const Tensor& tensor, ScalarType type, Shape shape) {
@@ -163,7 +169,8 @@ const Tensor& Call::hold(const char* name, const Tensor& tensor, ScalarType type
     fail(op_, ": ", name, " must be ", to_text(type), ", got ", to_text(tensor.scalar_type()));
   }
   match(name, tensor, shape);
-  return inputs_.emplace_back(::torch::stable::contiguous(tensor));
+  // Asking torch's dispatcher takes as long as a small kernel.
+  return inputs_.emplace_back(tensor.is_contiguous() ? tensor : ::torch::stable::contiguous(tensor));
 }
 
 void Call::match(const char* name, const Tensor& tensor, Shape shape) const {
@@ -191,8 +198,23 @@ void Call::check(dibr_status status) const {
   if (status != DIBR_OK) fail(dibr_last_error());
 }
 
-void Call::allocate_workspace(int64_t bytes) {
-  workspace_ = ::torch::stable::new_empty(first_, {bytes}, ScalarType::Byte);
+void Call::allocate_workspace(int64_t bytes) { workspace_ = new_tensor({bytes}, aoti_torch_dtype_uint8()); }
+
+// torch::stable::new_empty would look its operator up by name, and takes twice as long.
+Tensor Call::new_tensor(std::initializer_list<int64_t> shape, int32_t dtype) const {
+  std::array<int64_t, 4> strides;
+  int64_t stride = 1;
+  for (size_t axis = shape.size(); axis-- > 0;) {
+    strides.at(axis) = stride;
+    stride *= std::max<int64_t>(shape.begin()[axis], 1);
+  }
+  int32_t type, index;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(first_.get(), &type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(first_.get(), &index));
+  AtenTensorHandle out;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(int64_t(shape.size()), shape.begin(), strides.data(), dtype, type, index, &out));
+  return Tensor(out);
 }
 
 dibr_launch Call::make_launch() const {

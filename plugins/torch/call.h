@@ -89,6 +89,8 @@ class Call {
   void check_choice(const char* name, int64_t value, int64_t count) const;
   void check(dibr_status status) const;
   void allocate_workspace(int64_t bytes);
+  // Uninitialised, on the op's device.
+  Tensor new_tensor(std::initializer_list<int64_t> shape, int32_t dtype) const;
   dibr_launch make_launch() const;
 
   const char* op_;
