@@ -28,18 +28,31 @@ def test_the_clock_counts_every_thread() -> None:
         done.set()
         leave.wait()
 
-    before, own = clock.cpu_seconds(), time.thread_time()
+    watch, own = clock.Stopwatch(), time.thread_time()
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
     while len(spent) < 2:
         done.wait()
         time.sleep(0.001)
-    found, own = clock.cpu_seconds() - before, time.thread_time() - own
+    (found, _), own = watch.stop(), time.thread_time() - own
     leave.set()
     for thread in threads:
         thread.join()
     assert found == pytest.approx(sum(spent) + own, rel=0.05)
+
+
+def test_the_clock_does_not_count_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for the other threads' clocks takes 50 ms here; a call that does nothing takes none of it."""
+
+    def ask() -> float:
+        _burn(0.05)
+        return 0.0
+
+    monkeypatch.setattr(clock, "cpu_seconds_of_others", ask)
+    cpu, wall = clock.Stopwatch().stop()
+    assert cpu < 0.01
+    assert wall < 0.04
 
 
 def test_the_peak_sees_what_is_gone_again() -> None:
