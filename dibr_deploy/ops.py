@@ -44,7 +44,6 @@ CULL = {"none": 0, "back": 1}
 FILTER = {"nearest": 0, "bilinear": 1, "trilinear": 2}
 WRAP = {"clamp": 0, "repeat": 1, "mirror": 2}
 
-_DEVICES = ("cpu", "cuda", "meta")
 _REAL = (torch.float32, torch.float64)
 _REAL_OR_HALF = (*_REAL, torch.float16, torch.bfloat16)
 _INTEGER = (torch.int32, torch.int64)
@@ -422,11 +421,15 @@ def _fail(op: str, name: str, expected: str, actual: Any) -> NoReturn:
 def _tensor(op: str, name: str, value: Any, dtypes: Sequence[torch.dtype], shape: Sequence[str | int]) -> None:
     """Check type, dtype, rank and the fixed sizes; a name in ``shape`` stands for any size."""
     fits = isinstance(value, Tensor) and value.dtype in dtypes and value.dim() == len(shape)
-    if not (fits and all(type(wanted) is str or value.shape[i] == wanted for i, wanted in enumerate(shape))):
+    if not fits or _wrong_axes(value, shape):
         types = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         _fail(op, name, f"be a tensor [{', '.join(map(str, shape))}] of {types}", value)
-    if value.device.type not in _DEVICES:
+    if not (value.is_cpu or value.is_cuda or value.is_meta):
         _fail(op, name, "be on the CPU or a CUDA device", value)
+
+
+def _wrong_axes(value: Tensor, shape: Sequence[str | int]) -> list[int]:
+    return [axis for axis, wanted in enumerate(shape) if type(wanted) is int and value.size(axis) != wanted]
 
 
 def _like(op: str, name: str, value: Tensor, reference_name: str, reference: Tensor) -> None:
