@@ -1,4 +1,4 @@
-// Channels: up to four numbers for each pixel of a short row, each in an array of its own.
+// Channels: up to four numbers for each of some pixels, each in an array of its own.
 #pragma once
 
 #include <type_traits>
@@ -9,12 +9,11 @@
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 
 constexpr int kFewChannels = 4;
-// Pixels of a row. A row may be written a whole Pack at a time.
-constexpr int kRowPixels = 32;
+// Pixels of a short row, and how many pixels there may be, which are those of some such rows. They may be written a
+// whole Pack at a time.
+constexpr int kRowPixels = 32, kMostPixels = 4 * kRowPixels;
 template <class T>
-constexpr int kRow = kRowPixels + Pack<T>::kLanes;
-template <class T>
-using Channels = T[kFewChannels][kRow<T>];
+using Channels = T[kFewChannels][kMostPixels + Pack<T>::kLanes];
 
 // Calls body(count) with a constant, as many channels of those that are left as are few.
 template <class Body>
@@ -39,9 +38,11 @@ void load_few(const T* in, int columns, int64_t stride, Channels<T>& channels) {
   }
 }
 
-// Writes kCount channels of a row where each pixel has `stride` numbers.
+// Writes kCount channels of a row, from pixel `first` of them on, where each pixel has `stride` numbers.
 template <int kCount, class T, class S>
-void store_few(const Channels<T>& channels, int columns, int64_t stride, S* out) {
+void store_few(const Channels<T>& all, int first, int columns, int64_t stride, S* out) {
+  const T* channels[kCount];
+  for (int c = 0; c < kCount; ++c) channels[c] = all[c] + first;
   int x = 0;
   if constexpr (kCount == 3 && std::is_same_v<T, S>) {
     using N = Pack<T>;

@@ -74,7 +74,7 @@ struct MippedTexture : SampledTexture<S> {
   DIBR_HD EitherPlanes<S, T> either(uint32_t is_reduced) const { return {this->texels, reduced, is_reduced}; }
 };
 
-// The texels and fractions of up to kRowPixels samples, an array for each of their numbers. A trilinear sample blends
+// The texels and fractions of up to kMostPixels samples, an array for each of their numbers. A trilinear sample blends
 // two bilinear ones, its parts, each of a level; every other sample is one part.
 template <class T>
 class Footprints {
@@ -164,9 +164,9 @@ class Footprints {
       body([&](int64_t channel) DIBR_INLINE_LAMBDA { return texels<layout>(planes[channel], p, place(i)); });
     };
     constexpr uint32_t kAll = (1u << kAtOnce) - 1;
-    const bool pairs = (p.neighbours >> place(i) & kAll) == kAll;
+    const bool pairs = (bits_from(p.neighbours, place(i)) & kAll) == kAll;
     if constexpr (Texture::kHasLevels) {
-      const uint32_t is_reduced = p.is_reduced >> place(i) & kAll;
+      const uint32_t is_reduced = bits_from(p.is_reduced, place(i)) & kAll;
       if (is_reduced == kAll) return pairs ? use(kPairs, texture.reduced) : use(kFour, texture.reduced);
       if (is_reduced != 0) return use(kFour, texture.either(is_reduced));
     } else if (nearest_) {
@@ -200,17 +200,21 @@ class Footprints {
     DIBR_HD OneLevel of(int) const { return *this; }
   };
   struct LevelOfEach {
-    int32_t height[kRowPixels], width[kRowPixels], begin[kRowPixels];
+    int32_t height[kMostPixels], width[kMostPixels], begin[kMostPixels];
     DIBR_HD OneLevel of(int i) const { return {height[i], width[i], begin[i]}; }
   };
 
+  static constexpr int kWord = 32, kWords = kMostPixels / kWord;
+  // A Pack's bits, or those of eight samples, are in one word.
+  static DIBR_HD uint32_t bits_from(const uint32_t* words, int i) { return words[i / kWord] >> (i % kWord); }
+
   struct alignas(kVectorBytes) Part {
-    int32_t offset[4][kRowPixels];
-    T fraction[2][kRowPixels];
-    int32_t level[kRowPixels];  // this and what follows, of a texture with levels
+    int32_t offset[4][kMostPixels];
+    T fraction[2][kMostPixels];
+    int32_t level[kMostPixels];  // this and what follows, of a texture with levels
     LevelOfEach levels;
-    uint32_t neighbours;  // bit i: so are the texels of sample i in a row
-    uint32_t is_reduced;  // bit i: sample i lies on a level below the texture
+    uint32_t neighbours[kWords];  // a bit for each sample: so are its texels in a row
+    uint32_t is_reduced[kWords];  // it lies on a level below the texture
   };
 
   template <int kCoordinates>
@@ -255,11 +259,11 @@ class Footprints {
     const int count = places();
     const N first = part.level[0];
     bool one = true;
-    part.is_reduced = 0;
+    std::fill_n(part.is_reduced, kWords, 0u);
     for (int i = 0; i < count; i += N::kLanes) {
       const N level = N::load(part.level + i);
       one &= !((level < first) | (level > first)).any();
-      part.is_reduced |= (level > N(0)).lanes() << i;
+      part.is_reduced[i / kWord] |= (level > N(0)).lanes() << (i % kWord);
     }
     if (one) {
       const int32_t level = part.level[0];
@@ -294,9 +298,10 @@ class Footprints {
     }
     if (kFilter == DIBR_FILTER_NEAREST) return;
     using N = Pack<int32_t>;
-    part.neighbours = 0;
+    std::fill_n(part.neighbours, kWords, 0u);
     for (int i = 0; i < count; i += N::kLanes) {
-      part.neighbours |= (N::load(part.offset[1] + i) - N::load(part.offset[0] + i) == N(1)).lanes() << i;
+      const Mask<int32_t> are = N::load(part.offset[1] + i) - N::load(part.offset[0] + i) == N(1);
+      part.neighbours[i / kWord] |= are.lanes() << (i % kWord);
     }
   }
 
@@ -364,8 +369,8 @@ class Footprints {
   int samples_, parts_;
   bool finite_, same_;
   bool nearest_;
-  bool is_finite_[kRowPixels];  // where not all are
-  T blend_[kRowPixels];         // how far from the first part to the second, of a texture with levels
+  bool is_finite_[kMostPixels];  // where not all are
+  T blend_[kMostPixels];         // how far from the first part to the second, of a texture with levels
   Part part_[2];
 };
 
@@ -394,21 +399,39 @@ void sample_few(const Footprints<T>& footprints, const Texture& texture, int64_t
   spread(footprints, kCount, out);
 }
 
-// Samples all channels of up to kRowPixels pixels, 0 where they are not finite. `at` as for Footprints::find.
+// Pixels that follow each other in an image, of those that are sampled together.
+struct SampledRun {
+  int first, count;
+  int64_t pixel;  // in the image, of the first one
+};
+
+// Samples all channels of the pixels of some runs, one after another, up to kMostPixels; 0 where they are not finite.
+// `at` as for Footprints::find; `out` points to the image.
 template <class T, class Texture, class S>
-void sample_row(const Texture& texture, int columns, Channels<T>& at, S* out) {
+void sample_runs(const Texture& texture, const SampledRun* runs, int count, Channels<T>& at, S* out) {
+  const int64_t all = texture.channels;
   Footprints<T> footprints;
-  footprints.find(texture, columns, at);
-  for (int64_t c = 0; c < texture.channels; c += kFewChannels) {
+  footprints.find(texture, runs[count - 1].first + runs[count - 1].count, at);
+  for (int64_t c = 0; c < all; c += kFewChannels) {
     Channels<T> channels;
-    with_few(texture.channels - c, [&](auto count) {
-      sample_few<count>(footprints, texture, c, channels);
-      store_few<count>(channels, columns, texture.channels, out + c);
+    with_few(all - c, [&](auto few) {
+      sample_few<few>(footprints, texture, c, channels);
+      for (int i = 0; i < count; ++i) {
+        store_few<few>(channels, runs[i].first, runs[i].count, all, out + runs[i].pixel * all + c);
+      }
     });
   }
-  for (int x = 0; !footprints.are_finite() && x < columns; ++x) {
-    if (!footprints.is_finite(x)) std::fill_n(out + x * texture.channels, texture.channels, S{});
+  for (int i = 0; !footprints.are_finite() && i < count; ++i) {
+    for (int x = 0; x < runs[i].count; ++x) {
+      if (!footprints.is_finite(runs[i].first + x)) std::fill_n(out + (runs[i].pixel + x) * all, all, S{});
+    }
   }
+}
+// Of a single run, whose first pixel `out` points to.
+template <class T, class Texture, class S>
+void sample_row(const Texture& texture, int columns, Channels<T>& at, S* out) {
+  const SampledRun run = {0, columns, 0};
+  sample_runs(texture, &run, 1, at, out);
 }
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

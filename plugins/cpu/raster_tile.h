@@ -60,19 +60,23 @@ class TileBuffer {
   // For each column of a row of the tile, the visible face, -1 where nothing covers the pixel.
   const Integer* faces(int row) const { return face_ + row * kTile; }
 
-  // Barycentrics, 0 where nothing covers the pixel, and depth, 1 there, of as many columns of a row from x on as a Pack
-  // has lanes; those beyond the tile's columns are undefined.
+  // Barycentrics of as many columns of a row from x on as a Pack has lanes; undefined where nothing covers the pixel,
+  // and beyond the tile's columns.
+  DIBR_HD void weigh(int row, int x, Lanes* b) const {
+    const int i = row * kTile + x;
+    const Lanes u0 = Lanes::load(weight_[0] + i), u1 = Lanes::load(weight_[1] + i), u2 = Lanes::load(weight_[2] + i);
+    const Lanes total = u0 + u1 + u2;
+    b[0] = u0 / total;
+    b[1] = u1 / total;
+    b[2] = u2 / total;
+  }
+  // The same, 0 where nothing covers the pixel, and depth, 1 there.
   DIBR_HD void resolve(int row, int x, Lanes* b, Lanes* depth) const {
     const int i = row * kTile + x;
     const Mask<T> covered = (Pack<Integer>::load(face_ + i) >= Pack<Integer>(0)).template of<T>();
-    for (int k = 0; k < 3; ++k) b[k] = T(0);
-    *depth = T(1);
-    const Lanes u0 = Lanes::load(weight_[0] + i), u1 = Lanes::load(weight_[1] + i), u2 = Lanes::load(weight_[2] + i);
-    const Lanes total = u0 + u1 + u2;
-    b[0] = select(covered, u0 / total, b[0]);
-    b[1] = select(covered, u1 / total, b[1]);
-    b[2] = select(covered, u2 / total, b[2]);
-    *depth = select(covered, Lanes::load(depth_ + i), *depth);
+    weigh(row, x, b);
+    for (int k = 0; k < 3; ++k) b[k] = select(covered, b[k], Lanes(T(0)));
+    *depth = select(covered, Lanes::load(depth_ + i), Lanes(T(1)));
   }
 
   // For TileRasterizer.

@@ -49,7 +49,16 @@ struct Row {
     gaps = ~covered >> first & (~0u >> (kTile - columns));
   }
 
-  // After that, the rest.
+  // After that, the runs and barycentrics.
+  void weigh(const TileBuffer<T>& drawn, int row) {
+    find_runs(drawn.faces(row));
+    for (int x = 0; x < columns; x += Pack<T>::kLanes) {
+      Pack<T> weights[3];
+      drawn.weigh(row, first + x, weights);
+      for (int k = 0; k < 3; ++k) weights[k].store(b[k] + x);
+    }
+  }
+  // The same, with depths, and defined where nothing covers a pixel.
   void resolve(const TileBuffer<T>& drawn, int row) {
     find_runs(drawn.faces(row));
     for (int x = 0; x < columns; x += Pack<T>::kLanes) {
@@ -79,9 +88,11 @@ struct Row {
 
 static_assert(kTile <= kRowPixels, "Channels hold a row of a tile");
 
-// Interpolates the first kCount channels that `values` points to, 0 where nothing covers the pixel.
+// Interpolates the first kCount channels that `values` points to, 0 where nothing covers the pixel. The row's first
+// pixel is pixel `first` of `out`.
 template <int kCount, class T, class S>
-void interpolate_few(const Row<T>& row, const dibr_render_attributes& a, const S* values, Channels<T>& out) {
+void interpolate_few(const Row<T>& row, const dibr_render_attributes& a, const S* values, Channels<T>& out,
+                     int first = 0) {
   using N = Pack<T>;
   const typename Row<T>::Run *run = row.run, *end = row.run + row.runs;
   for (int x = 0; x < row.columns; x += N::kLanes) {
@@ -101,7 +112,7 @@ void interpolate_few(const Row<T>& row, const dibr_render_attributes& a, const S
       }
       if (run->end > x + N::kLanes) break;
     }
-    for (int c = 0; c < kCount; ++c) sums[c].store(out[c] + x);
+    for (int c = 0; c < kCount; ++c) sums[c].store(out[c] + first + x);
   }
 }
 
@@ -117,10 +128,22 @@ void interpolate_row(const Row<T>& row, const dibr_render_attributes& a, int64_t
     Channels<T> channels;
     with_few(a.channels - c, [&](auto count) {
       interpolate_few<count>(row, a, values_of<S>(a, image) + c, channels);
-      store_few<count>(channels, row.columns, a.channels, out + c);
+      store_few<count>(channels, 0, row.columns, a.channels, out + c);
     });
   }
 }
+
+// The uv of rows of a tile that are sampled together. A row alone would be a chain of short steps, each of which waits
+// for what the one before has stored.
+template <class T>
+struct UvRows {
+  Channels<T> uv;
+  SampledRun runs[kTile];
+  int count = 0;
+
+  int pixels() const { return count == 0 ? 0 : runs[count - 1].first + runs[count - 1].count; }
+  bool has_room() const { return pixels() + kTile <= kMostPixels; }
+};
 
 template <class S>
 SampledTexture<S> texture_of(const dibr_render_params& p, int64_t image) {
@@ -262,7 +285,8 @@ class Renderer {
   Renderer(const dibr_render_params& p, Arena& arena)
       : p_(p),
         rasterizer_(RasterScene<T>(p), arena),
-        is_resolved_(writes(p, ~(DIBR_RENDER_FACE_INDEX | DIBR_RENDER_MASK))) {
+        is_resolved_(writes(p, DIBR_RENDER_DEPTH | DIBR_RENDER_BARYCENTRICS)),
+        is_weighed_(writes(p, ~(DIBR_RENDER_FACE_INDEX | DIBR_RENDER_MASK))) {
     if (writes(p, DIBR_RENDER_COLOR)) background_.emplace(p, arena);
     if (writes(p, DIBR_RENDER_MASK)) masks_.emplace(p, rasterizer_.tiles(), arena);
   }
@@ -306,14 +330,20 @@ class Renderer {
     const OpenPixels open = drawn != nullptr ? uncovered_pixels(area, drawn->faces(0), kTile) : all_pixels(area);
     Row<T> row;
     row.first = row.columns = 0;
+    UvRows<T> uv_rows;
     for (int64_t y = area.y0; y < area.y1; ++y) {
       const int64_t pixel = (image * p_.height + y) * p_.width + area.x0;
       if (drawn != nullptr) row.find(*drawn, int(y - area.y0), open.rows[y - area.y0]);
       if (row.columns < columns) write_background(image, pixel, columns);
       if (row.columns == 0) continue;
-      if (is_resolved_) row.resolve(*drawn, int(y - area.y0));
-      write(row, image, pixel + row.first);
+      if (is_resolved_) {
+        row.resolve(*drawn, int(y - area.y0));
+      } else if (is_weighed_) {
+        row.weigh(*drawn, int(y - area.y0));
+      }
+      write(row, image, pixel + row.first, uv_rows);
     }
+    write_colors(image, uv_rows);
     if (masks_) masks_->note_uncovered(image, tile, area, open);
   }
 
@@ -347,13 +377,14 @@ class Renderer {
     }
   }
 
-  // A row of a tile, whose first pixel is `pixel`, into every output: the mask as far as it is known without faces.
-  void write(const Row<T>& row, int64_t image, int64_t pixel) const {
+  // A row of a tile, whose first pixel is `pixel`, into every output: the mask as far as it is known without faces, and
+  // colours once uv_rows are sampled.
+  void write(const Row<T>& row, int64_t image, int64_t pixel, UvRows<T>& uv_rows) const {
     if (writes(p_, DIBR_RENDER_FACE_INDEX)) std::copy_n(row.faces, row.columns, p_.face_index + pixel);
     if (writes(p_, DIBR_RENDER_DEPTH)) std::copy_n(row.depth, row.columns, static_cast<T*>(p_.depth) + pixel);
     if (writes(p_, DIBR_RENDER_BARYCENTRICS)) write_barycentrics(row, pixel);
     if (writes(p_, DIBR_RENDER_MASK)) write_coverage(row, pixel);
-    if (samples_uv(p_)) write_color(row, image, pixel);
+    if (samples_uv(p_)) add_uv(row, image, pixel, uv_rows);
     for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
       if (writes_attributes(p_, k)) write_attributes(row, p_.attributes[k], image, pixel);
     }
@@ -372,15 +403,25 @@ class Renderer {
     for (uint32_t gaps = row.gaps; gaps != 0; gaps &= gaps - 1) mask[__builtin_ctz(gaps)] = T(0);
   }
 
-  void write_color(const Row<T>& row, int64_t image, int64_t pixel) const {
-    Channels<T> uv;
-    interpolate_few<2>(row, p_.uv, values_of<T>(p_.uv, image), uv);
-    if (writes(p_, DIBR_RENDER_UV)) store_few<2>(uv, row.columns, 2, static_cast<T*>(p_.uv.output) + 2 * pixel);
-    if (!writes(p_, DIBR_RENDER_COLOR)) return;
-    with_storage(p_.texture_dtype, [&](auto s) {
-      using S = decltype(s);
-      sample_row(texture_of<S>(p_, image), row.columns, uv, static_cast<S*>(p_.color) + pixel * p_.texture_channels);
-    });
+  // Adds a row to those whose colours are written next.
+  void add_uv(const Row<T>& row, int64_t image, int64_t pixel, UvRows<T>& rows) const {
+    if (!rows.has_room()) write_colors(image, rows);
+    const int first = rows.pixels();
+    rows.runs[rows.count++] = {first, row.columns, pixel};
+    interpolate_few<2>(row, p_.uv, values_of<T>(p_.uv, image), rows.uv, first);
+    if (writes(p_, DIBR_RENDER_UV)) {
+      store_few<2>(rows.uv, first, row.columns, 2, static_cast<T*>(p_.uv.output) + 2 * pixel);
+    }
+  }
+
+  void write_colors(int64_t image, UvRows<T>& rows) const {
+    if (writes(p_, DIBR_RENDER_COLOR) && rows.count > 0) {
+      with_storage(p_.texture_dtype, [&](auto s) {
+        using S = decltype(s);
+        sample_runs(texture_of<S>(p_, image), rows.runs, rows.count, rows.uv, static_cast<S*>(p_.color));
+      });
+    }
+    rows.count = 0;
   }
 
   void write_attributes(const Row<T>& row, const dibr_render_attributes& a, int64_t image, int64_t pixel) const {
@@ -404,7 +445,7 @@ class Renderer {
 
   const dibr_render_params& p_;
   TileRasterizer<T> rasterizer_;
-  bool is_resolved_;  // some output needs more than what covers a pixel
+  bool is_resolved_, is_weighed_;  // some output is made of depths and barycentrics, or needs only barycentrics
   std::optional<BackgroundColor<T>> background_;
   std::optional<SoftMasks<T>> masks_;
 };
