@@ -47,6 +47,7 @@ WRAP = {"clamp": 0, "repeat": 1, "mirror": 2}
 _REAL = (torch.float32, torch.float64)
 _REAL_OR_HALF = (*_REAL, torch.float16, torch.bfloat16)
 _INTEGER = (torch.int32, torch.int64)
+_PLAIN = (Tensor, torch.nn.Parameter)
 _INT32 = torch.iinfo(torch.int32)
 
 
@@ -102,10 +103,8 @@ def rasterize(
     valid = _face_valid(op, face_valid, positions, faces)
     rows, columns = _size(op, "height", height), _size(op, "width", width)
     cull_code = _choice(op, "cull", cull, CULL)
-    face_index, barycentrics, depth = torch.ops.dibr.rasterize(
-        positions, faces, ranges, valid, rows, columns, bool(perspective_correct), cull_code, bool(depth_clip)
-    )
-    return Raster(face_index, barycentrics, depth)
+    arguments = (positions, faces, ranges, valid, rows, columns, bool(perspective_correct), cull_code, bool(depth_clip))
+    return Raster(*_call(op, *arguments))
 
 
 def interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor) -> Tensor:
@@ -136,8 +135,8 @@ def interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentr
     _shared_batch(op, "attributes", attributes, face_index.shape[0])
     rasterized = _rasterized(face_index, barycentrics) if attributes.dtype in _REAL else None
     if rasterized is not None:
-        return torch.ops.dibr.interpolate_raster(attributes, faces, face_index, barycentrics, *rasterized)
-    return torch.ops.dibr.interpolate(attributes, faces, face_index, barycentrics)
+        return _call("interpolate_raster", attributes, faces, face_index, barycentrics, *rasterized)
+    return _call(op, attributes, faces, face_index, barycentrics)
 
 
 def soft_mask(
@@ -187,8 +186,8 @@ def soft_mask(
     count = _size(op, "knum", knum)
     arguments = (positions, faces, face_index, ranges, float(sigmainv), float(boxlen), count)
     if positions.requires_grad and torch.is_grad_enabled() and _values_are_readable(positions):
-        return torch.ops.dibr.soft_mask_keeping(*arguments)[0]
-    return torch.ops.dibr.soft_mask(*arguments)
+        return _call("soft_mask_keeping", *arguments)[0]
+    return _call(op, *arguments)
 
 
 def texture(
@@ -238,7 +237,7 @@ def texture(
         _tensor(op, "mip_level", mip_level, _REAL, ("B", "H", "W"))
         _like(op, "mip_level", mip_level, "texture", texture)
         _same_shape(op, "mip_level", mip_level, uv.shape[:3])
-    return torch.ops.dibr.texture(texture, uv, mip_level, filter_code, _choice(op, "wrap", wrap, WRAP))
+    return _call(op, texture, uv, mip_level, filter_code, _choice(op, "wrap", wrap, WRAP))
 
 
 def antialias(
@@ -284,7 +283,7 @@ def antialias(
     if positions.shape[0] != image.shape[0]:
         _fail(op, "positions", f"have the batch size {image.shape[0]} of image", positions)
     ranges = _face_ranges(op, face_ranges, positions)
-    return torch.ops.dibr.antialias(image, positions, faces, face_index, barycentrics, ranges)
+    return _call(op, image, positions, faces, face_index, barycentrics, ranges)
 
 
 RENDER_OUTPUTS = ("color", "mask", "face_index", "depth", "barycentrics", "uv")
@@ -380,7 +379,8 @@ def render(
         _fail(op, "sigmainv", "be above 0", sigmainv)
     if not boxlen >= 0.0:
         _fail(op, "boxlen", "be at least 0", boxlen)
-    results = torch.ops.dibr.render(
+    results = _call(
+        op,
         positions,
         faces,
         ranges,
@@ -507,8 +507,7 @@ def _int32(op: str, name: str, integers: Tensor, reference: Tensor) -> Tensor:
 
 def _values_are_readable(tensor: Tensor) -> bool:
     """Whether reading values neither breaks a trace nor waits for a device."""
-    plain = type(tensor) is Tensor or type(tensor) is torch.nn.Parameter
-    return plain and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    return tensor.is_cpu and not _is_traced([tensor])
 
 
 def _render_outputs(op: str, outputs: Sequence[str], attributes: int) -> list[str]:
@@ -774,9 +773,61 @@ def _antialias_gradient(ctx, grad_output):
     return grad_image, grad_positions, None, None, None, None
 
 
+_Function = type[torch.autograd.Function]
+_functions: dict[str, _Function] = {}
+"""By the names of the operators that have a gradient."""
+
+
+def _call(op: str, *arguments: Any) -> Any:
+    """One operator. Ordinary tensors outside of a trace go past what torch.library does in Python for every call, with
+    a gradient or without: it takes as long as the kernels of a small image."""
+    operator = getattr(torch.ops.dibr, op).default
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    if _is_traced(tensors):
+        return operator(*arguments)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return _functions[op].apply(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
+
+
+def _is_traced(tensors: list[Tensor]) -> bool:
+    """Whether somebody may want to see operators, or the tensors are none of torch's own."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or not all(type(tensor) in _PLAIN for tensor in tensors)
+    )
+
+
+def _function(op: str, setup_context, gradient) -> _Function:
+    """The operator as torch.library records it."""
+    operator = getattr(torch.ops.dibr, op).default
+
+    # Not apart from setup_context, which torch would inspect forward's signature for in each call.
+    def forward(ctx, *arguments):
+        with torch._C._AutoDispatchBelowAutograd():
+            output = operator(*arguments)
+        setup_context(ctx, arguments, output)
+        return output
+
+    def backward(ctx, *gradients):
+        if torch.is_grad_enabled():  # of create_graph, which is refused when it comes to the second derivative
+            return gradient(ctx, *gradients)
+        with torch._C._AutoDispatchBelowAutograd():
+            return gradient(ctx, *gradients)
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(f"dibr_{op}", (torch.autograd.Function,), methods)
+
+
 def _register_gradient(op: str, setup_context, gradient) -> None:
     torch.library.register_autograd(f"dibr::{op}", gradient, setup_context=setup_context)
+    _functions[op] = _function(op, setup_context, gradient)
 
+
+def _refuse_second_derivative(op: str) -> None:
     def refuse(ctx, *gradients):
         raise RuntimeError(f"dibr::{op} has no second derivative: its gradient cannot be differentiated again")
 
@@ -787,11 +838,11 @@ _register_gradient("rasterize", _rasterize_context, _rasterize_gradient)
 _register_gradient("interpolate", _interpolate_context, _interpolate_gradient)
 _register_gradient("interpolate_raster", _interpolate_raster_context, _interpolate_raster_gradient)
 _register_gradient("soft_mask", _soft_mask_context, _soft_mask_gradient)
-torch.library.register_autograd(
-    "dibr::soft_mask_keeping", _soft_mask_keeping_gradient, setup_context=_soft_mask_keeping_context
-)
+_register_gradient("soft_mask_keeping", _soft_mask_keeping_context, _soft_mask_keeping_gradient)
 _register_gradient("texture", _texture_context, _texture_gradient)
 _register_gradient("antialias", _antialias_context, _antialias_gradient)
+for _op in ("rasterize", "interpolate", "interpolate_raster", "soft_mask", "texture", "antialias"):
+    _refuse_second_derivative(_op)
 
 
 def _no_gradient(ctx, *gradients):
