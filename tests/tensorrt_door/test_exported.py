@@ -9,9 +9,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnxruntime_door import modules
 
 from dibr_deploy.export import to_onnx
@@ -130,6 +131,27 @@ def test_the_engine_that_does_not_name_a_plugin_is_a_problem(content: bytes) -> 
 def test_an_engine_that_is_not_there_is_a_problem() -> None:
     silent = {"errors": [], "dynamic": None, "static": ["Rasterize"]}
     assert exported.objections(silent, ["Rasterize"]) == ["there is no dynamic engine"]
+
+
+def test_a_model_with_other_weights_is_remembered_and_no_other_model(content: bytes) -> None:
+    def changed(name: str, change: Callable[[np.ndarray], np.ndarray]) -> bytes:
+        model = onnx.load_from_string(content)
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+        tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
+        return exported.without_weights(model.SerializeToString())
+
+    same = exported.without_weights(content)
+    tensors = onnx.load_from_string(content).graph.initializer
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
+    large = next(name for name, value in weights.items() if value.dtype == np.float32 and value.size > 100)
+    integers = next(name for name, value in weights.items() if value.dtype == np.int32 and value.size > 100)
+    assert changed(large, lambda value: value + 1) == same
+    assert changed(large, lambda value: value[..., None]) != same
+    assert changed(large, lambda value: value.astype(np.float16)) != same
+    assert changed(integers, lambda value: value[::-1]) != same
+    for name, value in weights.items():
+        if value.size < exported.SMALLEST_WEIGHT:
+            assert changed(name, lambda value: value + value.dtype.type(1)) != same, name
 
 
 def test_another_tensorrt_is_asked_again(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
