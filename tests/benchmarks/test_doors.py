@@ -7,25 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from small_networks import EXAMPLE, SIZE, fine
 
 from benchmarks import doors
 from dibr_deploy.export import to_bundle
 from dibr_deploy.export.views import cameras, noise
-from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.runtime.bundle import Bundle
 from dibr_deploy.runtime.comparison import read_sample
-
-SIZE, HEIGHT, WIDTH = 32, 48, 40
 
 
 def small_bundle(path: Path) -> Path:
     """An image-to-mesh model, with torch's outputs for two pictures and two cameras."""
-    network = ImageToMesh(ModelConfig(image_size=SIZE, subdivisions=2, texture_size=32, channels=8, features=16))
-    model = ImageToMeshRenderer(network, HEIGHT, WIDTH)
+    model = fine()
     pictures = noise(2, SIZE)
-    example = (torch.zeros(1, 3, SIZE, SIZE), torch.eye(4).unsqueeze(0))
-    return to_bundle(model, example, path, sample_args=(pictures, cameras(model, pictures)), photo_input="image")
+    return to_bundle(model, EXAMPLE, path, sample_args=(pictures, cameras(model, pictures)), photo_input="image")
 
 
 def test_every_door(tmp_path: Path, subtests: pytest.Subtests) -> None:
@@ -83,10 +78,10 @@ def expected() -> dict[str, np.ndarray]:
     """Outputs of no model."""
     rng = np.random.default_rng(0)
     shapes = {
-        "image": (2, HEIGHT, WIDTH, 3), "mask": (2, HEIGHT, WIDTH), "vertices": (2, 7, 3), "texture": (2, 3, 8, 8),
+        "image": (2, 48, 40, 3), "mask": (2, 48, 40), "vertices": (2, 7, 3), "texture": (2, 3, 8, 8),
         "light": (2, 4),
     }  # fmt: skip
-    integers = {"face_index": (2, HEIGHT, WIDTH), "faces": (9, 3)}
+    integers = {"face_index": (2, 48, 40), "faces": (9, 3)}
     return {
         **{name: rng.random(shape, np.float32) for name, shape in shapes.items()},
         **{name: rng.integers(0, 7, shape, np.int32) for name, shape in integers.items()},

@@ -14,16 +14,16 @@ import torch
 from onnx import TensorProto, helper
 from onnxruntime_door import modules
 from phong_sphere import PhongSphere
+from small_networks import coarse
 from stretches import LONGEST_ROW, stretches
 from torch import nn
 
 from dibr_deploy.export import exporter, to_onnx
 from dibr_deploy.export.broadcasts import lay_out_broadcasts
-from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.renderer import MeshRenderer
 from dibr_deploy.runtime import Session
 
-HEIGHT, WIDTH = 24, 40
+HEIGHT, WIDTH = 24, 20
 BACKGROUND = (0.1, 0.2, 0.3)
 LAYOUTS = {
     "pixels": ("batch", "H", "W", 3),
@@ -169,13 +169,8 @@ def lit_sphere() -> nn.Module:
     return PhongSphere(MeshRenderer(HEIGHT, WIDTH, background=BACKGROUND), subdivisions=2, radius=0.7)
 
 
-def image_to_mesh() -> nn.Module:
-    network = ImageToMesh(ModelConfig(image_size=32, subdivisions=1, texture_size=32))
-    return ImageToMeshRenderer(network, HEIGHT, WIDTH).eval()
-
-
 CASES: dict[str, tuple[Any, Any]] = {
-    "image to mesh": (image_to_mesh, lambda: (torch.rand(2, 3, 32, 32), modules.inputs(2)[1])),
+    "image to mesh": (coarse, lambda: (torch.rand(2, 3, 32, 32), modules.inputs(2)[1])),
     "phong": (lit_sphere, phong_sphere.inputs),
 }
 

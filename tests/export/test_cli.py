@@ -9,18 +9,16 @@ import pytest
 import torch
 from PIL import Image
 from programs import dibr_without_torch
+from small_networks import coarse
 
 from dibr_deploy.cli import main
-from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.training.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with a checkpoint of a network whose predictions differ from image to image, and its export."""
-    torch.manual_seed(0)
-    config = ModelConfig(image_size=32, subdivisions=2, texture_size=32, channels=8, features=16, colour_features=8)
-    model = ImageToMeshRenderer(ImageToMesh(config), 40, 40)
+    model = coarse(colour_features=8)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
@@ -57,18 +55,14 @@ def test_verify_prints_a_table(run: Path, pictures: Path, source: str, capsys: p
     batch = 8 if source == "noise" else 3
     assert lines[0] == "reference: torch"
     assert lines[1].split() == ["door", "output", "shape", "compared", "differing", "allowed", "largest", "mean"]
-    assert lines[2].startswith(f"cpu   image       [{batch}, 40, 40, 3]")
+    assert lines[2].startswith(f"cpu   image       [{batch}, 24, 20, 3]")
     assert sum(line.endswith(" ok") for line in lines) == 9
     assert float(lines[-1].split("%")[0]) > 10
 
 
 @pytest.mark.parametrize("norm", ["group", "frozen_batch"])
 def test_a_network_with_resnet_agrees(norm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        image_size=32, subdivisions=1, texture_size=32, channels=8, features=16, encoder="resnet18", norm=norm
-    )
-    model = ImageToMeshRenderer(ImageToMesh(config), 24, 24)
+    model = coarse(encoder="resnet18", norm=norm)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "head" in name:

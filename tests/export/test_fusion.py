@@ -13,12 +13,13 @@ import pytest
 import torch
 from onnx import helper
 from onnxruntime_door import modules
+from small_networks import coarse
 from torch import Tensor, nn
 
 from dibr_deploy import ops, renderer
 from dibr_deploy.export import to_half, to_onnx, verify
 from dibr_deploy.export.fusion import fuse
-from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
+from dibr_deploy.models import ImageToMeshRenderer
 from dibr_deploy.runtime import Session
 
 SIZE = (19, 35)
@@ -223,13 +224,6 @@ def test_an_image_size_that_is_an_input(tmp_path: Path) -> None:
         assert_same_bits(fused, unfused, modules.sized_inputs(batch, height, width))
 
 
-def small_model(size: int = 32) -> ImageToMeshRenderer:
-    torch.manual_seed(0)
-    return ImageToMeshRenderer(
-        ImageToMesh(ModelConfig(image_size=size, subdivisions=1, texture_size=32)), 24, 40
-    ).eval()
-
-
 def model_inputs(model: ImageToMeshRenderer) -> tuple[Tensor, Tensor]:
     from dibr_deploy.export.views import cameras, noise
 
@@ -239,7 +233,7 @@ def model_inputs(model: ImageToMeshRenderer) -> tuple[Tensor, Tensor]:
 
 def test_the_model_that_training_makes(tmp_path: Path) -> None:
     """Texture, normals, mask and the face index that covers: one node instead of five."""
-    model = small_model()
+    model = coarse()
     args = model_inputs(model)
     fused, unfused = both_forms(model, args, tmp_path)
     (render,) = our_nodes(onnx.load(fused))
@@ -260,7 +254,7 @@ def test_a_phong_sphere_with_every_output(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ["half, then fused", "fused, then half"])
 def test_float16(order: str, tmp_path: Path) -> None:
-    model = small_model()
+    model = coarse()
     args = model_inputs(model)
     if order == "half, then fused":
         path = to_onnx(model, args, tmp_path / "model.onnx", fp16=True, fused=True)

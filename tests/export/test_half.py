@@ -11,13 +11,13 @@ import pytest
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime_door import modules
+from small_networks import EXAMPLE, coarse
 from torch import Tensor, nn
 
 from dibr_deploy import cameras, ops
 from dibr_deploy.errors import DibrError
 from dibr_deploy.export import to_half, to_onnx
 from dibr_deploy.mesh import icosphere, vertex_face_table, vertex_normals
-from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.runtime import Session
 
 TOLERANCE, MISMATCHES = 2e-2, 5e-3
@@ -45,14 +45,11 @@ def export(module: nn.Module, example: tuple[Tensor, ...], folder: Path, **optio
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    torch.manual_seed(0)
-    config = ModelConfig(image_size=32, subdivisions=2, texture_size=32, channels=8, features=16)
-    model = ImageToMeshRenderer(ImageToMesh(config), 64, 64)
+    model = coarse()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
-    example = (torch.rand(1, 3, 32, 32), torch.eye(4).unsqueeze(0))
-    return export(model, example, tmp_path_factory.mktemp("network"))
+    return export(model, EXAMPLE, tmp_path_factory.mktemp("network"))
 
 
 @pytest.fixture(scope="module")

@@ -9,25 +9,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_networks import EXAMPLE, SIZE, fine
 
 from dibr_deploy import cameras as torch_cameras
 from dibr_deploy.errors import DibrError
 from dibr_deploy.export import to_onnx
-from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.runtime import Session, cameras, images, mesh_file
 from dibr_deploy.runtime.render import render_photo, turntable
-
-SIZE = 32
 
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """An untrained network: its prediction is a nearly grey sphere of radius 0.5 around the origin."""
-    torch.manual_seed(0)
-    network = ImageToMesh(ModelConfig(image_size=SIZE, subdivisions=2, texture_size=32, channels=8, features=16))
-    model = ImageToMeshRenderer(network, 48, 64)
-    example = (torch.zeros(1, 3, SIZE, SIZE), torch.eye(4).unsqueeze(0))
-    return Session(to_onnx(model, example, tmp_path_factory.mktemp("model") / "model.onnx"), "cpu", threads=2)
+    return Session(to_onnx(fine(), EXAMPLE, tmp_path_factory.mktemp("model") / "model.onnx"), "cpu", threads=2)
 
 
 @pytest.fixture

@@ -9,13 +9,11 @@ import pytest
 import torch
 from onnxruntime_door import modules
 from runtime_bundles import write_model_bundle
+from small_networks import EXAMPLE, fine
 
 from dibr_deploy.export import to_bundle, to_onnx
 from dibr_deploy.export.stages import renderer_of
-from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from runtime_cpp import sdk
-
-SIZE = 32
 
 
 @pytest.fixture(scope="session")
@@ -57,20 +55,13 @@ def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def image_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained image-to-mesh network that takes photos as numbers, in a zip file."""
-    torch.manual_seed(0)
-    network = ImageToMesh(ModelConfig(image_size=SIZE, subdivisions=2, texture_size=32, channels=8, features=16))
-    example = (torch.rand(1, 3, SIZE, SIZE), torch.eye(4).unsqueeze(0))
-    path = tmp_path_factory.mktemp("image_bundle") / "bundle.zip"
-    return to_bundle(ImageToMeshRenderer(network, 48, 64), example, path)
+    return to_bundle(fine(), EXAMPLE, tmp_path_factory.mktemp("image_bundle") / "bundle.zip")
 
 
 @pytest.fixture(scope="session")
 def photo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network as `dibr export --checkpoint` packs it: photos as bytes, the graph that makes them fit, and the
     renderer alone."""
-    torch.manual_seed(0)
-    network = ImageToMesh(ModelConfig(image_size=SIZE, subdivisions=2, texture_size=32, channels=8, features=16))
-    example = (torch.rand(1, 3, SIZE, SIZE), torch.eye(4).unsqueeze(0))
     path = tmp_path_factory.mktemp("photo_bundle") / "bundle"
-    model = ImageToMeshRenderer(network, 48, 64)
-    return to_bundle(model, example, path, photo_input="image", renderer=renderer_of(model))
+    model = fine()
+    return to_bundle(model, EXAMPLE, path, photo_input="image", renderer=renderer_of(model))

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnxruntime_door import modules
+from small_networks import EXAMPLE, coarse
 
 from dibr_deploy.export import to_bundle
 from dibr_deploy.export.stages import renderer_of
 from dibr_deploy.runtime import Session
-from server.photos import EXAMPLE, network
 from server.service import Running, running
 
 
@@ -25,8 +25,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shape(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model of photos.py as `dibr export --checkpoint` packs it, its renderer beside it."""
-    model = network()
+    """A network that makes meshes of photos, as `dibr export --checkpoint` packs it, its renderer beside it."""
+    model = coarse()
     path = tmp_path_factory.mktemp("shape") / "shape.zip"
     return to_bundle(model, EXAMPLE, path, photo_input="image", renderer=renderer_of(model))
 

@@ -22,6 +22,7 @@ import pytest
 import trimesh
 import urllib3
 from PIL import Image
+from small_networks import EXAMPLE, coarse
 
 from dibr_deploy.export import to_onnx
 from dibr_deploy.runtime import Session
@@ -30,14 +31,14 @@ from dibr_deploy.runtime.server import render_route
 from dibr_deploy.runtime.server.errors import RequestError
 from dibr_deploy.runtime.server.service import Service
 from dibr_deploy.runtime.server.settings import settings_of
-from server.photos import EXAMPLE, network, photo
+from server.photos import photo
 from server.service import Running, running
 from server.watch import Watch
 
 
 @pytest.fixture(scope="module")
 def service(shape: Path, bundle: Path) -> Iterator[Running]:
-    plain = to_onnx(network(), EXAMPLE, shape.parent / "plain.onnx")
+    plain = to_onnx(coarse(), EXAMPLE, shape.parent / "plain.onnx")
     with running([f"shape={shape}", f"sphere={bundle}", f"plain={plain}"], max_pixels=1 << 20) as service:
         yield service
 

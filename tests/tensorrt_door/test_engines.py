@@ -7,12 +7,11 @@ from typing import Any
 
 import onnx
 import pytest
-import torch
 from onnx import TensorProto
 from onnxruntime_door import modules
+from small_networks import EXAMPLE, coarse
 
 from dibr_deploy.export import to_onnx
-from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from tensorrt_door.handmade import VERTICES, textured_mesh
 
 
@@ -153,20 +152,18 @@ def test_an_exported_module_of_any_size(build_engine, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dynamic_batch", "sizes"),
+    ("dynamic_batch", "parts"),
     [
         (False, {}),
-        (True, {"colour_features": 16}),
+        (True, {"colour_features": 8}),
         (True, {"encoder": "resnet18"}),
         (True, {"encoder": "resnet18", "norm": "frozen_batch"}),
     ],
     ids=["fixed", "colours", "resnet18", "resnet18, frozen_batch"],
 )
-def test_an_exported_network(build_engine, tmp_path: Path, dynamic_batch: bool, sizes: dict[str, Any]) -> None:
-    network = ImageToMeshRenderer(ImageToMesh(ModelConfig(image_size=32, **sizes)), 32, 32)
-    example = (torch.rand(1, 3, 32, 32), torch.eye(4).repeat(1, 1, 1))
-    model = to_onnx(network, example, tmp_path / "model.onnx", dynamic_batch=dynamic_batch)
+def test_an_exported_network(build_engine, tmp_path: Path, dynamic_batch: bool, parts: dict[str, Any]) -> None:
+    model = to_onnx(coarse(**parts), EXAMPLE, tmp_path / "model.onnx", dynamic_batch=dynamic_batch)
     names = [value.name for value in onnx.load(model).graph.input]
-    profile = {name: [[b, *tensor.shape[1:]] for b in (1, 2, 4)] for name, tensor in zip(names, example, strict=True)}
+    profile = {name: [[b, *tensor.shape[1:]] for b in (1, 2, 4)] for name, tensor in zip(names, EXAMPLE, strict=True)}
     answer, engine = build_engine(model, profile if dynamic_batch else {})
     expect_engine(answer, engine, model)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from cuda_backend.host_build import ROOT
 from onnxruntime_door import modules
+from small_networks import coarse
 
 from dibr_deploy.export import to_bundle
-from dibr_deploy.models import ImageToMesh, ImageToMeshRenderer, ModelConfig
 from dibr_deploy.runtime.bundle import Bundle
 from dibr_deploy.training.checkpoint import save_checkpoint
 from tensorrt_door import environment
@@ -35,9 +35,8 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path, libraries: dict[str, str]) -> Path:
     """What the page takes to be there: a run, a bundle as file and as folder, a model, and the plugin libraries."""
-    config = ModelConfig(image_size=32, subdivisions=1, texture_size=32, channels=8, features=16)
     (tmp_path / "run").mkdir()
-    save_checkpoint(tmp_path / "run" / "checkpoint.pt", ImageToMeshRenderer(ImageToMesh(config), 24, 24))
+    save_checkpoint(tmp_path / "run" / "checkpoint.pt", coarse())
     torch.manual_seed(0)
     for name in ("bundle.zip", "bundle"):
         to_bundle(modules.SphereRenderer(), modules.inputs(2), tmp_path / name)
