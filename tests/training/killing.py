@@ -2,9 +2,9 @@
 
     python killing.py FOLDER STEPS SEED dibr-arguments...    # prints how many steps the log had after each kill
 
-Each run is a fork of this process, which has imported torch and never computed with it. It counts what Python calls and
-returns from its first step on, and sends itself SIGKILL at a number drawn at random among all that are left: within a
-step, a line of the log, a picture or a checkpoint.
+Each run is a fork of this process, which has imported torch, what an optimizer's first step would import included, and
+never computed with it. It counts what Python calls and returns from its first step on, and sends itself SIGKILL at a
+number drawn at random among all that are left: within a step, a line of the log, a picture or a checkpoint.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any
 
 from dibr_deploy.cli import main
 
-for module in ("adversarial", "trainer"):  # before any fork
-    importlib.import_module(f"dibr_deploy.training.{module}")
+for module in ("dibr_deploy.training.adversarial", "dibr_deploy.training.trainer", "torch._dynamo"):  # before any fork
+    importlib.import_module(module)
 
 KILLS = 5
 FORK = multiprocessing.get_context("fork")
