@@ -30,17 +30,14 @@ constexpr uint32_t kPoison = 0xFFFDFFFDu;
 
 CUDA_ON_HOST_UNSANITIZED inline void poison(void* memory, size_t bytes) {
   using Word __attribute__((may_alias)) = uint32_t;
-  uintptr_t at = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t end = at + bytes;
-  while (at < end) {
-    if (at % sizeof(Word) == 0 && end - at >= sizeof(Word)) {
-      *reinterpret_cast<Word*>(at) = kPoison;
-      at += sizeof(Word);
-    } else {
-      *reinterpret_cast<unsigned char*>(at) = at & 1 ? 0xFF : 0xFD;
-      ++at;
-    }
-  }
+  auto* at = static_cast<unsigned char*>(memory);
+  unsigned char* const end = at + bytes;
+  const auto poison_byte = [&]() CUDA_ON_HOST_UNSANITIZED { *at = reinterpret_cast<uintptr_t>(at) & 1 ? 0xFF : 0xFD; };
+  for (; at < end && reinterpret_cast<uintptr_t>(at) % sizeof(Word); ++at) poison_byte();
+  auto* const words = reinterpret_cast<Word*>(at);
+  const size_t count = size_t(end - at) / sizeof(Word);
+  for (size_t i = 0; i < count; ++i) words[i] = kPoison;
+  for (at += count * sizeof(Word); at < end; ++at) poison_byte();
 }
 
 struct Span {
