@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import RunConfig
+    from .distributed import Processes
     from .runs import TrainingRun
 
 INTERRUPTED = 130
@@ -68,16 +70,22 @@ def train_as_asked(
     data, output, given = _given(arguments, kind)
     kept = read_settings(output) if arguments.resume else {}
     config = parse_config({**kept, **given}, kind)
+    start = functools.partial(trainer, data, output, config, resume=arguments.resume)
     with join_processes(config.device) as processes:
-        run = trainer(data, output, config, resume=arguments.resume, processes=processes)
-        try:
-            run.run()
-        except KeyboardInterrupt:
-            if processes.first:
-                print(f"dibr: stopped at step {run.step}; go on with --resume", file=sys.stderr)
-            return INTERRUPTED
+        return _train_among(processes, start)
+
+
+def _train_among(processes: Processes, start: Callable[..., TrainingRun[Any]]) -> int:
+    """Trains and returns the exit code. The run is gone at the end, as ``join_processes`` asks for."""
+    run = start(processes=processes)
+    try:
+        run.run()
+    except KeyboardInterrupt:
         if processes.first:
-            print("\n".join(run.summary()))
+            print(f"dibr: stopped at step {run.step}; go on with --resume", file=sys.stderr)
+        return INTERRUPTED
+    if processes.first:
+        print("\n".join(run.summary()))
     return 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -78,7 +80,10 @@ class Processes:
 def join_processes(device: str) -> Iterator[Processes]:
     """Joins the processes that `torchrun` started; a process that was started alone stays alone.
 
-    They talk through NCCL where they train on GPUs, each on its own, and through gloo on the CPU.
+    They talk through NCCL where they train on GPUs, each on its own, and through gloo on the CPU. What was made in the
+    context and holds on to their group, as :meth:`Processes.together` does, must be gone when the context ends: else
+    gloo's threads outlive it, and can abort or hang the process when Python ends. What
+    only the frames of an error hold is let go.
 
     Args:
         device: "cpu", "cuda", or "auto": a GPU where torch sees one and this package was built with CUDA kernels.
@@ -91,11 +96,25 @@ def join_processes(device: str) -> Iterator[Processes]:
     if count == 1:
         yield Processes(device=place)
         return
+    # Its functions' default group is the one that there is when it is imported, kept until Python ends: none, if it is
+    # imported now, and the one made here if DistributedDataParallel imports it.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), count, place)
+    except BaseException as error:
+        _let_go(error)
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _let_go(error: BaseException) -> None:
+    """Empties the frames that have ended, a run among them, of an error and of those that it came from."""
+    errors = [error]
+    for one in errors:
+        traceback.clear_frames(one.__traceback__)
+        errors += [other for other in (one.__cause__, one.__context__) if other is not None and other not in errors]
 
 
 def _device(name: str, local_rank: int) -> torch.device:

@@ -17,6 +17,10 @@ from training import stopping
 DIBR = ("-m", "dibr_deploy.cli")
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+COMMANDS = {
+    "train": ("train", "--batch=2", "--image-size=32", "--texture-size=32"),
+    "generate train": ("generate", "train", "--objects=2", "--latent=4"),
+}
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:

@@ -9,16 +9,12 @@ from pathlib import Path
 
 import pytest
 from training import killing
-from training.launching import DIBR, TWO, kill_two, rows_of, run
+from training.launching import COMMANDS, DIBR, TWO, kill_two, rows_of, run
 from training.states import assert_same
 
 from dibr_deploy.training.checkpoint import read_checkpoint
 
 STEPS, SEED = 24, 32
-COMMANDS = {
-    "train": ("train", "--batch=2", "--image-size=32", "--texture-size=32"),
-    "generate train": ("generate", "train", "--objects=2", "--latent=4"),
-}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
