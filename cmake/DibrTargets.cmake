@@ -33,9 +33,21 @@ function(dibr_target_flags target)
   endif()
 endfunction()
 
+# Puts first what takes longest to compile, so that it is not what a whole build waits for at its end.
+function(dibr_longest_first list_of_sources)
+  set(longest ${${list_of_sources}})
+  set(others ${longest})
+  list(FILTER longest INCLUDE REGEX "/(texture|render)\\.cpp$")
+  list(FILTER others EXCLUDE REGEX "/(texture|render)\\.cpp$")
+  list(REVERSE longest)
+  set(${list_of_sources} ${longest} ${others} PARENT_SCOPE)
+endfunction()
+
 # A shared library that exports what its map names and finds its siblings in its own folder.
 function(dibr_add_library target export_map)
-  add_library(${target} SHARED ${ARGN})
+  set(sources ${ARGN})
+  dibr_longest_first(sources)
+  add_library(${target} SHARED ${sources})
   dibr_target_flags(${target})
   set_target_properties(${target} PROPERTIES
     C_VISIBILITY_PRESET hidden
@@ -55,7 +67,9 @@ set(DIBR_CPU_FLAGS_avx512 -mavx512f -mavx512vl -mavx512dq -mavx512bw -mprefer-ve
 # them have out of line it keeps the first, and that is one which every machine can run.
 function(dibr_add_cpu_level target level)
   set(archive ${target}_cpu_${level})
-  add_library(${archive} STATIC ${ARGN})
+  set(sources ${ARGN})
+  dibr_longest_first(sources)
+  add_library(${archive} STATIC ${sources})
   dibr_target_flags(${archive})
   set_target_properties(${archive} PROPERTIES
     POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
