@@ -24,8 +24,9 @@ class Stopwatch:
         """CPU and wall seconds. Threads that have begun and ended meanwhile are counted where there were more than
         LONG seconds: only the process clock knows them."""
         own, wall = time.thread_time() - self.own, time.perf_counter() - self.start
+        process = time.process_time() - self.process
         cpu = own + cpu_seconds_of_others() - self.others
-        return (max(cpu, time.process_time() - self.process) if wall > LONG else cpu), wall
+        return (max(cpu, process) if wall > LONG else cpu), wall
 
 
 def cpu_seconds_of_others() -> float:

@@ -120,8 +120,8 @@ def interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentr
     Returns:
         [B, H, W, D], 0 on background.
 
-    Where face_index and barycentrics come straight from :func:`rasterize`, outside of ``torch.compile``, the backward
-    pass goes from the output to attributes and positions at once. Barycentrics that retain their gradient or have a
+    Where face_index and barycentrics come straight from :func:`rasterize`, outside of ``torch.compile`` and of hooks for
+    saved tensors (checkpoints), the backward pass goes from the output to attributes and positions at once. Barycentrics that retain their gradient or have a
     hook get theirs all the same; ``torch.autograd.grad`` with respect to them needs a ``clone()`` of them here.
     """
     op = "interpolate"
@@ -681,6 +681,8 @@ def _rasterized(face_index: Tensor, barycentrics: Tensor) -> tuple[Tensor, Tenso
     shall reach it."""
     if torch.compiler.is_compiling() or type(barycentrics) is not Tensor or not torch.is_grad_enabled():
         return None
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        return None  # of a checkpoint, which would compute all again for a look at what is saved
     node: Any = barycentrics.grad_fn
     if not getattr(node, "makes_raster", False):
         return None
@@ -758,10 +760,11 @@ def _texture_context(ctx, inputs, output) -> None:
 
 
 def _texture_gradient(ctx, grad_output):
+    texture, uv, mip_level = ctx.saved_tensors
     grad_texture, grad_uv, grad_mip_level = torch.ops.dibr.texture_backward(
-        *ctx.saved_tensors, grad_output, *ctx.settings, _deterministic()
+        texture, uv, mip_level, grad_output, *ctx.settings, _deterministic()
     )
-    return grad_texture, grad_uv, None if ctx.saved_tensors[2] is None else grad_mip_level, None, None
+    return grad_texture, grad_uv, None if mip_level is None else grad_mip_level, None, None
 
 
 def _antialias_context(ctx, inputs, output) -> None:
@@ -782,7 +785,8 @@ def _call(op: str, *arguments: Any) -> Any:
     """One operator. Ordinary tensors outside of a trace go past what torch.library does in Python for every call, with
     a gradient or without: it takes as long as the kernels of a small image."""
     operator = getattr(torch.ops.dibr, op).default
-    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    every = (value for argument in arguments for value in (argument if type(argument) is list else (argument,)))
+    tensors = [value for value in every if isinstance(value, Tensor)]
     if _is_traced(tensors):
         return operator(*arguments)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
@@ -813,7 +817,8 @@ def _function(op: str, setup_context, gradient) -> _Function:
         return output
 
     def backward(ctx, *gradients):
-        if torch.is_grad_enabled():  # of create_graph, which is refused when it comes to the second derivative
+        # With create_graph it is the second derivative that is refused.
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return gradient(ctx, *gradients)
         with torch._C._AutoDispatchBelowAutograd():
             return gradient(ctx, *gradients)

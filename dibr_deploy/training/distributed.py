@@ -82,8 +82,8 @@ def join_processes(device: str) -> Iterator[Processes]:
 
     They talk through NCCL where they train on GPUs, each on its own, and through gloo on the CPU. What was made in the
     context and holds on to their group, as :meth:`Processes.together` does, must be gone when the context ends: else
-    gloo's threads outlive it, and can abort or hang the process when Python ends. What
-    only the frames of an error hold is let go.
+    gloo's threads outlive it, and can abort or hang the process when Python ends. What only the frames of an error hold
+    is let go.
 
     Args:
         device: "cpu", "cuda", or "auto": a GPU where torch sees one and this package was built with CUDA kernels.

@@ -287,7 +287,7 @@ class Footprints {
     find<kFilter, DIBR_WRAP_MIRROR>(sizes, at[0], at[1], part);
   }
   template <dibr_filter kFilter, dibr_wrap kWrap, class Sizes>
-  void find(const Sizes sizes, const T* __restrict u, const T* __restrict v, Part& __restrict part) {
+  void find(const Sizes& sizes, const T* __restrict u, const T* __restrict v, Part& __restrict part) {
     const int count = places();
     for (int i = 0; i < count; ++i) {
       const OneLevel level = sizes.of(i);

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from dibr_deploy import ops
 
@@ -103,3 +104,75 @@ def test_a_traced_graph_holds_the_operators(mesh, raster, recorded: bool) -> Non
 
     traced = torch.jit.trace(mask, (mesh.positions.clone().requires_grad_(recorded),))
     assert "dibr::soft_mask" in str(traced.graph)
+
+
+def draw(mesh, positions: Tensor, texture: Tensor) -> tuple[Tensor, Tensor]:
+    """All ops, one after another."""
+    raster = ops.rasterize(positions, mesh.faces, 13, 17)
+    uv = ops.interpolate(mesh.attributes[..., :2], mesh.faces, raster.face_index, raster.barycentrics)
+    image = ops.texture(texture, uv)
+    image = ops.antialias(image, positions, mesh.faces, raster.face_index, raster.barycentrics)
+    return image, ops.soft_mask(positions, mesh.faces, raster.face_index, **SOFT)
+
+
+def gradients_of_drawing(mesh, run: Callable[..., tuple[Tensor, Tensor]]) -> list[Tensor]:
+    leaves = [leaf.clone().requires_grad_() for leaf in (mesh.positions, mesh.texture)]
+    image, mask = run(*leaves)
+    return list(torch.autograd.grad(image.square().sum() + mask.square().sum(), leaves))
+
+
+def expect_close(found: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert other.any()
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_a_checkpoint_computes_everything_once_more(mesh) -> None:
+    calls = []
+
+    def run(*leaves: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(1)
+        return draw(mesh, *leaves)
+
+    expected = gradients_of_drawing(mesh, run)
+    expect_close(gradients_of_drawing(mesh, lambda *leaves: checkpoint(run, *leaves, use_reentrant=False)), expected)
+    assert len(calls) == 1 + 2
+
+
+def test_saved_tensors_can_be_kept_elsewhere(mesh) -> None:
+    """Each is fetched as often as it was put away, or less."""
+    moved = []
+
+    def put(tensor: Tensor) -> Tensor:
+        moved.append(1)
+        return tensor.clone()
+
+    def fetch(tensor: Tensor) -> Tensor:
+        moved.append(-1)
+        return tensor
+
+    expected = gradients_of_drawing(mesh, lambda *leaves: draw(mesh, *leaves))
+    with torch.autograd.graph.saved_tensors_hooks(put, fetch):
+        expect_close(gradients_of_drawing(mesh, lambda *leaves: draw(mesh, *leaves)), expected)
+    assert sum(moved) >= 0
+
+
+@pytest.mark.parametrize("op", CALLS)
+def test_a_compiled_backward_pass_has_the_same_gradients(op: str, arguments) -> None:
+    inputs = [a for a in arguments[op] if isinstance(a, Tensor) and a.requires_grad]
+    losses = [sum(output.square().sum() for output in real_outputs(CALLS[op](*arguments[op]))) for _ in range(2)]
+    expected = torch.autograd.grad(losses[0], inputs, allow_unused=True)
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+        losses[1].backward()
+    for leaf, gradient in zip(inputs, expected, strict=True):
+        assert (leaf.grad is None) == (gradient is None)
+        assert gradient is None or torch.equal(leaf.grad, gradient)
+
+
+def test_inference_mode_gives_the_same_images(mesh) -> None:
+    expected = draw(mesh, mesh.positions, mesh.texture)
+    with torch.inference_mode():
+        found = draw(mesh, mesh.positions, mesh.texture)
+    for one, other in zip(found, expected, strict=True):
+        assert one.is_inference()
+        assert torch.equal(one, other)
