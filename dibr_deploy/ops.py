@@ -120,9 +120,10 @@ def interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentr
     Returns:
         [B, H, W, D], 0 on background.
 
-    Where face_index and barycentrics come straight from :func:`rasterize`, outside of ``torch.compile`` and of hooks for
-    saved tensors (checkpoints), the backward pass goes from the output to attributes and positions at once. Barycentrics that retain their gradient or have a
-    hook get theirs all the same; ``torch.autograd.grad`` with respect to them needs a ``clone()`` of them here.
+    Where face_index and barycentrics come straight from :func:`rasterize`, outside of ``torch.compile`` and of hooks
+    for saved tensors (checkpoints), the backward pass goes from the output to attributes and positions at once.
+    Barycentrics that retain their gradient or have a hook get theirs all the same; ``torch.autograd.grad`` with respect
+    to them needs a ``clone()`` of them here.
     """
     op = "interpolate"
     _tensor(op, "attributes", attributes, _REAL_OR_HALF, ("B or 1", "V", "D"))
