@@ -194,8 +194,9 @@ def test_a_run_that_does_not_end() -> None:
 
 
 def test_none_lost_and_none_answered_twice() -> None:
-    """Many threads with payloads of their own, two instances, a short queue, clients that give up, poison. Who finds the
-    queue full asks again."""
+    """Many threads with payloads of their own, two instances, a short queue, clients that give up, poison.
+
+    Who finds the queue full asks again."""
     session = GatedSession()
     queue = batcher(session, instances=2, queue_limit=8, max_batch=5)
     counts = {"answered": 0, "failed": 0, "cancelled": 0}
@@ -206,7 +207,8 @@ def test_none_lost_and_none_answered_twice() -> None:
             try:
                 return submit(queue, value)
             except RequestError as error:
-                assert error.reason is Reason.QUEUE_FULL
+                if error.reason is not Reason.QUEUE_FULL:
+                    raise
                 time.sleep(0.001)
 
     def request(number: int) -> None:
@@ -220,9 +222,7 @@ def test_none_lost_and_none_answered_twice() -> None:
         except CancelledError:
             kind = "cancelled"
         except RequestError as error:
-            assert error.reason is Reason.FAILED
-            assert value == POISON
-            kind = "failed"
+            kind = {(Reason.FAILED, POISON): "failed"}[error.reason, value]
         with lock:
             counts[kind] += 1
 
