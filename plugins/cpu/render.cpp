@@ -49,23 +49,20 @@ struct Row {
     gaps = ~covered >> first & (~0u >> (kTile - columns));
   }
 
-  // After that, the runs and barycentrics.
-  void weigh(const TileBuffer<T>& drawn, int row) {
+  // After that, the runs and barycentrics; with `background` also depths, and what pixels that nothing covers have of
+  // both.
+  void resolve(const TileBuffer<T>& drawn, int row, bool background) {
     find_runs(drawn.faces(row));
     for (int x = 0; x < columns; x += Pack<T>::kLanes) {
       Pack<T> weights[3];
-      drawn.weigh(row, first + x, weights);
+      if (background) {
+        Pack<T> z;
+        drawn.resolve(row, first + x, weights, &z);
+        z.store(depth + x);
+      } else {
+        drawn.weigh(row, first + x, weights);
+      }
       for (int k = 0; k < 3; ++k) weights[k].store(b[k] + x);
-    }
-  }
-  // The same, with depths, and defined where nothing covers a pixel.
-  void resolve(const TileBuffer<T>& drawn, int row) {
-    find_runs(drawn.faces(row));
-    for (int x = 0; x < columns; x += Pack<T>::kLanes) {
-      Pack<T> weights[3], z;
-      drawn.resolve(row, first + x, weights, &z);
-      for (int k = 0; k < 3; ++k) weights[k].store(b[k] + x);
-      z.store(depth + x);
     }
   }
 
@@ -336,11 +333,7 @@ class Renderer {
       if (drawn != nullptr) row.find(*drawn, int(y - area.y0), open.rows[y - area.y0]);
       if (row.columns < columns) write_background(image, pixel, columns);
       if (row.columns == 0) continue;
-      if (is_resolved_) {
-        row.resolve(*drawn, int(y - area.y0));
-      } else if (is_weighed_) {
-        row.weigh(*drawn, int(y - area.y0));
-      }
+      if (is_weighed_) row.resolve(*drawn, int(y - area.y0), is_resolved_);
       write(row, image, pixel + row.first, uv_rows);
     }
     write_colors(image, uv_rows);
