@@ -680,7 +680,7 @@ def _rasterize_gradient(ctx, _, grad_barycentrics, grad_depth):
 def _rasterized(face_index: Tensor, barycentrics: Tensor) -> tuple[Tensor, Tensor, bool] | None:
     """Positions, faces and perspective_correct of the call of rasterize whose outputs these two are, where gradients
     shall reach it."""
-    if torch.compiler.is_compiling() or type(barycentrics) is not Tensor or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or _is_traced([barycentrics]):
         return None
     if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
         return None  # of a checkpoint, which would compute all again for a look at what is saved
@@ -847,7 +847,7 @@ _register_gradient("soft_mask", _soft_mask_context, _soft_mask_gradient)
 _register_gradient("soft_mask_keeping", _soft_mask_keeping_context, _soft_mask_keeping_gradient)
 _register_gradient("texture", _texture_context, _texture_gradient)
 _register_gradient("antialias", _antialias_context, _antialias_gradient)
-for _op in ("rasterize", "interpolate", "interpolate_raster", "soft_mask", "texture", "antialias"):
+for _op in _functions.keys() - {"soft_mask_keeping"}:  # whose gradient is that of soft_mask
     _refuse_second_derivative(_op)
 
 
