@@ -13,6 +13,7 @@ from .targets import Verdict
 
 TASKS = {
     "rasterize": "Rasterize: face index and barycentrics",
+    suite.OF_ALL_FACES: "Rasterize without culling",
     "backward": "Rasterize + Interpolate of three channels: the backward pass alone",
     "soft_mask": "SoftMask alone",
     "soft_mask_backward": "SoftMask, forward and backward",
@@ -36,7 +37,8 @@ it. Read ratios: milliseconds are of one machine. Where other work disturbed the
 and several threads mean little. Each cell is the median, with the quartiles in brackets. Every
 process keeps the memory that it frees, and every turn begins with 50 ms of calls that do not count, as in the middle of
 a long run: after a pause the system lets all threads of a process begin on one core. OpenMP's threads wait passively
-(`OMP_WAIT_POLICY`), as `dibr` has them wait. Back faces are culled.
+(`OMP_WAIT_POLICY`), as `dibr` has them wait. Back faces are culled. SoftMask alone takes all faces: it stands beside
+Rasterize as it is elsewhere here, and beside Rasterize of all faces, which `ops.rasterize` draws by default.
 
 What each peer is asked for: ours through `dibr_deploy.ops`, outputs allocated by torch. llvmpipe uploads the vertices,
 draws, and reads back barycentrics and face index; its one thread is the caller's. DEODR draws three colours into

@@ -158,7 +158,7 @@ def _compare(
     differing, unexplained = agreement.differing(scene, ours, theirs)
     distance = None
     if worker.peer == "torch":
-        tasks = [task for task in case.tasks if task != "rasterize"]
+        tasks = [task for task in case.tasks if task != "rasterize" and peers.offers(worker.peer, task)]
         distance = max((_distance(task, workers[REFERENCE], worker, path) for task in tasks), default=None)
     coverage = float((ours >= 0).mean())
     return Agreement(scene.name, worker.peer, worker.threads, coverage, differing, unexplained, distance)

@@ -21,6 +21,7 @@ OPS = (
     "render_backward",
 )
 SWEPT = ("rasterize", "backward", "soft_mask_backward")
+OF_ALL_FACES = "rasterize_all_faces"
 CHAINS = ("chain", "fused_chain")
 MODEL = ("model", "predictor", *CHAINS)
 
@@ -67,7 +68,7 @@ def full() -> Suite:
         Case(
             scenes.sphere(faces, MIDDLE_SIZE),
             (*RASTERIZERS, "torch", *(["PyTorch3D"] if faces == COMPARED_FACES[0] else [])),
-            OPS,
+            (*OPS, OF_ALL_FACES),
             all_threads=True,
         )
         for faces in COMPARED_FACES
@@ -98,7 +99,7 @@ def full() -> Suite:
 def quick() -> Suite:
     """What decides, in about two minutes."""
     cases = [
-        *(Case(scenes.sphere(faces, MIDDLE_SIZE), tasks=(*SWEPT, "texture")) for faces in COMPARED_FACES),
+        *(Case(scenes.sphere(faces, MIDDLE_SIZE), tasks=(*SWEPT, OF_ALL_FACES, "texture")) for faces in COMPARED_FACES),
         *(Case(scenes.sphere(MIDDLE_FACES, size), ("ours",)) for size in (256, 1024)),
         Case(scenes.sphere(1280, MIDDLE_SIZE, batch=8), tasks=("rasterize",)),
         Case(scenes.soup(5000, MIDDLE_SIZE), tasks=("rasterize", "backward")),
@@ -111,7 +112,7 @@ def quick() -> Suite:
 def smoke() -> Suite:
     """Seconds, with what `make setup` installs."""
     cases = [
-        Case(scenes.sphere(80, 24), ("ours", "torch"), OPS),
+        Case(scenes.sphere(80, 24), ("ours", "torch"), (*OPS, OF_ALL_FACES)),
         Case(scenes.sphere(320, 32), ("ours", "torch"), ("rasterize",)),
         Case(scenes.sphere(80, 16, batch=2), ("ours",), ("rasterize",)),
         Case(scenes.soup(10, 16), ("ours", "torch"), ("rasterize",)),

@@ -22,7 +22,7 @@ elseif(DIBR_CUDA_ON_HOST)
 endif()
 
 # The runtime is linked in statically and hidden, so that the library loads where there is neither driver nor toolkit.
-# Contraction is off here too: what decides coverage and depth must round as it does on the CPU.
+# The compiler's own contraction is off here too: what decides coverage and depth must round as it does on the CPU.
 function(dibr_add_cuda_backend target)
   if(NOT DIBR_CUDA AND NOT DIBR_CUDA_ON_HOST)
     return()
@@ -31,7 +31,8 @@ function(dibr_add_cuda_backend target)
   target_sources(${target} PRIVATE ${sources})
   target_compile_definitions(${target} PRIVATE DIBR_WITH_CUDA=1)
   if(DIBR_CUDA_ON_HOST)
-    set_source_files_properties(${sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
+    set_source_files_properties(${sources} PROPERTIES
+      LANGUAGE CXX COMPILE_OPTIONS "-xc++" COMPILE_DEFINITIONS DIBR_CUDA_ON_HOST=1)
     target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/tests/cuda_on_host")
     target_link_libraries(${target} PRIVATE Threads::Threads)
     if(DIBR_CUDA_ON_HOST_THREADS)

@@ -4,8 +4,8 @@
 set(DIBR_INSTALL_LIBDIR lib CACHE STRING "Where the libraries go, relative to the install prefix")
 set(DIBR_INSTALL_INCLUDEDIR include CACHE STRING "Where dibr/dibr.h goes, relative to the install prefix")
 
-# Flags of one target. Contraction to fused multiply-add is off everywhere, since it would change which face covers
-# a pixel from one machine or compiler to the next.
+# Flags of one target. No compiler contracts to fused multiply-add by itself, since that would change which face covers
+# a pixel from one machine or compiler to the next; what may be fused says so (core/platform.h).
 function(dibr_target_flags target)
   target_compile_features(${target} PRIVATE cxx_std_17)
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
@@ -59,8 +59,8 @@ function(dibr_add_library target export_map)
   target_link_options(${target} PRIVATE "-Wl,--version-script=${export_map}" -Wl,--exclude-libs,ALL)
 endfunction()
 
-set(DIBR_CPU_FLAGS_avx2 -mavx2)
-set(DIBR_CPU_FLAGS_avx512 -mavx512f -mavx512vl -mavx512dq -mavx512bw -mprefer-vector-width=512)
+set(DIBR_CPU_FLAGS_avx2 -mavx2 -mfma)
+set(DIBR_CPU_FLAGS_avx512 -mfma -mavx512f -mavx512vl -mavx512dq -mavx512bw -mprefer-vector-width=512)
 
 # Adds the CPU backend for one more instruction set, in the namespace dibr::cpu::<level>. Levels are added in rising
 # order and as archives, which the linker reads after the target's own objects: of an inline function that several of

@@ -3,6 +3,7 @@
 Tasks, named alike everywhere; what is not named "backward" is without gradients:
 
 - ``rasterize``: face index and barycentrics of indexed float32 vertices, from and into this process's memory.
+- ``rasterize_all_faces``: the same without culling, of ours alone, since the soft mask takes the faces on both sides.
 - ``backward``: the backward pass alone of rasterize + interpolate with three channels, down to vertices and colours.
 - ``interpolate``, ``texture``, ``soft_mask``: that op alone. ``texture_backward``, ``soft_mask_backward``: that op
   forward and backward.

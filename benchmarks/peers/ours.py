@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..scenes import Scene
+from . import Task
 from .torch_tasks import TorchPeer
 
 
@@ -35,6 +36,10 @@ class Ours(TorchPeer):
     def rasterize(self, positions):
         size = self.scene.size
         return self.ops.rasterize(positions, self.faces, size, size, cull="back")
+
+    def prepare_rasterize_all_faces(self) -> Task:
+        size = self.scene.size
+        return self._without_gradient(lambda: self.ops.rasterize(self.positions, self.faces, size, size))
 
     def interpolate(self, colours, face_index, barycentrics):
         return self.ops.interpolate(colours, self.faces, face_index, barycentrics)

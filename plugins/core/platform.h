@@ -53,6 +53,22 @@ DIBR_HD T absolute(T a) {
   return select(a < T(0), -a, a);
 }
 
+// a * b + c, rounded once where the code is compiled for processors that can: CUDA's, ARM's, x86-64's from AVX2 on. Not
+// for what decides coverage, depth or selection, which has to be the same everywhere.
+template <class T>
+DIBR_HD T fused(T a, T b, T c) {
+#if defined(__CUDACC__) || DIBR_CUDA_ON_HOST || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+  return std::fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+// c - a * b likewise.
+template <class T>
+DIBR_HD T less_product(T c, T a, T b) {
+  return fused(-a, b, c);
+}
+
 // The largest integer that is not above a.
 template <class T>
 DIBR_HD T rounded_down(T a) {

@@ -93,7 +93,7 @@ DIBR_HD PixelBox mask_box(const Triangle<S>& t, S boxlen, int64_t width, int64_t
 // near end of a long edge is not. So where t >= 1 that is no point of the edge.
 template <class N>
 DIBR_HD N place_along_edge(N edge_x, N edge_y, N inverse, N vx, N vy) {
-  return maximum((vx * edge_x + vy * edge_y) * inverse, N(0));
+  return maximum(fused(vx, edge_x, vy * edge_y) * inverse, N(0));
 }
 
 // The edge of a triangle that has the point nearest to p: that from vertex 2 to 0 if its flag is set, else that from 1
@@ -112,9 +112,9 @@ DIBR_HD NearestEdge<N> nearest_edge(const MaskFace<S>& face, N px, N py) {
     const N edge_x = N(face.edge_x[k]), edge_y = N(face.edge_y[k]);
     const N vx = px - N(face.x[k]), vy = py - N(face.y[k]);
     const N t = place_along_edge(edge_x, edge_y, N(face.inverse[k]), vx, vy);
-    const N dx = vx - t * edge_x, dy = vy - t * edge_y;
-    const N distance2 = dx * dx + dy * dy;
-    if (k == 0) best.distance2 = vx * vx + vy * vy;
+    const N dx = less_product(vx, t, edge_x), dy = less_product(vy, t, edge_y);
+    const N distance2 = fused(dx, dx, dy * dy);
+    if (k == 0) best.distance2 = fused(vx, vx, vy * vy);
     const auto on_edge = t < N(1);
     best.is[k] = on_edge & (distance2 < best.distance2);
     best.distance2 = select(on_edge, minimum(best.distance2, distance2), best.distance2);
@@ -139,9 +139,9 @@ struct BoundaryPoint {
     const N edge_x = of_edge(face.edge_x), edge_y = of_edge(face.edge_y);
     const N vx = px - of_edge(face.x), vy = py - of_edge(face.y);
     t = select(edge[0] | edge[1] | edge[2], place_along_edge(edge_x, edge_y, of_edge(face.inverse), vx, vy), N(0));
-    dx = vx - t * edge_x;
-    dy = vy - t * edge_y;
-    distance2 = dx * dx + dy * dy;
+    dx = less_product(vx, t, edge_x);
+    dy = less_product(vy, t, edge_y);
+    distance2 = fused(dx, dx, dy * dy);
   }
 
   // What the vertices weigh in the point.
@@ -165,10 +165,10 @@ struct Power2<float> {
   template <class N>
   static DIBR_HD N of_fraction(N f) {
     const N f2 = f * f;
-    const N a = N(6.93147203e-1f) + N(2.40226477e-1f) * f;
-    const N b = N(5.55033252e-2f) + N(9.61845231e-3f) * f;
-    const N c = N(1.33989038e-3f) + N(1.5350149e-4f) * f;
-    return N(1.0f) + f * (a + f2 * (b + f2 * c));
+    const N a = fused(N(2.40226477e-1f), f, N(6.93147203e-1f));
+    const N b = fused(N(9.61845231e-3f), f, N(5.55033252e-2f));
+    const N c = fused(N(1.5350149e-4f), f, N(1.33989038e-3f));
+    return fused(f, fused(f2, fused(f2, c, b), a), N(1.0f));
   }
 };
 template <>
@@ -177,12 +177,13 @@ struct Power2<double> {
   template <class N>
   static DIBR_HD N of_fraction(N f) {
     const N f2 = f * f, f4 = f2 * f2;
-    const N a = N(0.6931471805599453) + N(0.24022650695910133) * f;
-    const N b = N(0.05550410866481977) + N(0.009618129107593201) * f;
-    const N c = N(0.0013333558146822844) + N(0.00015403530458161274) * f;
-    const N d = N(1.525273346057619e-05) + N(1.3215434801063136e-06) * f;
-    const N e = N(1.0178209572520673e-07) + N(7.073860173377994e-09) * f;
-    return N(1.0) + f * ((a + f2 * b) + f4 * ((c + f2 * d) + f4 * (e + f2 * N(4.4336275298970914e-10))));
+    const N a = fused(N(0.24022650695910133), f, N(0.6931471805599453));
+    const N b = fused(N(0.009618129107593201), f, N(0.05550410866481977));
+    const N c = fused(N(0.00015403530458161274), f, N(0.0013333558146822844));
+    const N d = fused(N(1.3215434801063136e-06), f, N(1.525273346057619e-05));
+    const N e = fused(N(7.073860173377994e-09), f, N(1.0178209572520673e-07));
+    const N low = fused(f2, b, a), middle = fused(f2, d, c), high = fused(f2, N(4.4336275298970914e-10), e);
+    return fused(f, fused(f4, fused(f4, high, middle), low), N(1.0));
   }
 };
 
@@ -201,9 +202,8 @@ DIBR_HD double exponent_from_low_bits(double a) {
   return a;
 }
 
-// p of a face at distance d, the same bits on every backend. As a power of two it needs no reduction of its argument by
-// a multiple of ln 2: that is off by at most (1 + |ln p|) * 2 units in the last place. Below the least normal number it
-// is 0.
+// p of a face at distance d. As a power of two it needs no reduction of its argument by a multiple of ln 2: that is off
+// by at most (1 + |ln p|) * 2 units in the last place. Below the least normal number it is 0.
 template <class S, class N>
 DIBR_HD N mask_probability(const SoftMaskRules<S>& rules, N distance2) {
   const N x = maximum(distance2 * N(rules.exponent), N(Power2<S>::lowest));

@@ -1,5 +1,5 @@
 // Picks the instruction set: each op of the CPU backend exists once per level, compiled from the same sources, with the
-// same results bit for bit.
+// same results bit for bit, but for the soft mask of the baseline, which rounds products and sums apart.
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
@@ -28,9 +28,9 @@ constexpr const char* kVariable = "DIBR_CPU_LEVEL";
 
 bool machine_has(Level level) {
 #if DIBR_CPU_HAS_AVX
-  if (level == kAvx2) return __builtin_cpu_supports("avx2");
+  if (level == kAvx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (level == kAvx512) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+    return machine_has(kAvx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
   }
 #endif

@@ -2,9 +2,10 @@
 // core/ can be called for all of them at once.
 //
 // The sources of this folder are compiled once for every instruction set (plugins/CMakeLists.txt), each time with
-// another DIBR_CPU_LEVEL as their namespace; levels.cpp picks one at run time. Nothing but the number of lanes differs
-// between levels: every operation rounds as it does for one number, and no result depends on kLanes. Sums over pixels
-// therefore have an order of their own, never that of the lanes.
+// another DIBR_CPU_LEVEL as their namespace; levels.cpp picks one at run time. Levels differ in the number of lanes
+// alone, and in that the baseline rounds twice in `fused` (core/platform.h): every operation rounds as it does for one
+// number, and no result depends on kLanes. Sums over pixels therefore have an order of their own, never that of the
+// lanes.
 #pragma once
 
 #include <cstdint>

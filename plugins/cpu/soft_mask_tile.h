@@ -284,7 +284,8 @@ class TileMask {
     const N one = T(1);
     N product = one;
     for (int64_t i = 0; i < cell.count; ++i) {
-      product = product * (one - keep(N::Flags::of(cell.takes[i]), mask_probability(rules, distances2_[size_t(i)])));
+      const N probability = keep(N::Flags::of(cell.takes[i]), mask_probability(rules, distances2_[size_t(i)]));
+      product = less_product(product, product, probability);
     }
     return one - product;
   }
@@ -390,7 +391,7 @@ class TileGradient {
       Step& step = steps[i];
       step.probability = keep(N::Flags::of(bits[i].takes), mask_probability(rules, step.point.distance2));
       step.product_before = product;
-      product = product * (N(T(1)) - step.probability);
+      product = less_product(product, product, step.probability);
     }
   }
 
@@ -405,7 +406,7 @@ class TileGradient {
     for (int64_t i = cell.count; i-- > 0;) {
       const Step& step = steps[i];
       const N pull = keep(N::Flags::of(bits[i].takes), scale * step.probability * (step.product_before * after));
-      after = after * (N(T(1)) - step.probability);
+      after = less_product(after, after, step.probability);
       const N pull_x = pull * step.point.dx, pull_y = pull * step.point.dy;
       N shares[3];
       step.point.shares(shares);

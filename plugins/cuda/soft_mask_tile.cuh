@@ -72,7 +72,7 @@ __device__ T tile_mask(const P& p, const Bins& bins, const Tile& tile, const Til
   for_each_staged(p, bins, tile, at, open, staged, [&](const StagedMaskFace<T>& s, bool takes) {
     if (!takes) return;
     const T distance2 = nearest_edge(s.face, at.px, at.py).distance2;
-    product *= T(1) - mask_probability(rules, distance2);
+    product = less_product(product, product, mask_probability(rules, distance2));
   });
   return open ? T(1) - product : T(1);
 }

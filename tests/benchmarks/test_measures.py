@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import clock, machine, scenes, targets
+from benchmarks import clock, machine, scenes, suite, targets
 from benchmarks.results import Results, Spread, Timing
 from benchmarks.targets import Verdict
 
@@ -72,9 +72,9 @@ def test_the_exponent_of_a_power_law(power: float) -> None:
     assert targets.exponent([(n, 3e-9 * n**power) for n in (10, 100, 10000)]) == pytest.approx(power)
 
 
-def _timing(scene: str, peer: str, threads: int, seconds: float) -> Timing:
+def _timing(scene: str, peer: str, threads: int, seconds: float, task: str = "rasterize") -> Timing:
     spread = Spread(seconds, seconds, seconds)
-    return Timing(scene, 1280, 512, 1, "rasterize", peer, threads, spread, spread, 1)
+    return Timing(scene, 1280, 512, 1, task, peer, threads, spread, spread, 1)
 
 
 def test_an_aim_is_met_by_the_ratio_to_as_many_threads() -> None:
@@ -87,6 +87,15 @@ def test_an_aim_is_met_by_the_ratio_to_as_many_threads() -> None:
     judged = {(entry.aim, entry.case): entry for entry in targets.judge(results)}
     one = judged["rasterize, CPU time / llvmpipe's", f"{scene}, 1 thread"]
     assert (one.value, one.outcome) == (0.4, "met")
+
+
+def test_the_soft_mask_stands_beside_rasterize_with_and_without_culling() -> None:
+    scene = scenes.sphere(1280, 512).name
+    times = {"soft_mask_backward": 3.0, "rasterize": 1.5, suite.OF_ALL_FACES: 4.0}
+    results = Results({}, timings=[_timing(scene, "ours", 1, seconds, task) for task, seconds in times.items()])
+    found = {entry.aim.rpartition(" of ")[2]: entry for entry in targets.judge(results) if "soft mask" in entry.aim}
+    values = {drawn: (entry.value, entry.bound) for drawn, entry in found.items()}
+    assert values == {"front faces": (2.0, 1.5), "all faces": (0.75, 1.5)}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The CUDA kernels, executed on the CPU, against the float64 oracle and against the CPU backend.
 
-face_index, barycentrics and depth must be the CPU's bit for bit: both backends evaluate the same functions without
-contraction. Every test runs forward, backwards and shuffled: a result that depends on the order is a race."""
+face_index, barycentrics and depth must be the CPU's bit for bit: both backends evaluate the same functions, which no
+compiler contracts. Every test runs forward, backwards and shuffled: a result that depends on the order is a race."""
 
 from __future__ import annotations
 

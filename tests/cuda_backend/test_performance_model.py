@@ -42,6 +42,11 @@ def test_results_are_bit_for_bit_those_of_the_kernels_that_do_not_count(
         assert np.array_equal(a, b)
     assert 0.2 < (raster[0] >= 0).mean() < 0.8
     assert np.array_equal(counted.soft_mask(scene, raster[0]), cuda.soft_mask(scene, raster[0]))
+    rng = np.random.default_rng(0)
+    texels, uv = rng.random((1, 3, 8, 8), np.float32), 3 * rng.random((1, SIZE, SIZE, 2), np.float32) - 1
+    for wrap in (0, 1, 2):
+        images = [device.texture(texels, uv, 1, wrap) for device in (counted, cuda)]
+        assert np.array_equal(*images) and np.ptp(images[0]) > 0.5
     backward = [device.rasterize_backward(scene, raster[0], raster[1], raster[2]) for device in (counted, cuda)]
     assert np.array_equal(*backward)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # compare_digests.sh NATIVE AARCH64: fails unless the native tests of two build folders, the second one for 64-bit ARM
-# and run by QEMU, print the same digests of what every op gives.
+# and run by QEMU, print the same digests of what every op gives. This machine needs AVX2: without it the soft mask is
+# rounded otherwise (plugins/core/platform.h).
 set -euo pipefail
 driver=tests/native/drive_c_abi
 emulator="qemu-aarch64 -L /usr/aarch64-linux-gnu"

@@ -1,10 +1,10 @@
-"""Prints, as JSON, digests of what every op gives on the correctness scenes: run once for each DIBR_CPU_LEVEL."""
+"""Writes what every op gives on the correctness scenes into an .npz: the soft mask and its pull as numbers, of all else
+a digest. Run once for each DIBR_CPU_LEVEL."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +25,8 @@ CHANNELS = (1, 2, 3, 4, 7)
 HALVES = (torch.float16, torch.bfloat16)
 FILTERS, WRAPS = ("nearest", "bilinear", "trilinear"), ("clamp", "repeat", "mirror")
 MASK = {"sigmainv": 700.0, "boxlen": 0.05}
+WHOLE = (" soft_mask", " soft_mask keeping", " soft_mask pull", " mask")
+"""What is not the same bits at every level."""
 
 
 def normal(*shape: int, dtype: torch.dtype) -> torch.Tensor:
@@ -84,11 +86,16 @@ def interpolate(scene: Scene, positions: torch.Tensor, raster: ops.Raster) -> It
 
 
 def soft_mask(scene: Scene, positions: torch.Tensor, raster: ops.Raster) -> Iterator[tuple[str, torch.Tensor]]:
-    """With a gradient, for which the forward keeps what it finds, and without."""
+    """With a gradient, for which the forward keeps what it finds, and without. ``pull``: the gradient with respect to
+    where the mesh is, the sum of what its vertices get, whichever of a face's edges that coincide these belong to; and
+    the sum of its sizes."""
     leaf = positions.clone().requires_grad_()
     mask = kernel.soft_mask(scene, raster.face_index, positions=leaf, **MASK)
     yield "soft_mask keeping", mask
-    yield "soft_mask gradient", torch.autograd.grad(mask, leaf, normal(*mask.shape, dtype=leaf.dtype))[0]
+    (gradient,) = torch.autograd.grad(mask, leaf, normal(*mask.shape, dtype=leaf.dtype))
+    yield "soft_mask gradient", gradient
+    places = torch.where(gradient == 0, 0, gradient * positions[..., 3:])[..., :2]
+    yield "soft_mask pull", torch.stack([places.sum(1), places.abs().sum(1)])
     yield "soft_mask", kernel.soft_mask(scene, raster.face_index, **MASK)
 
 
@@ -148,20 +155,20 @@ def _halves(dtype: torch.dtype) -> tuple[torch.dtype, ...]:
     return HALVES if dtype == torch.float32 else ()
 
 
-def digest(output: torch.Tensor) -> str:
-    return hashlib.sha256(output.detach().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+def digest(output: torch.Tensor) -> np.ndarray:
+    return np.array(hashlib.sha256(output.detach().flatten().view(torch.uint8).numpy().tobytes()).hexdigest())
 
 
-def main() -> None:
-    digests = {}
+def main(path: str) -> None:
+    kept = {}
     for scene in scenes.all_scenes():
         for dtype in (np.float32, np.float64):
             for name, result in results(scene.rounded_to(dtype)):
                 key = f"{scene.name} {np.dtype(dtype).name} {name}"
-                assert key not in digests, key
-                digests[key] = digest(result)
-    json.dump(digests, sys.stdout)
+                assert key not in kept, key
+                kept[key] = result.detach().numpy() if key.endswith(WHOLE) else digest(result)
+    np.savez_compressed(path, **kept)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -56,6 +56,18 @@ inline Counted operator*(Counted a, float b) { return a * Counted(b); }
 // A sign is an operand's modifier on the device.
 constexpr Counted operator-(Counted a) { return Counted(-a.value); }
 
+// The device has an instruction for it, which the host need not have.
+inline Counted rounded_down(Counted a) {
+  ++special;
+  return Counted(dibr::rounded_down(a.value));
+}
+
+// One instruction on the device.
+inline Counted fused(Counted a, Counted b, Counted c) {
+  ++operations;
+  return Counted(dibr::fused(a.value, b.value, c.value));
+}
+
 inline Counted exponent_from_low_bits(Counted a) {
   ++operations;
   return Counted(dibr::exponent_from_low_bits(a.value));
@@ -65,17 +77,6 @@ inline Counted load(Counted value) { return value; }
 inline void store(Counted value, Counted* out) { *out = value; }
 
 }  // namespace counting
-
-namespace std {  // the kernels call these by their qualified names
-inline counting::Counted exp(counting::Counted a) {
-  ++counting::special;
-  return counting::Counted(std::exp(a.value));
-}
-inline counting::Counted floor(counting::Counted a) {
-  ++counting::special;
-  return counting::Counted(std::floor(a.value));
-}
-}  // namespace std
 
 namespace dibr {
 template <>
