@@ -105,7 +105,8 @@ class TileBuffer {
     const Triangle<T> t = scene.triangle(image, face);
     const Face f = {broadcast(t), broadcast(depth_plane(t)), T(box.sign), face};
     place_rows(f, y0, y1);
-    for (int x = x0; x < x1; x += Lanes::kLanes) draw_columns(scene.rules, f, x, x1, y0, y1);
+    const int aligned = x0 - x0 % Lanes::kLanes, first = x1 <= aligned + Lanes::kLanes ? aligned : x0;
+    for (int x = first; x < x1; x += Lanes::kLanes) draw_columns(scene.rules, f, x, columns_of(x, x0, x1), y0, y1);
   }
 
  private:
@@ -157,7 +158,8 @@ class TileBuffer {
     if (!any) return;
     const Face f = {broadcast(t), broadcast(depth_plane(t)), T(box.sign), face};
     place_rows(f, y0, y1);
-    for (int x = x0, i = 0; x < x1; x += Lanes::kLanes, ++i) draw_columns(rules, f, x, x1, first[i], last[i]);
+    for (int x = x0, i = 0; x < x1; x += Lanes::kLanes, ++i)
+      draw_columns(rules, f, x, columns_of(x, x0, x1), first[i], last[i]);
     if (++large_faces_ % kFarthestEvery == 0) farthest_ = farthest_depth();
   }
 
@@ -302,16 +304,21 @@ class TileBuffer {
     return {plane.base, {plane.slope[0], plane.slope[1], plane.slope[2]}};
   }
 
-  // Rows y0 to y1 of the columns from x on, as many as there are lanes but none from x_end on. Multiplying y' by the
+  // Of the columns from x on, as many as there are lanes, those from `begin` to `end`.
+  static Mask<T> columns_of(int x, int begin, int end) {
+    const Lanes column = Lanes::count_from(T(x));
+    return (column >= Lanes(T(begin))) & (column < Lanes(T(end)));
+  }
+
+  // Rows y0 to y1 of those columns, from x on, that are in the face's box. Multiplying y' by the
   // face's sign makes all three edge functions positive inside, front or back; the weights are ratios, so it cancels
   // there. A later face wins only when it is strictly nearer: on equal depth the lowest index stays.
   // No branch looks whether any lane is inside or visible: at a face's outline it is as good as chance, and guessed
   // wrong it costs more than a row.
-  void draw_columns(const RasterRules& rules, const Face& f, int x, int x_end, int y0, int y1) {
+  void draw_columns(const RasterRules& rules, const Face& f, int x, Mask<T> in_box, int y0, int y1) {
     const Lanes lowest = rules.depth_clip ? T(-1) : -Limits<T>::max_depth;
     const Lanes highest = rules.depth_clip ? T(1) : Limits<T>::max_depth;
     const bool perspective_correct = rules.perspective_correct;  // what is not local the loop's stores might change
-    const Mask<T> in_box = Lanes::count_from(T(x)) < Lanes(T(x_end));
     const Lanes px = Lanes::load(px_ + x);
     Lanes column[3];
     for (int k = 0; k < 3; ++k) column[k] = f.triangle.x[k] - px * f.triangle.w[k];
@@ -333,8 +340,9 @@ class TileBuffer {
     }
   }
 
-  // What lies beyond the last pixel lets every load be a whole Pack. Rows begin where a vector in memory does: one that
-  // lies across two lines takes twice the time.
+  // What lies beyond the last pixel lets every load be a whole Pack. Rows begin where a vector in memory does, and so
+  // does a face that fits: one that lies across two lines takes twice the time, and one that overlaps what another face
+  // has just stored, instead of lying where it does, has to wait.
   TileArea area_ = {};
   int large_faces_ = 0;
   T farthest_ = 0;  // no pixel shows anything beyond
