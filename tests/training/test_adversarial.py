@@ -87,7 +87,8 @@ def test_training_brings_what_is_made_nearer_to_what_is_real(dataset: Path, tmp_
 
 
 def test_two_processes_train_as_one_with_all_objects(dataset: Path, tmp_path: Path) -> None:
-    """Adam without momentum takes a step of lr along a gradient that is only rounding, too: hence the low rate."""
+    """Adam without momentum takes a step of lr along a gradient that is only rounding, too: hence the low rate, and up
+    to 7e-3 between the two in 50 steps, by the seed. Where the processes did not average their gradients it is 0.1."""
     options = ("--steps=50", "--objects=2", "--critic-steps=1", "--latent=4", "--device=cpu", "--lr=0.00005")
     one, two = train_by_one_and_two(tmp_path, ["generate", "train", "--data", str(dataset), *options])
     assert len(one) == len(two) == 50
@@ -95,7 +96,7 @@ def test_two_processes_train_as_one_with_all_objects(dataset: Path, tmp_path: Pa
         alone, shared = (np.array([float(row[name]) for row in rows]) for rows in (one, two))
         difference = np.abs(shared - alone).max() / np.abs(alone).max()
         print(f"{name}: {alone[0]:.4g} to {alone[-1]:.4g}, relative difference {difference:.1e}")
-        assert difference < 1e-4, name
+        assert difference < 2e-2, name
         assert abs(alone[-1] - alone[0]) > 0.02 * abs(alone[0]), f"{name} stands still"
 
 
