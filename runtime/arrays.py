@@ -32,6 +32,8 @@ def feed_of(infos: Sequence[TensorInfo], arrays: Sequence[Any], named_arrays: Ma
 
 
 def _by_name(names: list[str], arrays: Sequence[Any], named_arrays: Mapping[str, Any]) -> dict[str, Any]:
+    if len(arrays) == len(names) and not named_arrays:
+        return dict(zip(names, arrays, strict=True))
     listed = ", ".join(names)
     if len(arrays) > len(names):
         raise DibrError(f"the model takes {len(names)} inputs ({listed}), got {len(arrays)} arrays")
@@ -50,20 +52,30 @@ def _by_name(names: list[str], arrays: Sequence[Any], named_arrays: Mapping[str,
 
 def _checked(info: TensorInfo, value: Any, sizes: dict[str, int]) -> Any:
     """The array, if it fits the input; ``sizes`` collects the sizes that names in shapes stand for."""
-    array = value if _is_on_device(value) else _host_array(info.name, value)
+    is_array = isinstance(value, np.ndarray)
+    array = value if is_array or _is_on_device(value) else _host_array(info.name, value)
+    is_array = is_array or isinstance(array, np.ndarray)
     # Names of dtypes, which numpy makes anew each time, take longer than the dtypes do.
-    is_same = isinstance(array, np.ndarray) and array.dtype == info.dtype
-    if not is_same and (dtype := _dtype_name(info.name, array)) != info.dtype.name:
+    if not (is_array and array.dtype == info.dtype) and (dtype := _dtype_name(info.name, array)) != info.dtype.name:
         raise DibrError(f"input {info.name} must be {info.dtype}, got {dtype}")
     shape = tuple(array.shape)
-    fits = len(shape) == len(info.shape)
-    for expected, size in zip(info.shape, shape, strict=False):
-        if isinstance(expected, str):
-            expected = sizes.setdefault(expected, size) if fits else size
-        fits = fits and expected in (None, size)
-    if not fits:
+    if not _fits(info.shape, shape, sizes):
         raise DibrError(f"input {info.name} must have shape {_described(info, sizes)}, got {list(shape)}")
-    return np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array
+    return array if not is_array or array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def _fits(wanted: Sequence[int | str | None], shape: tuple[int, ...], sizes: dict[str, int]) -> bool:
+    """Whether a shape is an input's; ``sizes`` as in ``_checked``."""
+    if shape == wanted:
+        return True
+    if len(shape) != len(wanted):
+        return False
+    for expected, size in zip(wanted, shape, strict=True):
+        if isinstance(expected, str):
+            expected = sizes.setdefault(expected, size)
+        if expected != size and expected is not None:
+            return False
+    return True
 
 
 def check_outputs(

@@ -123,8 +123,11 @@ class Session:
             DibrError: an input is missing, unknown, given twice, or of another dtype or shape, an operator refuses its
                 input, or the session is closed; one sentence that says which and why.
         """
-        with self._opened() as backend:
+        backend = self._begin_run()
+        try:
             return backend.run(feed_of(self.inputs, arrays, named_arrays))
+        finally:
+            self._end_run()
 
     def run_async(self, *arrays: Any, **named_arrays: Any) -> Future[dict[str, np.ndarray]]:
         """``run`` in another thread: ``instances`` runs at the same time, further ones one after another.
@@ -139,7 +142,7 @@ class Session:
                     self._pool = ThreadPoolExecutor(self._instances, "dibr-session")
                 self._running += 1
                 future = self._pool.submit(backend.run, feed)
-        future.add_done_callback(self._submitted_ended)
+        future.add_done_callback(self._end_run)
         return future
 
     def run_into(self, outputs: Mapping[str, np.ndarray], *arrays: Any, **named_arrays: Any) -> dict[str, np.ndarray]:
@@ -267,24 +270,27 @@ class Session:
     ) -> None:
         self.close()
 
-    def _submitted_ended(self, _: Future[Any]) -> None:
-        with self._idle:
-            self._running -= 1
-            self._idle.notify_all()
-
     @contextmanager
     def _opened(self) -> Iterator[Backend]:
         """The backend, which close() leaves alone meanwhile."""
-        with self._idle:
-            if self._backend is None:
-                raise DibrError(f"the session of {self.path} is closed: open a new one")
-            backend = self._backend
-            self._running += 1
+        backend = self._begin_run()
         try:
             yield backend
         finally:
-            with self._idle:
-                self._running -= 1
+            self._end_run()
+
+    def _begin_run(self) -> Backend:
+        """The backend, which close() leaves alone until _end_run."""
+        with self._idle:
+            if self._backend is None:
+                raise DibrError(f"the session of {self.path} is closed: open a new one")
+            self._running += 1
+            return self._backend
+
+    def _end_run(self, *_: Future[Any]) -> None:
+        with self._idle:
+            self._running -= 1
+            if self._running == 0:
                 self._idle.notify_all()
 
     @classmethod
