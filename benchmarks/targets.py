@@ -169,10 +169,10 @@ def _soft_mask(results: Results) -> list[Verdict]:
     found = []
     for plain, drawn in (("rasterize", "front faces"), (suite.OF_ALL_FACES, "all faces")):
         for scene in _compared_scenes((1,)):
-            times = [
+            mask, rasterized = (
                 results.one(scene=scene, task=task, peer="ours", threads=1) for task in ("soft_mask_backward", plain)
-            ]
-            value = times[0].cpu.median / times[1].cpu.median if all(times) else None
+            )
+            value = mask.cpu.median / rasterized.cpu.median if mask and rasterized else None
             aim = f"soft mask forward + backward, CPU time / rasterize's of {drawn}"
             found.append(Verdict(aim, scene, 1.5, value, NOT_RUN))
     return found

@@ -32,42 +32,36 @@ def feed_of(infos: Sequence[TensorInfo], arrays: Sequence[Any], named_arrays: Ma
 
 
 def _by_name(names: list[str], arrays: Sequence[Any], named_arrays: Mapping[str, Any]) -> dict[str, Any]:
-    if len(arrays) == len(names) and not named_arrays:
-        return dict(zip(names, arrays, strict=True))
-    listed = ", ".join(names)
     if len(arrays) > len(names):
-        raise DibrError(f"the model takes {len(names)} inputs ({listed}), got {len(arrays)} arrays")
+        raise DibrError(f"the model takes {len(names)} inputs ({', '.join(names)}), got {len(arrays)} arrays")
     given = dict(zip(names, arrays, strict=False))
     for name, array in named_arrays.items():
         if name not in names:
-            raise DibrError(f"the model has no input {name}, its inputs are {listed}")
+            raise DibrError(f"the model has no input {name}, its inputs are {', '.join(names)}")
         if name in given:
             raise DibrError(f"input {name} is given twice, by position and by name")
         given[name] = array
-    missing = [name for name in names if name not in given]
-    if missing:
-        raise DibrError(f"input {missing[0]} is missing, the model's inputs are {listed}")
+    for name in names:
+        if name not in given:
+            raise DibrError(f"input {name} is missing, the model's inputs are {', '.join(names)}")
     return given
 
 
 def _checked(info: TensorInfo, value: Any, sizes: dict[str, int]) -> Any:
     """The array, if it fits the input; ``sizes`` collects the sizes that names in shapes stand for."""
-    is_array = isinstance(value, np.ndarray)
-    array = value if is_array or _is_on_device(value) else _host_array(info.name, value)
-    is_array = is_array or isinstance(array, np.ndarray)
+    array = value if _is_on_device(value) else _host_array(info.name, value)
+    on_host = isinstance(array, np.ndarray)
     # Names of dtypes, which numpy makes anew each time, take longer than the dtypes do.
-    if not (is_array and array.dtype == info.dtype) and (dtype := _dtype_name(info.name, array)) != info.dtype.name:
+    if not (on_host and array.dtype == info.dtype) and (dtype := _dtype_name(info.name, array)) != info.dtype.name:
         raise DibrError(f"input {info.name} must be {info.dtype}, got {dtype}")
     shape = tuple(array.shape)
     if not _fits(info.shape, shape, sizes):
         raise DibrError(f"input {info.name} must have shape {_described(info, sizes)}, got {list(shape)}")
-    return array if not is_array or array.flags.c_contiguous else np.ascontiguousarray(array)
+    return np.ascontiguousarray(array) if on_host and not array.flags.c_contiguous else array
 
 
 def _fits(wanted: Sequence[int | str | None], shape: tuple[int, ...], sizes: dict[str, int]) -> bool:
     """Whether a shape is an input's; ``sizes`` as in ``_checked``."""
-    if shape == wanted:
-        return True
     if len(shape) != len(wanted):
         return False
     for expected, size in zip(wanted, shape, strict=True):

@@ -158,8 +158,9 @@ class TileBuffer {
     if (!any) return;
     const Face f = {broadcast(t), broadcast(depth_plane(t)), T(box.sign), face};
     place_rows(f, y0, y1);
-    for (int x = x0, i = 0; x < x1; x += Lanes::kLanes, ++i)
+    for (int x = x0, i = 0; x < x1; x += Lanes::kLanes, ++i) {
       draw_columns(rules, f, x, columns_of(x, x0, x1), first[i], last[i]);
+    }
     if (++large_faces_ % kFarthestEvery == 0) farthest_ = farthest_depth();
   }
 
@@ -310,9 +311,9 @@ class TileBuffer {
     return (column >= Lanes(T(begin))) & (column < Lanes(T(end)));
   }
 
-  // Rows y0 to y1 of those columns, from x on, that are in the face's box. Multiplying y' by the
-  // face's sign makes all three edge functions positive inside, front or back; the weights are ratios, so it cancels
-  // there. A later face wins only when it is strictly nearer: on equal depth the lowest index stays.
+  // Rows y0 to y1 of those columns, from x on, that are in the face's box. Multiplying y' by the face's sign makes all
+  // three edge functions positive inside, front or back; the weights are ratios, so it cancels there. A later face wins
+  // only when it is strictly nearer: on equal depth the lowest index stays.
   // No branch looks whether any lane is inside or visible: at a face's outline it is as good as chance, and guessed
   // wrong it costs more than a row.
   void draw_columns(const RasterRules& rules, const Face& f, int x, Mask<T> in_box, int y0, int y1) {

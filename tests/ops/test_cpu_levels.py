@@ -61,13 +61,18 @@ def test_results_are_those_of_the_level_below(results, level: str, other: str) -
         assert {key.rpartition(" ")[2] for key in rounded} == {"soft_mask", "keeping", "pull", "mask"}
         differing -= rounded | {key for key in expected if key.endswith(" soft_mask gradient")}
         for key in rounded:
-            values, others, size = expected[key], actual[key], 1.0
-            if key.endswith(" pull"):
-                (values, sizes), others = values, others[0]
-                size = max(sizes.max(initial=0.0), size)
-            rounding = 64 * np.finfo(values.dtype).eps * size
-            np.testing.assert_allclose(others, values, rtol=0, atol=rounding, err_msg=key)
+            expect_rounded(key, expected[key], actual[key])
     assert not differing, f"{len(differing)} of {len(expected)} differ, such as {sorted(differing)[:5]}"
+
+
+def expect_rounded(key: str, values: np.ndarray, others: np.ndarray) -> None:
+    """The same masks, or pulls, but for rounding of numbers up to 1, or up to their sizes."""
+    size = 1.0
+    if key.endswith(" pull"):
+        (values, sizes), (others, _) = values, others
+        size = max(sizes.max(initial=0.0), size)
+    rounding = 64 * np.finfo(values.dtype).eps * size
+    np.testing.assert_allclose(others, values, rtol=0, atol=rounding, err_msg=key)
 
 
 def test_a_level_that_does_not_exist_is_refused_by_name(tmp_path: Path) -> None:
