@@ -46,11 +46,19 @@ void store_few(const Channels<T>& all, int first, int columns, int64_t stride, S
   int x = 0;
   if constexpr (kCount == 3 && std::is_same_v<T, S>) {
     using N = Pack<T>;
-    for (; stride == 3 && x + N::kLanes <= columns; x += N::kLanes) {
-      const N a = N::load(channels[0] + x), b = N::load(channels[1] + x), c = N::load(channels[2] + x);
-      interleaved<0>(a, b, c).store(out + 3 * x);
-      interleaved<1>(a, b, c).store(out + 3 * x + N::kLanes);
-      interleaved<2>(a, b, c).store(out + 3 * x + 2 * N::kLanes);
+    const auto put = [&](int i) {
+      const N a = N::load(channels[0] + i), b = N::load(channels[1] + i), c = N::load(channels[2] + i);
+      interleaved<0>(a, b, c).store(out + 3 * i);
+      interleaved<1>(a, b, c).store(out + 3 * i + N::kLanes);
+      interleaved<2>(a, b, c).store(out + 3 * i + 2 * N::kLanes);
+    };
+    if (stride == 3) {
+      for (; x + N::kLanes <= columns; x += N::kLanes) put(x);
+      // The rest, and some once more, instead of a loop whose length would be guessed.
+      if (x < columns && columns >= N::kLanes) {
+        put(columns - N::kLanes);
+        return;
+      }
     }
   } else if (stride == kCount) {  // a loop of its own, so that the compiler makes vectors of it
     for (; x < columns; ++x) {

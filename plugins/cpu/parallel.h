@@ -46,10 +46,11 @@ auto together(const Phase<A>& a, const Others&... others) {
 }
 
 // Phases that run one after another in one loop of the launch: its threads, which may sleep between loops, wake up
-// once. Threads take the phases' tasks while there are any; one that comes to a new phase waits for the end of the
-// phase before, so only for threads that are at work, and nothing depends on how many there are, or when they come. One
-// half of the threads takes a phase's tasks from the first on, the other from the last: of two threads each comes,
-// launch after launch, to the same tasks, whose memory its caches have.
+// once. Threads take a phase's tasks while there are any, many at a time as long as there are many, so that they seldom
+// meet, and one by one in the end. One that comes to a new phase waits for the end of the phase before, so only for
+// threads that are at work, and nothing depends on how many there are, or when they come. One half of the threads takes
+// a phase's tasks from the first on, the other from the last: of two threads each comes, launch after launch, to the
+// same tasks, whose memory its caches have.
 template <class Proceed, class... Bodies>
 class PhaseRun {
  public:
@@ -60,6 +61,7 @@ class PhaseRun {
       widest_ = std::max(widest_, count);
     };
     std::apply([&](const auto&... phase) { (note(phase.count), ...); }, phases);
+    while (last_ > 0 && count(last_) == 0) --last_;
   }
 
   // The launch's tasks are as many threads as can be at work.
@@ -83,27 +85,42 @@ class PhaseRun {
   static constexpr int kLine = 64;  // bytes that threads fetch from each other at once
 
   enum Side { kFront, kBack };
+  // Of a phase's tasks, how many are taken from the first on, and, in the upper half, from the last.
   struct alignas(kLine) Taken {
-    std::atomic<int64_t> of[kPhases] = {};
+    std::atomic<uint64_t> of_sides{0};
   };
+  static int64_t front_of(uint64_t sides) { return int64_t(sides & 0xffffffffu); }
+  static int64_t back_of(uint64_t sides) { return int64_t(sides >> 32); }
+
+  int64_t count(int phase) const { return ends_[phase + 1] - ends_[phase]; }
+  int64_t left(int phase, uint64_t sides) const { return count(phase) - front_of(sides) - back_of(sides); }
+  bool is_taken(int phase) const { return left(phase, taken_[phase].of_sides) == 0; }
 
   void work(Side side) {
-    if (next_ >= ends_[kPhases]) return;
-    int phase = 0;
-    int64_t done = 0;  // of this phase, by this thread
-    for (int64_t i = next_++; i < ends_[kPhases]; i = next_++) {
-      if (i >= ends_[phase + 1]) {
-        done_ += std::exchange(done, 0);
-        while (i >= ends_[phase + 1]) ++phase;
-        if (!enter(phase)) return;
-      }
-      // Both sides together take no more than there are, so they do not meet.
-      const int64_t nth = taken_[side].of[phase]++;
-      call(phase, side == kFront ? nth : ends_[phase + 1] - ends_[phase] - 1 - nth,
-           std::index_sequence_for<Bodies...>{});
-      ++done;
+    if (is_taken(last_)) return;
+    ++at_work_;
+    for (int phase = 0; phase <= last_; ++phase) {
+      if (is_taken(phase)) continue;
+      if (!enter(phase)) return;
+      done_ += work_in(phase, side);
     }
-    done_ += done;
+  }
+
+  // Returns how many tasks it has done.
+  int64_t work_in(int phase, Side side) {
+    std::atomic<uint64_t>& taken = taken_[phase].of_sides;
+    int64_t done = 0;
+    for (uint64_t sides = taken; left(phase, sides) > 0;) {
+      const int64_t many = std::min(left(phase, sides) / (2 * at_work_), count(phase) / 16);
+      const int64_t taking = std::max<int64_t>(many, 1);
+      if (!taken.compare_exchange_weak(sides, sides + (uint64_t(taking) << (side == kFront ? 0 : 32)))) continue;
+      const bool is_front = side == kFront;
+      do_tasks(phase, {is_front ? front_of(sides) : count(phase) - 1 - back_of(sides), is_front ? 1 : -1, taking},
+               std::index_sequence_for<Bodies...>{});
+      done += taking;
+      sides = taken;
+    }
+    return done;
   }
 
   static void pause() {
@@ -122,11 +139,20 @@ class PhaseRun {
     return !stopped_;
   }
 
-  // No exception may cross the caller's C callback; scratch memory is the only thing that can throw.
+  // So many tasks from one on, up or down.
+  struct Tasks {
+    int64_t first, step, count;
+  };
   template <size_t... kIndex>
-  void call(int phase, int64_t i, std::index_sequence<kIndex...>) {
+  void do_tasks(int phase, const Tasks& tasks, std::index_sequence<kIndex...>) {
+    ((phase == int(kIndex) ? do_tasks(std::get<kIndex>(phases_).body, tasks) : void()), ...);
+  }
+  // No exception may cross the caller's C callback; scratch memory is the only thing that can throw. Not inlined: what
+  // the compiler makes of a body should not depend on the phases beside it.
+  template <class Body>
+  __attribute__((noinline)) void do_tasks(const Body& body, const Tasks& tasks) {
     try {
-      ((phase == int(kIndex) ? std::get<kIndex>(phases_).body(i) : void()), ...);
+      for (int64_t i = 0; i < tasks.count; ++i) body(tasks.first + i * tasks.step);
     } catch (const std::bad_alloc&) {
       out_of_memory_ = true;
     }
@@ -135,11 +161,12 @@ class PhaseRun {
   const Proceed& proceed_;
   const std::tuple<Phase<Bodies>...>& phases_;
   int64_t ends_[kPhases + 1] = {};  // of tasks, which are counted through all phases: phase k ends at ends_[k + 1]
+  int last_ = kPhases - 1;          // that has tasks
   int64_t widest_ = 0, threads_ = 1;
   std::atomic<bool> stopped_{false}, out_of_memory_{false};
-  alignas(kLine) std::atomic<int64_t> next_{0};
+  std::atomic<int64_t> at_work_{0};  // threads that have come
   alignas(kLine) std::atomic<int64_t> done_{0};
-  Taken taken_[2];  // of each phase's tasks, by either side
+  Taken taken_[kPhases];
 };
 
 template <class Body>

@@ -59,6 +59,11 @@ class TileBuffer {
 
   // For each column of a row of the tile, the visible face, -1 where nothing covers the pixel.
   const Integer* faces(int row) const { return face_ + row * kTile; }
+  // The same for a tile that no face touches.
+  static const Integer* no_faces() {
+    static constexpr NoFaces kNoFaces = {};
+    return kNoFaces.of_columns;
+  }
 
   // Barycentrics of as many columns of a row from x on as a Pack has lanes; undefined where nothing covers the pixel,
   // and beyond the tile's columns.
@@ -116,6 +121,13 @@ class TileBuffer {
   static constexpr int kManyPixels = 256, kFarthestEvery = 8, kLeastLanes = 2;
   // From what longer side of its box on a face may be thin.
   static constexpr int kLong = 64;
+
+  struct NoFaces {
+    Integer of_columns[kTile];
+    constexpr NoFaces() : of_columns() {
+      for (Integer& face : of_columns) face = -1;
+    }
+  };
 
   struct Face {
     Triangle<Lanes> triangle;
@@ -378,6 +390,12 @@ class TileRasterizer {
 
   int64_t tiles() const { return bins_.tiles(); }  // of one image
   TileArea area(int64_t tile) const { return bins_.area(tile); }
+
+  // The phase that calls body(image, tile) for every tile.
+  template <class Body>
+  auto for_each_tile(const Body& body) const {
+    return Phase{scene_.batch * tiles(), [tiles = tiles(), body](int64_t i) { body(i / tiles, i % tiles); }};
+  }
 
   // On the calling thread. NULL where nothing covers the tile.
   const TileBuffer<T>* draw(int64_t image, int64_t tile) const {

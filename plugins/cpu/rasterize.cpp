@@ -9,9 +9,6 @@
 namespace dibr::cpu::DIBR_CPU_LEVEL {
 namespace {
 
-// A task takes so many tiles that its threads rarely meet at the counter of tasks.
-constexpr int64_t kTilesAtOnce = 4;
-
 // Writes tiles into the outputs, past the caches where these are too small: a line that is not there would have to be
 // fetched before it can be written.
 template <class T>
@@ -32,25 +29,17 @@ class Writer {
 
   // What a tile that no face touches looks like.
   void write_background(int64_t image, const TileArea& area) const {
-    static constexpr Background kBackground = {};
     write_rows(
         image, area,
         [](int, int, Lanes* b, Lanes* depth) {
           for (int k = 0; k < 3; ++k) b[k] = T(0);
           *depth = T(1);
         },
-        [](int) { return kBackground.faces; });
+        [](int) { return TileBuffer<T>::no_faces(); });
   }
 
  private:
   static constexpr int64_t kCachedBytes = 8 << 20;
-
-  struct Background {
-    IntegerLike<T> faces[TileBuffer<T>::kRow];
-    constexpr Background() : faces() {
-      for (auto& face : faces) face = -1;
-    }
-  };
 
   template <class Resolve, class FacesOf>
   void write_rows(int64_t image, const TileArea& area, const Resolve& resolve, const FacesOf& faces_of) const {
@@ -128,14 +117,11 @@ dibr_status forward(const dibr_rasterize_params& p, const dibr_launch& launch) {
   const TileRasterizer<T> rasterizer(RasterScene<T>(p), arena);
   const Writer<T> writer(p);
   CornerCheck corners("rasterize", p);
-  const auto draw = phase_of_blocks(p.batch * rasterizer.tiles(), kTilesAtOnce, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t image = i / rasterizer.tiles(), tile = i % rasterizer.tiles();
-      if (const TileBuffer<T>* drawn = rasterizer.draw(image, tile)) {
-        writer.write(image, *drawn);
-      } else {
-        writer.write_background(image, rasterizer.area(tile));
-      }
+  const auto draw = rasterizer.for_each_tile([&](int64_t image, int64_t tile) {
+    if (const TileBuffer<T>* drawn = rasterizer.draw(image, tile)) {
+      writer.write(image, *drawn);
+    } else {
+      writer.write_background(image, rasterizer.area(tile));
     }
   });
   run_phases(

@@ -32,7 +32,6 @@ struct Row {
 
   int first, columns;  // in the tile; columns below count from the first
   const typename TileBuffer<T>::Integer* faces;
-  uint32_t gaps;  // bit x: nothing covers column x
   int runs;
   Run run[kTile];
   T b[3][TileBuffer<T>::kRow], depth[TileBuffer<T>::kRow];
@@ -46,7 +45,6 @@ struct Row {
     first = __builtin_ctz(covered);
     columns = kTile - __builtin_clz(covered) - first;
     faces = drawn.faces(row) + first;
-    gaps = ~covered >> first & (~0u >> (kTile - columns));
   }
 
   // After that, the runs and barycentrics; with `background` also depths, and what pixels that nothing covers have of
@@ -291,12 +289,12 @@ class Renderer {
   dibr_status run(const dibr_launch& launch) const {
     IndexChecks checks(p_);
     const auto indices_are_good = [&] { return !checks.found(); };
-    const auto draw_all = for_each_tile([this](int64_t image, int64_t tile) { draw(image, tile); });
+    const auto draw_all = rasterizer_.for_each_tile([this](int64_t image, int64_t tile) { draw(image, tile); });
     const auto prepare = together(rasterizer_.project(), find_background(), checks.phase());
     if (masks_) {
       LowestFault none;  // the checks have found it
       run_phases(launch, indices_are_good, together(prepare, masks_->place()), rasterizer_.bin(), draw_all,
-                 masks_->choose(none), for_each_tile([this](int64_t image, int64_t tile) {
+                 masks_->choose(none), rasterizer_.for_each_tile([this](int64_t image, int64_t tile) {
                    masks_->write(image, tile, rasterizer_.area(tile));
                  }));
     } else {
@@ -307,12 +305,6 @@ class Renderer {
 
  private:
   using Integer = typename TileBuffer<T>::Integer;
-
-  template <class Body>
-  auto for_each_tile(const Body& body) const {
-    const int64_t tiles = rasterizer_.tiles();
-    return Phase{p_.batch * tiles, [=](int64_t i) { body(i / tiles, i % tiles); }};
-  }
 
   auto find_background() const {
     return Phase{background_ ? background_->images() : 0, [this](int64_t image) {
@@ -328,19 +320,30 @@ class Renderer {
     Row<T> row;
     row.first = row.columns = 0;
     UvRows<T> uv_rows;
-    for (int64_t y = area.y0; y < area.y1; ++y) {
-      const int64_t pixel = (image * p_.height + y) * p_.width + area.x0;
-      if (drawn != nullptr) row.find(*drawn, int(y - area.y0), open.rows[y - area.y0]);
+    for (int y = 0; y < int(area.y1 - area.y0); ++y) {
+      const int64_t pixel = (image * p_.height + area.y0 + y) * p_.width + area.x0;
+      if (drawn != nullptr) row.find(*drawn, y, open.rows[y]);
+      write_coverage(drawn != nullptr ? drawn->faces(y) : TileBuffer<T>::no_faces(), pixel, columns);
       if (row.columns < columns) write_background(image, pixel, columns);
-      if (row.columns == 0) continue;
-      if (is_weighed_) row.resolve(*drawn, int(y - area.y0), is_resolved_);
+      if (row.columns == 0 || !is_weighed_) continue;
+      row.resolve(*drawn, y, is_resolved_);
       write(row, image, pixel + row.first, uv_rows);
     }
     write_colors(image, uv_rows);
     if (masks_) masks_->note_uncovered(image, tile, area, open);
   }
 
-  // What `columns` pixels of a tile's row show where nothing covers them, into every output.
+  // Of `columns` pixels of a tile's row, what they show and the mask as far as it is known without faces.
+  void write_coverage(const Integer* faces, int64_t pixel, int columns) const {
+    with_row_size(columns, 1, [&](auto count) {
+      if (writes(p_, DIBR_RENDER_FACE_INDEX)) std::copy_n(faces, count, p_.face_index + pixel);
+      if (!writes(p_, DIBR_RENDER_MASK)) return;
+      T* mask = static_cast<T*>(p_.mask) + pixel;
+      for (int64_t i = 0; i < count; ++i) mask[i] = faces[i] < 0 ? T(0) : T(1);
+    });
+  }
+
+  // What `columns` pixels of a tile's row have where nothing covers them, into every other output.
   void write_background(int64_t image, int64_t pixel, int columns) const {
     const auto fill = [&](void* out, int64_t channels, auto value) {
       auto* row = static_cast<decltype(value)*>(out) + pixel * channels;
@@ -348,10 +351,8 @@ class Renderer {
         for (int64_t i = 0; i < count; ++i) row[i] = value;
       });
     };
-    if (writes(p_, DIBR_RENDER_FACE_INDEX)) fill(p_.face_index, 1, int32_t(-1));
     if (writes(p_, DIBR_RENDER_DEPTH)) fill(p_.depth, 1, T(1));
     if (writes(p_, DIBR_RENDER_BARYCENTRICS)) fill(p_.barycentrics, 3, T(0));
-    if (writes(p_, DIBR_RENDER_MASK)) fill(p_.mask, 1, T(0));
     if (writes(p_, DIBR_RENDER_UV)) fill(p_.uv.output, 2, T(0));
     if (writes(p_, DIBR_RENDER_COLOR)) {
       with_storage(p_.texture_dtype, [&](auto s) {
@@ -370,13 +371,11 @@ class Renderer {
     }
   }
 
-  // A row of a tile, whose first pixel is `pixel`, into every output: the mask as far as it is known without faces, and
-  // colours once uv_rows are sampled.
+  // A row of a tile, whose first pixel is `pixel`, into the outputs that are made of it: colours once uv_rows are
+  // sampled.
   void write(const Row<T>& row, int64_t image, int64_t pixel, UvRows<T>& uv_rows) const {
-    if (writes(p_, DIBR_RENDER_FACE_INDEX)) std::copy_n(row.faces, row.columns, p_.face_index + pixel);
     if (writes(p_, DIBR_RENDER_DEPTH)) std::copy_n(row.depth, row.columns, static_cast<T*>(p_.depth) + pixel);
     if (writes(p_, DIBR_RENDER_BARYCENTRICS)) write_barycentrics(row, pixel);
-    if (writes(p_, DIBR_RENDER_MASK)) write_coverage(row, pixel);
     if (samples_uv(p_)) add_uv(row, image, pixel, uv_rows);
     for (int k = 0; k < DIBR_RENDER_ATTRIBUTES; ++k) {
       if (writes_attributes(p_, k)) write_attributes(row, p_.attributes[k], image, pixel);
@@ -388,12 +387,6 @@ class Renderer {
     for (int x = 0; x < row.columns; ++x) {
       for (int k = 0; k < 3; ++k) out[3 * x + k] = row.b[k][x];
     }
-  }
-
-  void write_coverage(const Row<T>& row, int64_t pixel) const {
-    T* mask = static_cast<T*>(p_.mask) + pixel;
-    std::fill_n(mask, row.columns, T(1));
-    for (uint32_t gaps = row.gaps; gaps != 0; gaps &= gaps - 1) mask[__builtin_ctz(gaps)] = T(0);
   }
 
   // Adds a row to those whose colours are written next.
