@@ -440,12 +440,33 @@ DIBR_HD int count_bits(unsigned bits) {
 #endif
 }
 
+// Of eight bits, the places of those that are set: a byte each, the first one lowest.
+struct SetPlaces {
+  uint64_t of[256] = {};
+  constexpr SetPlaces() {
+    for (int bits = 0; bits < 256; ++bits) {
+      for (int place = 0, count = 0; place < 8; ++place) {
+        if ((bits >> place & 1) != 0) of[bits] |= uint64_t(place) << (8 * count++);
+      }
+    }
+  }
+};
+constexpr SetPlaces kSetPlaces;
+
 // Writes those of sixteen numbers whose bits are set to out, which has room for sixteen.
 template <class I>
 DIBR_HD void append_set(const I* numbers, unsigned bits, I* out) {
   static_assert(sizeof(I) == 4);
 #if defined(__AVX512F__)
   _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(__mmask16(bits), _mm512_loadu_si512(numbers)));
+#elif defined(__AVX2__)
+  const auto append_eight = [](const I* eight, unsigned set, I* to) DIBR_INLINE_LAMBDA {
+    const __m256i places = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kSetPlaces.of[set])));
+    const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(eight));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(all, places));
+  };
+  append_eight(numbers, bits & 255, out);
+  append_eight(numbers + 8, bits >> 8, out + __builtin_popcount(bits & 255));
 #else
   int count = 0;
   for (int i = 0; i < 16; ++i) {

@@ -74,15 +74,18 @@ class KeptTile {
 class TileNotes {
  public:
   void clear() { bytes_ = bytes_of_cells_ = faces_ = 0; }
-  void add(int cell, const Visits& visits) {
-    if (visits.count == 0) return;
-    const KeptCell kept = {cell, int32_t(visits.count)};
-    const size_t bytes_of_bits = size_t(visits.count) * sizeof(VisitBits);
-    char* own = take(kept.bytes());
-    std::memcpy(own, &kept, sizeof kept);
-    std::memcpy(own + sizeof kept, visits.bits, bytes_of_bits);
-    std::memcpy(own + sizeof kept + bytes_of_bits, visits.faces, size_t(visits.count) * sizeof(int32_t));
+  // A cell with `count` visits, at least one, of these faces; they are read sixteen at a time. Returns where the bits
+  // of the visits are to be written before anything else is added.
+  VisitBits* add(int cell, int64_t count, const int32_t* faces) {
+    auto* kept = reinterpret_cast<KeptCell*>(take(KeptCell{cell, int32_t(count)}.bytes()));
+    *kept = {cell, int32_t(count)};
+    auto* bits = reinterpret_cast<VisitBits*>(kept + 1);
+    auto* own_faces = reinterpret_cast<uint32_t*>(bits + count);
+    for (int64_t i = 0; i < count; i += kFacesAtOnce) {
+      Sixteen<uint32_t>::load(reinterpret_cast<const uint32_t*>(faces) + i).store(own_faces + i);
+    }
     bytes_of_cells_ = bytes_;
+    return bits;
   }
   void finish(const int32_t* faces, int64_t count) {
     faces_ = count;
@@ -98,14 +101,16 @@ class TileNotes {
  private:
   // Not a vector, which would fill with zeros what is written next.
   char* take(size_t bytes) {
-    if (bytes_ + bytes > capacity_) {
-      capacity_ = 2 * (bytes_ + bytes);
+    if (bytes_ + bytes + kFacesAtOnce * sizeof(int32_t) > capacity_) {
+      capacity_ = 2 * (bytes_ + bytes + kFacesAtOnce * sizeof(int32_t));
       std::unique_ptr<char[]> larger(new char[capacity_]);
       if (bytes_ > 0) std::memcpy(larger.get(), pool_.get(), bytes_);
       pool_ = std::move(larger);
     }
     return pool_.get() + std::exchange(bytes_, bytes_ + bytes);
   }
+
+  static constexpr int kFacesAtOnce = 16;  // so many more may be written beyond the end
 
   std::unique_ptr<char[]> pool_;
   size_t capacity_ = 0, bytes_ = 0, bytes_of_cells_ = 0;

@@ -270,13 +270,13 @@ class TileMask {
       for (int64_t i = 0; i < cell.count; ++i) distances2[i] = cell.nearest(i).distance2;
       return;
     }
-    VisitBits* bits = room_for(bits_, cell.count);
+    if (cell.count == 0) return;
+    VisitBits* bits = notes->add(cell.number, cell.count, cell.faces);
     for (int64_t i = 0; i < cell.count; ++i) {
       const NearestEdge<N> edge = cell.nearest(i);
       bits[i] = cell.bits(i, edge);
       distances2[i] = edge.distance2;
     }
-    notes->add(cell.number, {cell.count, cell.faces, bits});
   }
 
   // 1 - prod (1 - p), the faces of a pixel in index order: the same bits as one at a time.
@@ -292,7 +292,6 @@ class TileMask {
 
   CellVisits<T> visits_;
   std::vector<N> distances2_;
-  std::vector<VisitBits> bits_;
 };
 
 template <class T>

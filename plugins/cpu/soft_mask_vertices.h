@@ -35,6 +35,35 @@ struct MaskReach {
   }
 };
 
+// Bit i: box i of sixteen meets the other one.
+inline unsigned meeting_boxes(const MaskReach* boxes, const MaskReach& other) {
+#if defined(__AVX2__)
+  // Four numbers of 16 bits side by side: no sum of a box that meets the other has its sign set.
+  const MaskReach swapped = {{other.v[2], other.v[3], other.v[0], other.v[1]}};
+  long long ends;
+  static_assert(sizeof ends == sizeof swapped);
+  std::memcpy(&ends, swapped.v, sizeof ends);
+  constexpr long long kSigns = -0x7fff7fff7fff8000ll;
+#endif
+  unsigned bits = 0;
+#if defined(__AVX512F__)
+  for (int i = 0; i < 16; i += 8) {
+    const __m512i sums = _mm512_add_epi16(_mm512_loadu_si512(boxes + i), _mm512_set1_epi64(ends));
+    bits |= unsigned(_mm512_testn_epi64_mask(sums, _mm512_set1_epi64(kSigns))) << i;
+  }
+#elif defined(__AVX2__)
+  for (int i = 0; i < 16; i += 4) {
+    const __m256i own = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(boxes + i));
+    const __m256i signs = _mm256_and_si256(_mm256_add_epi16(own, _mm256_set1_epi64x(ends)), _mm256_set1_epi64x(kSigns));
+    const __m256i are_none = _mm256_cmpeq_epi64(signs, _mm256_setzero_si256());
+    bits |= unsigned(_mm256_movemask_pd(_mm256_castsi256_pd(are_none))) << i;
+  }
+#else
+  for (int i = 0; i < 16; ++i) bits |= unsigned(boxes[i].meets(other)) << i;
+#endif
+  return bits;
+}
+
 // The union of some.
 class UnitedReach {
  public:
