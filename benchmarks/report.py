@@ -32,13 +32,14 @@ INTRODUCTION = """# Benchmarks
 
 `make bench` writes this page, its plots and `benchmarks.json`. All peers are measured in one run, in turns, each in a
 process of its own, after their pictures were compared with ours; a peer that draws something else is not timed. CPU
-time is that of all threads together, those that spin while they wait included, and decides; wall time stands beside
-it. Read ratios: milliseconds are of one machine. Where other work disturbed the run (the rows below say so) wall times
-and several threads mean little. Each cell is the median, with the quartiles in brackets. Every
-process keeps the memory that it frees, and every turn begins with 50 ms of calls that do not count, as in the middle of
-a long run: after a pause the system lets all threads of a process begin on one core. OpenMP's threads wait passively
-(`OMP_WAIT_POLICY`), as `dibr` has them wait. Back faces are culled. SoftMask alone takes all faces: it stands beside
-Rasterize as it is elsewhere here, and beside Rasterize of all faces, which `ops.rasterize` draws by default.
+time is that of all threads together, those that spin while they wait included, and decides; wall time stands beside it.
+Read ratios: milliseconds are of one machine. Where other work disturbed the run (the rows below say so) wall times and
+several threads mean little. Each cell is the median, with the quartiles in brackets. Every process keeps the memory
+that it frees, and every turn begins with 50 ms of calls that do not count, as in the middle of a long run: after a
+pause the system lets all threads of a process begin on one core. OpenMP's threads wait passively (`OMP_WAIT_POLICY`),
+as `dibr` has them wait; "ours, spinning" has them spin before they sleep, as they do in torch where nothing else is
+asked for. Back faces are culled. SoftMask alone takes all faces: it stands beside Rasterize as it is elsewhere here,
+and beside Rasterize of all faces, which `ops.rasterize` draws by default.
 
 What each peer is asked for: ours through `dibr_deploy.ops`, outputs allocated by torch. llvmpipe uploads the vertices,
 draws, and reads back barycentrics and face index; its one thread is the caller's. DEODR draws three colours into
@@ -156,7 +157,7 @@ def _ours_over(results: Results, row: Timing) -> str:
 def _ratio(results: Results, row: Timing) -> float | None:
     """Our CPU time over this row's, with as many threads; None for our own rows, and where ours has none."""
     ours = results.one(scene=row.scene, task=row.task, peer="ours", threads=row.threads)
-    return None if ours is None or row.peer == "ours" else ours.cpu.median / row.cpu.median
+    return None if ours is None or row.peer in suite.OURS else ours.cpu.median / row.cpu.median
 
 
 def _growth(results: Results) -> str:

@@ -12,7 +12,7 @@ from . import agreement, peers, scenes
 from .machine import Machine, cores
 from .results import REFERENCE, Agreement, Peak, Results, Spread, Timing
 from .scenes import Scene
-from .suite import Case, Suite, thread_counts
+from .suite import OURS, Case, Suite, thread_counts
 from .worker import ROOT, PeerFailed, Worker
 
 UNLIKE_OURS = ("ONNX Runtime",)
@@ -63,9 +63,11 @@ def _start(suite: Suite, results: Results) -> Workers:
 
 
 def _threads(peer: str, every_count: bool) -> list[int]:
-    if not peers.peer_class(peer).threaded:
+    offered = peers.peer_class(peer)
+    if not offered.threaded:
         return [1]
-    return thread_counts() if every_count and peer == "ours" else sorted({1, cores()})
+    counts = thread_counts() if every_count and peer in OURS else sorted({1, cores()})
+    return [count for count in counts if count >= offered.least_threads]
 
 
 def _run_case(case: Case, suite: Suite, workers: Workers, results: Results, folder: Path) -> None:

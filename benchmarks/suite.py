@@ -8,7 +8,10 @@ from . import scenes
 from .machine import cores
 from .scenes import SceneSpec
 
+SPINNING = "ours, spinning"
+OURS = ("ours", SPINNING)
 RASTERIZERS = ("ours", "llvmpipe", "DEODR", "Embree")
+COMPARED = ("ours", SPINNING, *RASTERIZERS[1:])
 OPS = (
     "rasterize",
     "backward",
@@ -67,7 +70,7 @@ def full() -> Suite:
     compared = [
         Case(
             scenes.sphere(faces, MIDDLE_SIZE),
-            (*RASTERIZERS, "torch", *(["PyTorch3D"] if faces == COMPARED_FACES[0] else [])),
+            (*COMPARED, "torch", *(["PyTorch3D"] if faces == COMPARED_FACES[0] else [])),
             (*OPS, OF_ALL_FACES),
             all_threads=True,
         )
@@ -79,7 +82,7 @@ def full() -> Suite:
         *compared,
         *(Case(scenes.sphere(faces, MIDDLE_SIZE)) for faces in others),
         *(Case(scenes.sphere(MIDDLE_FACES, size), tasks=OPS) for size in sizes),
-        *(Case(scenes.sphere(faces, MIDDLE_SIZE, batch=8), tasks=("rasterize",)) for faces in COMPARED_FACES),
+        *(Case(scenes.sphere(faces, MIDDLE_SIZE, batch=8), COMPARED, ("rasterize",)) for faces in COMPARED_FACES),
         Case(scenes.sphere(1280, 64, batch=64)),
         Case(scenes.modelled(MIDDLE_SIZE)),
         Case(scenes.soup(5000, MIDDLE_SIZE)),
@@ -99,9 +102,12 @@ def full() -> Suite:
 def quick() -> Suite:
     """What decides, in about two minutes."""
     cases = [
-        *(Case(scenes.sphere(faces, MIDDLE_SIZE), tasks=(*SWEPT, OF_ALL_FACES, "texture")) for faces in COMPARED_FACES),
+        *(
+            Case(scenes.sphere(faces, MIDDLE_SIZE), COMPARED, (*SWEPT, OF_ALL_FACES, "texture"))
+            for faces in COMPARED_FACES
+        ),
         *(Case(scenes.sphere(MIDDLE_FACES, size), ("ours",)) for size in (256, 1024)),
-        Case(scenes.sphere(1280, MIDDLE_SIZE, batch=8), tasks=("rasterize",)),
+        Case(scenes.sphere(1280, MIDDLE_SIZE, batch=8), COMPARED, ("rasterize",)),
         Case(scenes.soup(5000, MIDDLE_SIZE), tasks=("rasterize", "backward")),
         Case(scenes.slivers(5000, MIDDLE_SIZE), tasks=("rasterize", "backward")),
         Case(MODEL_SCENE, ("ONNX Runtime",), MODEL),
@@ -114,7 +120,7 @@ def smoke() -> Suite:
     cases = [
         Case(scenes.sphere(80, 24), ("ours", "torch"), (*OPS, OF_ALL_FACES)),
         Case(scenes.sphere(320, 32), ("ours", "torch"), ("rasterize",)),
-        Case(scenes.sphere(80, 16, batch=2), ("ours",), ("rasterize",)),
+        Case(scenes.sphere(80, 16, batch=2), OURS, ("rasterize",)),
         Case(scenes.soup(10, 16), ("ours", "torch"), ("rasterize",)),
         Case(scenes.slivers(10, 16), ("ours",), ("rasterize",)),
     ]

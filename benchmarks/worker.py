@@ -47,6 +47,8 @@ class Worker:
 
     def start(self) -> None:
         """Start the process, again where it has ended."""
+        # As the dibr command sets it: threads that spin while they wait keep others from their core.
+        variables = {"OMP_WAIT_POLICY": "passive", **os.environ, **peer_class(self.peer).environment(self.threads)}
         self.process = subprocess.Popen(
             [
                 peer_class(self.peer).python(),
@@ -59,8 +61,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # As the dibr command sets it: threads that spin while they wait keep others from their core.
-            env={"OMP_WAIT_POLICY": "passive", **os.environ, **peer_class(self.peer).environment(self.threads)},
+            env={name: value for name, value in variables.items() if value is not None},
             cwd=ROOT,
         )
         self.version: str = self._answer()

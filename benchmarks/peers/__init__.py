@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -24,6 +24,7 @@ Task = Callable[[], object]
 
 PEERS = {
     "ours": ("ours", "Ours"),
+    "ours, spinning": ("ours", "OursSpinning"),
     "llvmpipe": ("llvmpipe", "Llvmpipe"),
     "DEODR": ("deodr", "Deodr"),
     "Embree": ("embree", "Embree"),
@@ -39,6 +40,8 @@ class Peer:
 
     threaded = False
     """Whether the number of threads can be chosen; otherwise the peer takes part with one."""
+    least_threads = 1
+    """With fewer it does not take part."""
 
     def __init__(self, threads: int) -> None:
         """Raises ImportError, or whatever says that the peer cannot run here."""
@@ -49,8 +52,8 @@ class Peer:
         return sys.executable
 
     @staticmethod
-    def environment(threads: int) -> dict[str, str]:
-        """Variables that must be set before the process starts."""
+    def environment(threads: int) -> Mapping[str, str | None]:
+        """Variables that must be set, or with None must not, before the process starts."""
         return {}
 
     def version(self) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..scenes import Scene
-from . import Task
+from . import Peer, Task
 from .torch_tasks import TorchPeer
 
 
@@ -49,3 +51,29 @@ class Ours(TorchPeer):
 
     def texture(self, texels, uv):
         return self.ops.texture(texels, uv)
+
+
+class OursSpinning(Peer):
+    """Rasterize alone, by threads that wait as torch has them wait by default: they spin before they sleep."""
+
+    threaded = True
+    least_threads = 2
+
+    def __init__(self, threads: int) -> None:
+        self.ours = Ours(threads)
+
+    @staticmethod
+    def environment(threads: int) -> Mapping[str, str | None]:
+        return {"OMP_WAIT_POLICY": None}
+
+    def version(self) -> str:
+        return self.ours.version()
+
+    def load(self, scene: Scene) -> None:
+        self.ours.load(scene)
+
+    def face_index(self) -> np.ndarray:
+        return self.ours.face_index()
+
+    def prepare_rasterize(self) -> Task:
+        return self.ours.prepare_rasterize()
