@@ -39,31 +39,54 @@ struct FacesOfTile {
   }
 };
 
-// Of the cells of a tile, those from a column or row on, or up to it.
+// Of the cells of a tile, by the first and 8 times the last one of some columns, or rows: theirs.
 struct CellTables {
-  uint64_t columns_from[8] = {}, columns_to[8] = {}, rows_from[8] = {}, rows_to[8] = {};
+  uint64_t columns[64] = {}, rows[64] = {};
   constexpr CellTables() {
-    for (int i = 0; i < 8; ++i) {
-      columns_from[i] = uint64_t(0xff << i & 0xff) * 0x0101010101010101u;
-      columns_to[i] = uint64_t(0xff >> (7 - i)) * 0x0101010101010101u;
-      rows_from[i] = ~uint64_t(0) << (8 * i);
-      rows_to[i] = ~uint64_t(0) >> (8 * (7 - i));
+    for (int last = 0; last < 8; ++last) {
+      for (int first = 0; first <= last; ++first) {
+        const uint64_t bits = (0xffu << first) & (0xffu >> (7 - last));
+        columns[first + 8 * last] = bits * 0x0101010101010101u;
+        for (int row = first; row <= last; ++row) rows[first + 8 * last] |= uint64_t(0xff) << (8 * row);
+      }
     }
   }
 };
 constexpr CellTables kCellTables;
 
-// The cells of a tile that a box reaches, which meets the tile.
-inline uint64_t cells_reached(const MaskReach& box, const TileArea& area) {
-  static_assert(kTile == 8 * kMaskCell);
-  const int column = int(area.x0), row = int(area.y0);
-  const unsigned x0 = unsigned(std::max(box.x0() - column, 0)) / kMaskCell;
-  const unsigned y0 = unsigned(std::max(box.y0() - row, 0)) / kMaskCell;
-  const unsigned x1 = unsigned(std::min(box.x1() - column, kTile - 1)) / kMaskCell;
-  const unsigned y1 = unsigned(std::min(box.y1() - row, kTile - 1)) / kMaskCell;
-  const CellTables& t = kCellTables;
-  return t.columns_from[x0] & t.columns_to[x1] & t.rows_from[y0] & t.rows_to[y1];
-}
+// Finds the cells of a tile that boxes reach, which meet the tile.
+class CellsOfTile {
+ public:
+  explicit CellsOfTile(const TileArea& area) : column_(int16_t(area.x0)), row_(int16_t(area.y0)) {}
+
+  uint64_t reached(const MaskReach& box) const {
+    static_assert(kTile == 8 * kMaskCell && kMaskCell == 4);
+#if defined(__SSE2__)
+    // Four numbers of 16 bits side by side: from the tile's corner on, within the tile, not negated, in cells.
+    const __m128i corner = numbers(column_, row_, int16_t(-column_), int16_t(-row_));
+    const __m128i own = _mm_add_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(box.v)), corner);
+    const __m128i inside = _mm_min_epi16(own, numbers(0, 0, kTile - 1, kTile - 1)), first = numbers(-1, -1, 0, 0);
+    const __m128i cells = _mm_srli_epi16(_mm_sub_epi16(_mm_xor_si128(inside, first), first), 2);
+    uint64_t all;
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(&all), cells);
+    const uint32_t ranges =
+        uint32_t(all) | uint32_t(all >> 29);  // first + 8 * last: columns, and rows in the upper half
+    return kCellTables.columns[ranges & 63] & kCellTables.rows[ranges >> 16];
+#else
+    const int x0 = std::max(box.x0() - column_, 0) / kMaskCell, y0 = std::max(box.y0() - row_, 0) / kMaskCell;
+    const int x1 = std::min(box.x1() - column_, kTile - 1) / kMaskCell;
+    const int y1 = std::min(box.y1() - row_, kTile - 1) / kMaskCell;
+    return kCellTables.columns[x0 + 8 * x1] & kCellTables.rows[y0 + 8 * y1];
+#endif
+  }
+
+ private:
+#if defined(__SSE2__)
+  static __m128i numbers(int16_t a, int16_t b, int16_t c, int16_t d) { return _mm_setr_epi16(a, b, c, d, 0, 0, 0, 0); }
+#endif
+
+  int16_t column_, row_;
+};
 
 // Of 32 columns, a bit each, to the eight cells that have one of them.
 inline unsigned cells_of_columns(uint32_t bits) {
@@ -266,10 +289,11 @@ class MaskFaces {
       count += count_bits(meeting);
     }
     int32_t* faces = room_for(tile->faces, tile->count + count);
+    const CellsOfTile cells(area);
     int64_t added = tile->count;
     uint64_t all = tile->all_cells;
     for (int i = 0; i < count; ++i) {
-      const uint64_t reached = open & cells_reached(boxes[near[i]], area);
+      const uint64_t reached = open & cells.reached(boxes[near[i]]);
       faces[added] = indices[near[i]];
       added += reached != 0;
       all |= reached;
