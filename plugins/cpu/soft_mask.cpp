@@ -63,16 +63,23 @@ void scan_band(const P& p, const MaskFaces& near, int64_t image, int64_t band, L
   const uint32_t last = uint32_t(p.faces - 1);
   uint32_t signs = 0;
   for (int64_t y = y0; y < y1; ++y) {
-    const int32_t* face_index = p.face_index + (image * p.height + y) * p.width;
+    const int64_t first = (image * p.height + y) * p.width;
+    const int32_t* face_index = p.face_index + first;
     const int32_t kept = y == y0 ? 0 : -1;
-    for (int64_t x = 0; x < p.width; ++x) {
-      const uint32_t i = uint32_t(face_index[x]);
-      signs |= (i + 1u) | (last - i);
-      covering[x] = (covering[x] & kept) | face_index[x];
+    const auto look = [&](const auto& show) {
+      for (int64_t x = 0; x < p.width; ++x) {
+        const int32_t i = face_index[x];
+        signs |= (uint32_t(i) + 1u) | (last - uint32_t(i));
+        covering[x] = (covering[x] & kept) | i;
+        show(x, i);
+      }
+    };
+    if (mask == nullptr) {
+      look([](int64_t, int32_t) {});
+    } else {
+      T* __restrict row = mask + first;
+      look([=](int64_t x, int32_t i) { row[x] = i < 0 ? T(0) : T(1); });
     }
-    if (mask == nullptr) continue;
-    T* __restrict row = mask + (image * p.height + y) * p.width;
-    for (int64_t x = 0; x < p.width; ++x) row[x] = face_index[x] < 0 ? T(0) : T(1);
   }
   if (int32_t(signs) < 0) fault.report((image * p.height + y0) * p.width);
   near.note_uncovered(image, band, covering);
