@@ -82,7 +82,10 @@ def full() -> Suite:
         *compared,
         *(Case(scenes.sphere(faces, MIDDLE_SIZE)) for faces in others),
         *(Case(scenes.sphere(MIDDLE_FACES, size), tasks=OPS) for size in sizes),
-        *(Case(scenes.sphere(faces, MIDDLE_SIZE, batch=8), COMPARED, ("rasterize",)) for faces in COMPARED_FACES),
+        *(
+            Case(scenes.sphere(faces, MIDDLE_SIZE, batch=8), COMPARED, ("rasterize",), all_threads=True)
+            for faces in COMPARED_FACES
+        ),
         Case(scenes.sphere(1280, 64, batch=64)),
         Case(scenes.modelled(MIDDLE_SIZE)),
         Case(scenes.soup(5000, MIDDLE_SIZE)),

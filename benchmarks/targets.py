@@ -153,7 +153,7 @@ def _parallel(results: Results) -> list[Verdict]:
             one = results.one(scene=scene, task="rasterize", peer="ours", threads=1)
             two = results.one(scene=scene, task="rasterize", peer=peer, threads=2)
             value = two.wall.median / one.wall.median if one and two else None
-            missing = "this machine has one core" if cores() < 2 else NOT_RUN
+            missing = "this machine has one core" if cores() < 2 else _reason(results, scene, peer)
             aim = f"rasterize, wall time of two threads / of one; they {waits}"
             found.append(Verdict(aim, scene, 0.55, value, missing))
     return found

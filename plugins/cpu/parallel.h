@@ -81,11 +81,14 @@ class PhaseRun {
 
  private:
   static constexpr int kPhases = sizeof...(Bodies);
-  static constexpr int64_t kMostThreads = 256;
+  static constexpr int64_t kMostThreads = 256, kMostUnits = int64_t(1) << 31;
+  // One that comes alone takes no more than the share of so many, which may come later.
+  static constexpr int64_t kMostThreadsOfUse = 64;
   static constexpr int kLine = 64;  // bytes that threads fetch from each other at once
 
   enum Side { kFront, kBack };
-  // Of a phase's tasks, how many are taken from the first on, and, in the upper half, from the last.
+  // Of a phase's tasks, how many units are taken from the first on, and, in the upper half, from the last. A unit is
+  // one task, and more only where their number would not fit.
   struct alignas(kLine) Taken {
     std::atomic<uint64_t> of_sides{0};
   };
@@ -93,7 +96,9 @@ class PhaseRun {
   static int64_t back_of(uint64_t sides) { return int64_t(sides >> 32); }
 
   int64_t count(int phase) const { return ends_[phase + 1] - ends_[phase]; }
-  int64_t left(int phase, uint64_t sides) const { return count(phase) - front_of(sides) - back_of(sides); }
+  int64_t unit(int phase) const { return count(phase) / kMostUnits + 1; }
+  int64_t units(int phase) const { return (count(phase) + unit(phase) - 1) / unit(phase); }
+  int64_t left(int phase, uint64_t sides) const { return units(phase) - front_of(sides) - back_of(sides); }
   bool is_taken(int phase) const { return left(phase, taken_[phase].of_sides) == 0; }
 
   void work(Side side) {
@@ -106,18 +111,19 @@ class PhaseRun {
     }
   }
 
-  // Returns how many tasks it has done.
+  // Returns how many tasks it has done. It leaves none out, whatever is found meanwhile: so the lowest fault is found
+  // by any number of threads.
   int64_t work_in(int phase, Side side) {
     std::atomic<uint64_t>& taken = taken_[phase].of_sides;
     int64_t done = 0;
     for (uint64_t sides = taken; left(phase, sides) > 0;) {
-      const int64_t many = std::min(left(phase, sides) / (2 * at_work_), count(phase) / 16);
+      const int64_t many = std::min(left(phase, sides) / (2 * at_work_), units(phase) / kMostThreadsOfUse);
       const int64_t taking = std::max<int64_t>(many, 1);
       if (!taken.compare_exchange_weak(sides, sides + (uint64_t(taking) << (side == kFront ? 0 : 32)))) continue;
-      const bool is_front = side == kFront;
-      do_tasks(phase, {is_front ? front_of(sides) : count(phase) - 1 - back_of(sides), is_front ? 1 : -1, taking},
-               std::index_sequence_for<Bodies...>{});
-      done += taking;
+      const int64_t first = side == kFront ? front_of(sides) : units(phase) - back_of(sides) - taking;
+      const int64_t begin = first * unit(phase), end = std::min((first + taking) * unit(phase), count(phase));
+      do_tasks(phase, {begin, end, side == kFront}, std::index_sequence_for<Bodies...>{});
+      done += end - begin;
       sides = taken;
     }
     return done;
@@ -131,7 +137,7 @@ class PhaseRun {
 
   // Waits for the phases before. False where the rest is to be left out.
   bool enter(int phase) {
-    constexpr int kShortWait = 2000;  // some 40 us: longer than what is left of a task, shorter than a nap
+    constexpr int kShortWait = 2000;  // some 40 us: longer than most tasks, shorter than a nap
     for (int turns = 0; done_ < ends_[phase] && !stopped_; ++turns) {
       turns < kShortWait ? pause() : std::this_thread::yield();
     }
@@ -139,9 +145,9 @@ class PhaseRun {
     return !stopped_;
   }
 
-  // So many tasks from one on, up or down.
   struct Tasks {
-    int64_t first, step, count;
+    int64_t begin, end;
+    bool upwards;
   };
   template <size_t... kIndex>
   void do_tasks(int phase, const Tasks& tasks, std::index_sequence<kIndex...>) {
@@ -152,7 +158,8 @@ class PhaseRun {
   template <class Body>
   __attribute__((noinline)) void do_tasks(const Body& body, const Tasks& tasks) {
     try {
-      for (int64_t i = 0; i < tasks.count; ++i) body(tasks.first + i * tasks.step);
+      const int64_t first = tasks.upwards ? tasks.begin : tasks.end - 1, step = tasks.upwards ? 1 : -1;
+      for (int64_t i = 0; i < tasks.end - tasks.begin; ++i) body(first + i * step);
     } catch (const std::bad_alloc&) {
       out_of_memory_ = true;
     }
@@ -178,8 +185,8 @@ const std::tuple<Phase<Bodies>...>& tuple_of(const std::tuple<Phase<Bodies>...>&
   return phases;
 }
 
-// Runs phases, and tuples of them, one after another on the launch's threads. proceed() is asked after each: once it is
-// false, the rest is left out.
+// Runs phases, and tuples of them, one after another on the launch's threads. A thread that comes to a phase asks
+// proceed(): once it is false, the phases after those that have begun are left out.
 template <class Proceed, class... Parts>
 void run_phases(const dibr_launch& launch, const Proceed& proceed, const Parts&... parts) {
   const auto phases = std::tuple_cat(tuple_of(parts)...);

@@ -22,7 +22,6 @@ static_assert(sizeof(VisitBits) % alignof(int32_t) == 0);
 
 // The faces that pixels of a cell take, as places among the tile's faces.
 struct Visits {
-  int64_t count;
   const int32_t* faces;
   const VisitBits* bits;
 };
@@ -33,7 +32,7 @@ struct alignas(8) KeptCell {
 
   Visits visits() const {
     const auto* bits = reinterpret_cast<const VisitBits*>(this + 1);
-    return {count, reinterpret_cast<const int32_t*>(bits + count), bits};
+    return {reinterpret_cast<const int32_t*>(bits + count), bits};
   }
   size_t bytes() const {
     return sizeof(KeptCell) + size_t(count) * sizeof(VisitBits) + size_t(count + 1) / 2 * 2 * sizeof(int32_t);
