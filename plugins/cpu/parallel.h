@@ -56,8 +56,12 @@ class PhaseRun {
  public:
   PhaseRun(const Proceed& proceed, const std::tuple<Phase<Bodies>...>& phases) : proceed_(proceed), phases_(phases) {
     int64_t end = 0, *next_end = ends_ + 1;
+    Taken* taken = taken_;
     const auto note = [&](int64_t count) {
       *next_end++ = end += count;
+      taken->unit = count / kMostUnits + 1;
+      taken->units = (count + taken->unit - 1) / taken->unit;
+      ++taken;
       widest_ = std::max(widest_, count);
     };
     std::apply([&](const auto&... phase) { (note(phase.count), ...); }, phases);
@@ -87,19 +91,19 @@ class PhaseRun {
   static constexpr int kLine = 64;  // bytes that threads fetch from each other at once
 
   enum Side { kFront, kBack };
+  static int64_t front_of(uint64_t sides) { return int64_t(sides & 0xffffffffu); }
+  static int64_t back_of(uint64_t sides) { return int64_t(sides >> 32); }
   // Of a phase's tasks, how many units are taken from the first on, and, in the upper half, from the last. A unit is
   // one task, and more only where their number would not fit.
   struct alignas(kLine) Taken {
     std::atomic<uint64_t> of_sides{0};
+    int64_t unit = 1, units = 0;
+
+    int64_t left(uint64_t sides) const { return units - front_of(sides) - back_of(sides); }
   };
-  static int64_t front_of(uint64_t sides) { return int64_t(sides & 0xffffffffu); }
-  static int64_t back_of(uint64_t sides) { return int64_t(sides >> 32); }
 
   int64_t count(int phase) const { return ends_[phase + 1] - ends_[phase]; }
-  int64_t unit(int phase) const { return count(phase) / kMostUnits + 1; }
-  int64_t units(int phase) const { return (count(phase) + unit(phase) - 1) / unit(phase); }
-  int64_t left(int phase, uint64_t sides) const { return units(phase) - front_of(sides) - back_of(sides); }
-  bool is_taken(int phase) const { return left(phase, taken_[phase].of_sides) == 0; }
+  bool is_taken(int phase) const { return taken_[phase].left(taken_[phase].of_sides) == 0; }
 
   void work(Side side) {
     if (is_taken(last_)) return;
@@ -114,17 +118,18 @@ class PhaseRun {
   // Returns how many tasks it has done. It leaves none out, whatever is found meanwhile: so the lowest fault is found
   // by any number of threads.
   int64_t work_in(int phase, Side side) {
-    std::atomic<uint64_t>& taken = taken_[phase].of_sides;
+    Taken& taken = taken_[phase];
     int64_t done = 0;
-    for (uint64_t sides = taken; left(phase, sides) > 0;) {
-      const int64_t many = std::min(left(phase, sides) / (2 * at_work_), units(phase) / kMostThreadsOfUse);
+    for (uint64_t sides = taken.of_sides; taken.left(sides) > 0;) {
+      const int64_t many = std::min(taken.left(sides) / (2 * at_work_), taken.units / kMostThreadsOfUse);
       const int64_t taking = std::max<int64_t>(many, 1);
-      if (!taken.compare_exchange_weak(sides, sides + (uint64_t(taking) << (side == kFront ? 0 : 32)))) continue;
-      const int64_t first = side == kFront ? front_of(sides) : units(phase) - back_of(sides) - taking;
-      const int64_t begin = first * unit(phase), end = std::min((first + taking) * unit(phase), count(phase));
+      const uint64_t after = sides + (uint64_t(taking) << (side == kFront ? 0 : 32));
+      if (!taken.of_sides.compare_exchange_weak(sides, after)) continue;
+      const int64_t first = side == kFront ? front_of(sides) : taken.units - back_of(sides) - taking;
+      const int64_t begin = first * taken.unit, end = std::min((first + taking) * taken.unit, count(phase));
       do_tasks(phase, {begin, end, side == kFront}, std::index_sequence_for<Bodies...>{});
       done += end - begin;
-      sides = taken;
+      sides = taken.of_sides;
     }
     return done;
   }

@@ -322,10 +322,11 @@ class Renderer {
     UvRows<T> uv_rows;
     for (int y = 0; y < int(area.y1 - area.y0); ++y) {
       const int64_t pixel = (image * p_.height + area.y0 + y) * p_.width + area.x0;
-      if (drawn != nullptr) row.find(*drawn, y, open.rows[y]);
       write_coverage(drawn != nullptr ? drawn->faces(y) : TileBuffer<T>::no_faces(), pixel, columns);
+      if (!is_weighed_) continue;
+      if (drawn != nullptr) row.find(*drawn, y, open.rows[y]);
       if (row.columns < columns) write_background(image, pixel, columns);
-      if (row.columns == 0 || !is_weighed_) continue;
+      if (row.columns == 0) continue;
       row.resolve(*drawn, y, is_resolved_);
       write(row, image, pixel + row.first, uv_rows);
     }

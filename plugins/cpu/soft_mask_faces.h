@@ -280,7 +280,7 @@ class MaskFaces {
   void add_chunk(int64_t chunk, const MaskReach& box, uint64_t open, const TileArea& area, FacesOfTile* tile) const {
     const MaskReach* boxes = boxes_ + chunk * kChunk;
     const int32_t* indices = indices_ + chunk * kChunk;
-    int32_t near[kChunk + 16];
+    int32_t near[kChunk];
     int count = 0;
     const int chosen = chosen_[chunk].count;
     for (int i = 0; i < chosen; i += 16) {

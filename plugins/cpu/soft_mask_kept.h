@@ -100,8 +100,9 @@ class TileNotes {
  private:
   // Not a vector, which would fill with zeros what is written next.
   char* take(size_t bytes) {
-    if (bytes_ + bytes + kFacesAtOnce * sizeof(int32_t) > capacity_) {
-      capacity_ = 2 * (bytes_ + bytes + kFacesAtOnce * sizeof(int32_t));
+    const size_t least = bytes_ + bytes + kFacesAtOnce * sizeof(int32_t);
+    if (least > capacity_) {
+      capacity_ = 2 * least;
       std::unique_ptr<char[]> larger(new char[capacity_]);
       if (bytes_ > 0) std::memcpy(larger.get(), pool_.get(), bytes_);
       pool_ = std::move(larger);
