@@ -11,7 +11,7 @@ from .scenes import SceneSpec
 SPINNING = "ours, spinning"
 OURS = ("ours", SPINNING)
 RASTERIZERS = ("ours", "llvmpipe", "DEODR", "Embree")
-COMPARED = ("ours", SPINNING, *RASTERIZERS[1:])
+COMPARED = (*OURS, *RASTERIZERS[1:])
 OPS = (
     "rasterize",
     "backward",

@@ -48,7 +48,8 @@ class Worker:
     def start(self) -> None:
         """Start the process, again where it has ended."""
         # As the dibr command sets it: threads that spin while they wait keep others from their core.
-        variables = {"OMP_WAIT_POLICY": "passive", **os.environ, **peer_class(self.peer).environment(self.threads)}
+        waits = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": None}
+        variables = {**os.environ, **waits, **peer_class(self.peer).environment(self.threads)}
         self.process = subprocess.Popen(
             [
                 peer_class(self.peer).python(),

@@ -16,10 +16,6 @@ class Ours(TorchPeer):
 
     threaded = True
 
-    @staticmethod
-    def environment(threads: int) -> Mapping[str, str | None]:
-        return {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": None}
-
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
         from dibr_deploy import ops
@@ -68,7 +64,7 @@ class OursSpinning(Peer):
 
     @staticmethod
     def environment(threads: int) -> Mapping[str, str | None]:
-        return {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None}
+        return {"OMP_WAIT_POLICY": None}
 
     def version(self) -> str:
         return self.ours.version()
