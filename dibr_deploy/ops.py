@@ -47,7 +47,7 @@ WRAP = {"clamp": 0, "repeat": 1, "mirror": 2}
 _REAL = (torch.float32, torch.float64)
 _REAL_OR_HALF = (*_REAL, torch.float16, torch.bfloat16)
 _INTEGER = (torch.int32, torch.int64)
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
 _INT32 = torch.iinfo(torch.int32)
 
 
@@ -422,15 +422,13 @@ def _fail(op: str, name: str, expected: str, actual: Any) -> NoReturn:
 def _tensor(op: str, name: str, value: Any, dtypes: Sequence[torch.dtype], shape: Sequence[str | int]) -> None:
     """Check type, dtype, rank and the fixed sizes; a name in ``shape`` stands for any size."""
     fits = isinstance(value, Tensor) and value.dtype in dtypes and value.dim() == len(shape)
-    if not fits or _wrong_axes(value, shape):
+    for axis, wanted in enumerate(shape if fits else ()):
+        fits = fits and (type(wanted) is not int or value.size(axis) == wanted)
+    if not fits:
         types = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         _fail(op, name, f"be a tensor [{', '.join(map(str, shape))}] of {types}", value)
     if not (value.is_cpu or value.is_cuda or value.is_meta):
         _fail(op, name, "be on the CPU or a CUDA device", value)
-
-
-def _wrong_axes(value: Tensor, shape: Sequence[str | int]) -> list[int]:
-    return [axis for axis, wanted in enumerate(shape) if type(wanted) is int and value.size(axis) != wanted]
 
 
 def _like(op: str, name: str, value: Tensor, reference_name: str, reference: Tensor) -> None:
@@ -786,8 +784,12 @@ def _call(op: str, *arguments: Any) -> Any:
     """One operator. Ordinary tensors outside of a trace go past what torch.library does in Python for every call, with
     a gradient or without: it takes as long as the kernels of a small image."""
     operator = getattr(torch.ops.dibr, op).default
-    every = (value for argument in arguments for value in (argument if type(argument) is list else (argument,)))
-    tensors = [value for value in every if isinstance(value, Tensor)]
+    tensors: list[Tensor] = []
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            tensors.append(argument)
+        elif type(argument) is list:
+            tensors += argument
     if _is_traced(tensors):
         return operator(*arguments)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
@@ -802,7 +804,7 @@ def _is_traced(tensors: list[Tensor]) -> bool:
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
-        or not all(type(tensor) in _PLAIN for tensor in tensors)
+        or not _PLAIN.issuperset(map(type, tensors))
     )
 
 

@@ -476,6 +476,28 @@ DIBR_HD void append_set(const I* numbers, unsigned bits, I* out) {
 #endif
 }
 
+// The same of the numbers first, first + 1, ...
+DIBR_HD void append_places(int32_t first, unsigned bits, int32_t* out) {
+#if defined(__AVX512F__)
+  const __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i all = _mm512_add_epi32(_mm512_set1_epi32(first), places);
+  _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(__mmask16(bits), all));
+#elif defined(__AVX2__)
+  const auto append_eight = [](int32_t from, unsigned set, int32_t* to) DIBR_INLINE_LAMBDA {
+    const __m256i places = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kSetPlaces.of[set])));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_add_epi32(_mm256_set1_epi32(from), places));
+  };
+  append_eight(first, bits & 255, out);
+  append_eight(first + 8, bits >> 8, out + __builtin_popcount(bits & 255));
+#else
+  int count = 0;
+  for (int i = 0; i < 16; ++i) {
+    out[count] = first + i;
+    count += bits >> i & 1;
+  }
+#endif
+}
+
 // As other numbers.
 template <class U, class T, int n>
 DIBR_HD Lanes<U, n> converted(Lanes<T, n> a) {

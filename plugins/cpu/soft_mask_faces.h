@@ -97,15 +97,6 @@ inline unsigned cells_of_columns(uint32_t bits) {
   return (bits | bits >> 12) & 0xff;
 }
 
-// 0, 1, 2, ...
-template <int kCount>
-struct Places {
-  int32_t of[kCount] = {};
-  constexpr Places() {
-    for (int i = 0; i < kCount; ++i) of[i] = i;
-  }
-};
-
 class MaskFaces {
  public:
   static constexpr int kCell = kMaskCell;
@@ -181,8 +172,7 @@ class MaskFaces {
   static constexpr int kCellsOfTile = kTile / kCell, kLogCell = 2;
   static_assert(kCellsOfTile == 8 && 1 << kLogCell == kCell);
   static constexpr int kChunk = 256, kTask = 8;  // faces, and chunks
-  static constexpr Places<kChunk> kPlacesInChunk = {};
-  static constexpr int kWord = 64;  // cells, a bit each; byte by byte those of a tile's row
+  static constexpr int kWord = 64;               // cells, a bit each; byte by byte those of a tile's row
   // Distances are told apart below this; what reaches as far is chosen.
   static constexpr int kFarthest = 8;
 
@@ -285,7 +275,7 @@ class MaskFaces {
     const int chosen = chosen_[chunk].count;
     for (int i = 0; i < chosen; i += 16) {
       const unsigned meeting = meeting_boxes(boxes + i, box) & (0xffffu >> (16 - std::min(chosen - i, 16)));
-      append_set(kPlacesInChunk.of + i, meeting, near + count);
+      append_places(i, meeting, near + count);
       count += count_bits(meeting);
     }
     int32_t* faces = room_for(tile->faces, tile->count + count);

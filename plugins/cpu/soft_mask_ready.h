@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "core/soft_mask.h"
@@ -64,8 +63,6 @@ class ReadyFaces {
     numbers_.resize(2 * least);
     columns_.resize(2 * least);
     rows_.resize(2 * least);
-    places_.resize(2 * least);
-    std::iota(places_.begin(), places_.end(), 0);
   }
   const int32_t* faces() const { return faces_; }
   int64_t count() const { return count_; }
@@ -81,8 +78,6 @@ class ReadyFaces {
   // row the same. No columns beyond the last face.
   const uint32_t* columns() const { return columns_.data(); }
   const uint32_t* rows() const { return rows_.data(); }
-  // 0, 1, 2, ...
-  const int32_t* places() const { return places_.data(); }
 
   const FaceNumbers<T>* numbers() const { return numbers_.data(); }
 
@@ -146,7 +141,6 @@ class ReadyFaces {
   int64_t count_ = 0, ready_ = 0;
   std::vector<FaceNumbers<T>> numbers_;
   std::vector<uint32_t> columns_, rows_;
-  std::vector<int32_t> places_;
 };
 
 }  // namespace dibr::cpu::DIBR_CPU_LEVEL

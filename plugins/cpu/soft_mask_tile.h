@@ -172,14 +172,13 @@ class CellVisits {
       faces_.template make_ready<true>(i + kAtOnce);
       const int64_t ready = faces_.ready();
       const uint32_t *columns = faces_.columns(), *rows = faces_.rows();
-      const int32_t* places = faces_.places();
       int32_t* own_faces = own_faces_.data();
       uint32_t* own_takes = own_takes_.data();
       for (; added < enough && i < ready; i += kAtOnce) {
         uint32_t takes[kAtOnce];
         const unsigned taken = pixels_of_cell(Sixteen<uint32_t>::load(columns + i) >> first_column,
                                               Sixteen<uint32_t>::load(rows + i) >> first_row, pixels, takes);
-        append_set(places + i, taken, own_faces + added);
+        append_places(int32_t(i), taken, own_faces + added);
         append_set(takes, taken, own_takes + added);
         added += count_bits(taken);
       }
