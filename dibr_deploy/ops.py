@@ -18,7 +18,7 @@ Renderer", NeurIPS 2019 (DIB-R).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -775,8 +775,7 @@ def _antialias_gradient(ctx, grad_output):
     return grad_image, grad_positions, None, None, None, None
 
 
-_Function = type[torch.autograd.Function]
-_functions: dict[str, _Function] = {}
+_recorders: dict[str, Callable[..., Any]] = {}
 """By the names of the operators that have a gradient."""
 
 
@@ -793,7 +792,7 @@ def _call(op: str, *arguments: Any) -> Any:
     if _is_traced(tensors):
         return operator(*arguments)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return _functions[op].apply(*arguments)
+        return _recorders[op](*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
 
@@ -808,7 +807,7 @@ def _is_traced(tensors: list[Tensor]) -> bool:
     )
 
 
-def _function(op: str, setup_context, gradient) -> _Function:
+def _recorder(op: str, setup_context, gradient) -> Callable[..., Any]:
     """The operator as torch.library records it."""
     operator = getattr(torch.ops.dibr, op).default
 
@@ -827,12 +826,14 @@ def _function(op: str, setup_context, gradient) -> _Function:
             return gradient(ctx, *gradients)
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    return type(f"dibr_{op}", (torch.autograd.Function,), methods)
+    function: Any = type(f"dibr_{op}", (torch.autograd.Function,), methods)
+    # Function.apply itself first looks for functorch's transforms, as _is_traced has.
+    return super(torch.autograd.Function, function).apply
 
 
 def _register_gradient(op: str, setup_context, gradient) -> None:
     torch.library.register_autograd(f"dibr::{op}", gradient, setup_context=setup_context)
-    _functions[op] = _function(op, setup_context, gradient)
+    _recorders[op] = _recorder(op, setup_context, gradient)
 
 
 def _refuse_second_derivative(op: str) -> None:
@@ -849,7 +850,7 @@ _register_gradient("soft_mask", _soft_mask_context, _soft_mask_gradient)
 _register_gradient("soft_mask_keeping", _soft_mask_keeping_context, _soft_mask_keeping_gradient)
 _register_gradient("texture", _texture_context, _texture_gradient)
 _register_gradient("antialias", _antialias_context, _antialias_gradient)
-for _op in _functions.keys() - {"soft_mask_keeping"}:  # whose gradient is that of soft_mask
+for _op in _recorders.keys() - {"soft_mask_keeping"}:  # whose gradient is that of soft_mask
     _refuse_second_derivative(_op)
 
 

@@ -4,7 +4,7 @@
 
 Each run is a fork of this process, which has imported torch, what an optimizer's first step would import included, and
 never computed with it. It counts what Python calls and returns from its first step on, and sends itself SIGKILL at a
-number drawn at random among all that are left: within a step, a line of the log, a picture or a checkpoint.
+number drawn at random, one in each fifth of the training: within a step, a line of the log, a picture or a checkpoint.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ for module in ("dibr_deploy.training.adversarial", "dibr_deploy.training.trainer
     importlib.import_module(module)
 
 KILLS = 5
+CHECKPOINT_EVERY = 3  # steps
 FORK = multiprocessing.get_context("fork")
 
 
@@ -59,13 +60,15 @@ class Training:
 
 
 def kill(folder: Path, steps: int, draws: random.Random, arguments: Sequence[str]) -> list[int]:
+    arguments = [*arguments, f"--checkpoint-every={CHECKPOINT_EVERY}"]
     whole = Training([*arguments, f"--steps={steps}", "--output", str(folder / "whole")])
     assert whole.exit_code() == 0
     run, done = folder / "killed", [0]
     command = [*arguments, f"--steps={steps}", "--output", str(run)]
-    for _ in range(KILLS):
-        left = whole.counted.value * (steps - done[-1]) // steps
-        code = Training(command, draws.randint(1, left)).exit_code()
+    for fifth in range(KILLS):
+        resumed = (done[-1] - done[-1] % CHECKPOINT_EVERY) / steps
+        limit = int(whole.counted.value * (draws.uniform(fifth, fifth + 1) / KILLS - resumed))
+        code = Training(command, max(limit, 1)).exit_code()
         assert code == -signal.SIGKILL, code
         done.append(len((run / "losses.csv").read_text().splitlines()) - 1)
         command = [*arguments, "--resume", "--output", str(run)]

@@ -19,13 +19,13 @@ STEPS, SEED = 24, 32
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_run_that_was_killed_five_times_ends_as_one_that_was_not(command: str, dataset: Path, tmp_path: Path) -> None:
-    arguments = (*COMMANDS[command], "--checkpoint-every=3", "--data", str(dataset))
+    arguments = (*COMMANDS[command], "--data", str(dataset))
     program = [sys.executable, killing.__file__, str(tmp_path), str(STEPS), str(SEED), *arguments]
     done = subprocess.run(program, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     kills = json.loads(done.stdout.splitlines()[-1])
     print(f"killed after {kills} of {STEPS} steps")
-    assert len(kills) == killing.KILLS and kills[0] < STEPS / 4 and kills[-1] > STEPS / 2
+    assert len(kills) == killing.KILLS and kills[0] < STEPS / 2 < kills[-1]
     assert_same(read_checkpoint(tmp_path / "whole"), read_checkpoint(tmp_path / "killed"))
     for name in ("losses.csv", "samples/step_000003.png", f"samples/step_{STEPS:06d}.png"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
