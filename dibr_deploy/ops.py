@@ -18,11 +18,13 @@ Renderer", NeurIPS 2019 (DIB-R).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
+from torch._C._functorch import unwrap_if_dead
 
 from dibr_deploy import _native
 from dibr_deploy.errors import DibrError
@@ -782,7 +784,7 @@ _recorders: dict[str, Callable[..., Any]] = {}
 def _call(op: str, *arguments: Any) -> Any:
     """One operator. Ordinary tensors outside of a trace go past what torch.library does in Python for every call, with
     a gradient or without: it takes as long as the kernels of a small image."""
-    operator = getattr(torch.ops.dibr, op).default
+    overload = getattr(torch.ops.dibr, op).default
     tensors: list[Tensor] = []
     for argument in arguments:
         if isinstance(argument, Tensor):
@@ -790,31 +792,33 @@ def _call(op: str, *arguments: Any) -> Any:
         elif type(argument) is list:
             tensors += argument
     if _is_traced(tensors):
-        return operator(*arguments)
+        return overload(*arguments)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return _recorders[op](*arguments)
     with torch._C._AutoDispatchBelowAutograd():
-        return operator(*arguments)
+        return overload(*arguments)
 
 
 def _is_traced(tensors: list[Tensor]) -> bool:
-    """Whether somebody may want to see operators, or the tensors are none of torch's own."""
+    """Whether somebody may want to see operators, or the tensors are none of torch's own, or were left over from a
+    transform that has ended."""
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
         or not _PLAIN.issuperset(map(type, tensors))
+        or any(map(operator.is_not, tensors, map(unwrap_if_dead, tensors)))
     )
 
 
 def _recorder(op: str, setup_context, gradient) -> Callable[..., Any]:
     """The operator as torch.library records it."""
-    operator = getattr(torch.ops.dibr, op).default
+    overload = getattr(torch.ops.dibr, op).default
 
     # Not apart from setup_context, which torch would inspect forward's signature for in each call.
     def forward(ctx, *arguments):
         with torch._C._AutoDispatchBelowAutograd():
-            output = operator(*arguments)
+            output = overload(*arguments)
         setup_context(ctx, arguments, output)
         return output
 
@@ -827,7 +831,7 @@ def _recorder(op: str, setup_context, gradient) -> Callable[..., Any]:
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     function: Any = type(f"dibr_{op}", (torch.autograd.Function,), methods)
-    # Function.apply itself first looks for functorch's transforms, as _is_traced has.
+    # Function.apply itself first looks for transforms and what was left over from them, as _is_traced has.
     return super(torch.autograd.Function, function).apply
 
 

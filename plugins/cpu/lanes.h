@@ -454,13 +454,11 @@ struct SetPlaces {
 constexpr SetPlaces kSetPlaces;
 
 // Writes those of sixteen numbers whose bits are set to out, which has room for sixteen.
-template <class I>
-DIBR_HD void append_set(const I* numbers, unsigned bits, I* out) {
-  static_assert(sizeof(I) == 4);
+DIBR_HD void append_set(const uint32_t* numbers, unsigned bits, uint32_t* out) {
 #if defined(__AVX512F__)
   _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(__mmask16(bits), _mm512_loadu_si512(numbers)));
 #elif defined(__AVX2__)
-  const auto append_eight = [](const I* eight, unsigned set, I* to) DIBR_INLINE_LAMBDA {
+  const auto append_eight = [](const uint32_t* eight, unsigned set, uint32_t* to) DIBR_INLINE_LAMBDA {
     const __m256i places = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kSetPlaces.of[set])));
     const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(eight));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(all, places));

@@ -74,6 +74,33 @@ def test_second_derivatives_are_refused_by_name(op: str, arguments) -> None:
         torch.autograd.grad(everything[-1].square().sum(), inputs)
 
 
+def left_over(transform: str, tensor: Tensor) -> Tensor:
+    """A tensor as a transform passed it on that has ended: of torch's own type, with the tensor inside."""
+    seen: list[Tensor] = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x.sum()
+
+    if transform == "jvp":
+        torch.func.jvp(look, (tensor,), (torch.ones_like(tensor),))
+    else:
+        torch.func.grad(look)(tensor)
+    assert type(seen[0]) is Tensor and seen[0] is not tensor
+    return seen[0]
+
+
+@pytest.mark.parametrize("transform", ["grad", "jvp"])
+@pytest.mark.parametrize("op", CALLS)
+def test_gradients_go_through_what_a_transform_has_left(op: str, transform: str, arguments) -> None:
+    inputs = [a for a in arguments[op] if isinstance(a, Tensor) and a.requires_grad]
+    leftovers = [left_over(transform, a) if isinstance(a, Tensor) and a.requires_grad else a for a in arguments[op]]
+    found = outputs_and_gradients(CALLS[op](*leftovers), inputs)
+    expected = outputs_and_gradients(CALLS[op](*arguments[op]), inputs)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_modes_and_subclasses_see_the_operators(arguments) -> None:
     seen = []
 

@@ -66,6 +66,7 @@ def kill(folder: Path, steps: int, draws: random.Random, arguments: Sequence[str
     run, done = folder / "killed", [0]
     command = [*arguments, f"--steps={steps}", "--output", str(run)]
     for fifth in range(KILLS):
+        # One checkpoint late where the kill came between a line of the log and its checkpoint.
         resumed = (done[-1] - done[-1] % CHECKPOINT_EVERY) / steps
         limit = int(whole.counted.value * (draws.uniform(fifth, fifth + 1) / KILLS - resumed))
         code = Training(command, max(limit, 1)).exit_code()
