@@ -452,6 +452,11 @@ struct SetPlaces {
   }
 };
 constexpr SetPlaces kSetPlaces;
+#if defined(__AVX2__)
+DIBR_HD __m256i set_places(unsigned bits) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kSetPlaces.of[bits])));
+}
+#endif
 
 // Writes those of sixteen numbers whose bits are set to out, which has room for sixteen.
 DIBR_HD void append_set(const uint32_t* numbers, unsigned bits, uint32_t* out) {
@@ -459,9 +464,8 @@ DIBR_HD void append_set(const uint32_t* numbers, unsigned bits, uint32_t* out) {
   _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(__mmask16(bits), _mm512_loadu_si512(numbers)));
 #elif defined(__AVX2__)
   const auto append_eight = [](const uint32_t* eight, unsigned set, uint32_t* to) DIBR_INLINE_LAMBDA {
-    const __m256i places = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kSetPlaces.of[set])));
     const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(eight));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(all, places));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(all, set_places(set)));
   };
   append_eight(numbers, bits & 255, out);
   append_eight(numbers + 8, bits >> 8, out + __builtin_popcount(bits & 255));
@@ -482,8 +486,7 @@ DIBR_HD void append_places(int32_t first, unsigned bits, int32_t* out) {
   _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(__mmask16(bits), all));
 #elif defined(__AVX2__)
   const auto append_eight = [](int32_t from, unsigned set, int32_t* to) DIBR_INLINE_LAMBDA {
-    const __m256i places = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kSetPlaces.of[set])));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_add_epi32(_mm256_set1_epi32(from), places));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_add_epi32(_mm256_set1_epi32(from), set_places(set)));
   };
   append_eight(first, bits & 255, out);
   append_eight(first + 8, bits >> 8, out + __builtin_popcount(bits & 255));

@@ -26,6 +26,7 @@ def test_a_run_that_was_killed_five_times_ends_as_one_that_was_not(command: str,
     kills = json.loads(done.stdout.splitlines()[-1])
     print(f"killed after {kills} of {STEPS} steps")
     middles = [(fifth + 0.5) * STEPS / killing.KILLS for fifth in range(killing.KILLS)]
+    assert kills[0] < STEPS / 4
     assert kills == pytest.approx(middles, abs=STEPS / killing.KILLS / 2 + killing.CHECKPOINT_EVERY)
     assert_same(read_checkpoint(tmp_path / "whole"), read_checkpoint(tmp_path / "killed"))
     for name in ("losses.csv", *(f"samples/step_{step:06d}.png" for step in (killing.CHECKPOINT_EVERY, STEPS))):
